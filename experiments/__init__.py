@@ -1,0 +1,1 @@
+"""What is asked: experiments, one a file, and the engine that answers them."""

@@ -1,0 +1,338 @@
+"""The geometry of the report's charts; report.html.j2 draws it as SVG."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from experiments import axes
+from experiments import table as tables
+
+Points = Sequence[tuple[int, float]]
+Curves = Mapping[str, Mapping[int, Points]]
+_Array = axes.Array
+
+_MAX_POINTS = 200
+_NUM_COLOURS = 7
+_DASHES = ('none', '7 3', '2 3', '9 3 2 3')
+_LABEL_GAP = 16
+_LOG_RATIO = 5
+_EARLY = 0.2
+_MIN_POINTS = 8
+
+READING = (
+  'Lines are means over the seeds that ended well, bands their minimum to '
+  f'maximum; curves of more than {_MAX_POINTS} points are averaged in bins. '
+  f'The last {1 - _EARLY:.0%} of the steps set the vertical axis, so '
+  'earlier values may leave the frame.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stroke:
+  """How a row is drawn, the same in the table and in every chart."""
+
+  colour: str
+  dash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A row: mean and band, then seeds alone, then where its label stands."""
+
+  row: str
+  label: str
+  stroke: Stroke
+  mean: str
+  band: str
+  alone: tuple[str, ...]
+  end: tuple[float, float]
+  label_y: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """Curves of all rows on one pair of axes, in SVG units."""
+
+  width: float
+  height: float
+  left: float
+  right: float
+  top: float
+  bottom: float
+  log: bool
+  banded: bool
+  x_ticks: tuple[axes.Tick, ...]
+  y_ticks: tuple[axes.Tick, ...]
+  lines: tuple[Line, ...]
+  notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+  """A difference and its interval; an end outside the axis is an arrow."""
+
+  at: float
+  low: float | None
+  high: float | None
+  cut_low: bool
+  cut_high: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Forest:
+  """The differences of all rows on one axis, in SVG units."""
+
+  width: float
+  zero: float
+  ticks: tuple[axes.Tick, ...]
+  strips: Mapping[str, Strip]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Curve:
+  """The seeds of a row: those averaged, and those drawn alone."""
+
+  steps: _Array
+  mean: _Array
+  low: _Array
+  high: _Array
+  alone: tuple[tuple[_Array, _Array], ...]
+
+
+def strokes(table: tables.Table) -> dict[str, Stroke]:
+  """Returns the stroke of each row: ink for the base, colours, then dashes."""
+  others = [row.row for row in table.rows if not row.is_base]
+  return {table.base: Stroke('var(--ink)', 'none')} | {
+    row: Stroke(f'var(--c{colour})', _DASHES[turn % len(_DASHES)])
+    for i, row in enumerate(others)
+    for turn, colour in [divmod(i, _NUM_COLOURS)]
+  }
+
+
+def forest(table: tables.Table, width: float = 190) -> Forest | None:
+  """Returns the differences on one axis; None when no row has one."""
+  rows = {r.row: r for r in table.rows if r.difference is not None}
+  points = [r.difference for r in rows.values() if r.difference is not None]
+  if not points:
+    return None
+  # A wide interval of few seeds may not shrink the others to nothing.
+  reach = 1.6 * max(abs(point) for point in points) or 1.0
+  ends = [
+    end
+    for row in rows.values()
+    if row.difference_interval is not None
+    for end in (row.difference_interval.low, row.difference_interval.high)
+  ]
+  low = max(-reach, min([0.0, *points, *ends]))
+  high = min(reach, max([0.0, *points, *ends]))
+  pad = 0.06 * (high - low) or 1.0
+  scale = axes.Scale(low - pad, high + pad, 0, width)
+  return Forest(
+    width,
+    scale.at(0.0),
+    scale.ticks(3),
+    {name: _strip(row, scale) for name, row in rows.items()},
+  )
+
+
+def chart(curves: Curves, table: tables.Table) -> Chart | None:
+  """Returns the curves of all rows; None when there is nothing to draw."""
+  found = {
+    row.row: _aggregate(curves[row.row], set(row.values))
+    for row in table.rows
+    if row.row in curves
+  }
+  found = {row: c for row, c in found.items() if c.mean.size or c.alone}
+  if not found:
+    return None
+  left, right, top = 56.0, 690.0, 14.0
+  bottom = top + max(330.0, _LABEL_GAP * len(found))
+  x, y = _scales(list(found.values()), left, right, top, bottom)
+  ends = {row: _end(curve, x, y) for row, curve in found.items()}
+  heights = _spread({row: end[1] for row, end in ends.items()}, top, bottom)
+  stroke = strokes(table)
+  lines = [
+    _line(row, curve, stroke[row], x, y, ends[row], heights[row])
+    for row, curve in found.items()
+  ]
+  missing = [row.row for row in table.rows if row.row not in found]
+  return Chart(
+    width=900,
+    height=bottom + 40,
+    left=left,
+    right=right,
+    top=top,
+    bottom=bottom,
+    log=y.log,
+    banded=any(line.band for line in lines),
+    x_ticks=x.ticks(6),
+    y_ticks=y.ticks(7),
+    # The base is drawn last, above the rows that are read against it.
+    lines=tuple(sorted(lines, key=lambda line: line.row == table.base)),
+    notes=_notes(found, missing),
+  )
+
+
+def _strip(row: tables.RowSummary, scale: axes.Scale) -> Strip:
+  interval = row.difference_interval
+  at = scale.at(row.difference or 0.0)
+  if interval is None:
+    return Strip(at, None, None, False, False)
+  return Strip(
+    at,
+    scale.at(max(interval.low, scale.low)),
+    scale.at(min(interval.high, scale.high)),
+    interval.low < scale.low,
+    interval.high > scale.high,
+  )
+
+
+def _aggregate(seeds: Mapping[int, Points], ok: set[int]) -> _Curve:
+  """Returns the mean over the seeds in `ok`, at the steps they share."""
+  finite = {
+    seed: {step: value for step, value in points if math.isfinite(value)}
+    for seed, points in seeds.items()
+  }
+  whole = [finite[seed] for seed in sorted(finite) if seed in ok]
+  shared = sorted(set.intersection(*map(set, whole))) if whole else []
+  # A diverged seed ends early: in the mean, it would make a jump there.
+  apart = [
+    points
+    for seed, points in sorted(finite.items())
+    if points and (seed not in ok or not shared)
+  ]
+  values = np.array(
+    [_bins([points[step] for step in shared], np.mean) for points in whole]
+  ).reshape(max(1, len(whole)), -1)
+  return _Curve(
+    _bins(shared, np.max),
+    values.mean(0),
+    values.min(0),
+    values.max(0),
+    tuple(
+      (
+        _bins(sorted(points), np.max),
+        _bins([points[step] for step in sorted(points)], np.mean),
+      )
+      for points in apart
+    ),
+  )
+
+
+def _bins(values: Sequence[float], reduce: Callable[[_Array], float]) -> _Array:
+  """Returns the values, reduced by bins where more than can be seen."""
+  if len(values) <= _MAX_POINTS:
+    return np.array(values, float)
+  parts = np.array_split(np.array(values, float), _MAX_POINTS)
+  return np.array([reduce(part) for part in parts])
+
+
+def _scales(
+  curves: Sequence[_Curve],
+  left: float,
+  right: float,
+  top: float,
+  bottom: float,
+) -> tuple[axes.Scale, axes.Scale]:
+  """Returns the axes; a start or a divergence may leave the frame.
+
+  On an axis that holds their first loss, all rows would end in one place.
+  """
+  alone = [pair for curve in curves for pair in curve.alone]
+  steps = np.concatenate(
+    [*(c.steps for c in curves), *(steps for steps, _ in alone)]
+  )
+  first, last = float(steps.min()), float(steps.max())
+  whole = [(c.steps, end) for c in curves for end in (c.low, c.high)]
+  whole = [pair for pair in whole if pair[1].size] or alone
+  first = 0.0 if 0 < first < 0.05 * last else first
+  late = first
+  if steps.size >= _MIN_POINTS * len(curves):
+    late = first + _EARLY * (last - first)
+  values = np.concatenate(
+    [values[steps >= min(late, steps[-1])] for steps, values in whole]
+  )
+  low, high = float(values.min()), float(values.max())
+  log = low > 0 and high / low >= _LOG_RATIO
+  pad = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+  low, high = (low / 1.05, high * 1.05) if log else (low - pad, high + pad)
+  x = axes.Scale(first, last if last > first else first + 1, left, right)
+  return x, axes.Scale(low, high, bottom, top, log)
+
+
+def _end(curve: _Curve, x: axes.Scale, y: axes.Scale) -> tuple[float, float]:
+  """Returns where the label of a curve is attached."""
+  steps, values = (
+    (curve.steps, curve.mean) if curve.mean.size else curve.alone[0]
+  )
+  at = min(max(y.at(values[-1]), y.stop), y.start)
+  return x.at(steps[-1]), at
+
+
+def _spread(
+  wanted: Mapping[str, float], top: float, bottom: float
+) -> dict[str, float]:
+  """Returns heights in the wanted order with room for a label each."""
+  heights: dict[str, float] = {}
+  floor = top
+  for row in sorted(wanted, key=lambda row: wanted[row]):
+    heights[row] = max(wanted[row], floor)
+    floor = heights[row] + _LABEL_GAP
+  ceiling = bottom
+  for row in reversed(list(heights)):
+    heights[row] = round(min(heights[row], ceiling), 1)
+    ceiling = heights[row] - _LABEL_GAP
+  return heights
+
+
+def _line(
+  row: str,
+  curve: _Curve,
+  stroke: Stroke,
+  x: axes.Scale,
+  y: axes.Scale,
+  end: tuple[float, float],
+  label_y: float,
+) -> Line:
+  """Returns the paths of a row."""
+  steps = x(curve.steps)
+  outline = zip(
+    [*steps, *steps[::-1]], [*y(curve.high), *y(curve.low)[::-1]], strict=True
+  )
+  label = row if len(row) <= 28 else row[:27] + '…'
+  return Line(
+    row,
+    label,
+    stroke,
+    _path(zip(steps, y(curve.mean), strict=True)),
+    _path(outline) if np.any(curve.high > curve.low) else '',
+    tuple(
+      _path(zip(x(steps), y(values), strict=True))
+      for steps, values in curve.alone
+    ),
+    end,
+    label_y,
+  )
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+  """Returns SVG path data; a point alone becomes a dot of the round cap."""
+  places = [f'{x:.1f},{y:.1f}' for x, y in points]
+  if len(places) == 1:
+    return f'M{places[0]}h0'
+  return 'M' + 'L'.join(places) if places else ''
+
+
+def _notes(curves: Mapping[str, _Curve], missing: list[str]) -> tuple[str, ...]:
+  """Returns what the drawing alone would not tell."""
+  alone = ', '.join(row for row, curve in curves.items() if curve.alone)
+  return (
+    *(
+      [f'A thin dotted line is one seed, left out of the mean: {alone}.']
+      if alone
+      else []
+    ),
+    *([f'No curve was recorded for {", ".join(missing)}.'] if missing else []),
+  )

@@ -1,0 +1,153 @@
+"""The command line: parse, check everything, then act."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import catalogue, engine
+from experiments.command import Command
+from experiments.environment import accelerator_warning
+from experiments.experiment import Experiment, discover
+from experiments.ledger import Refused
+from experiments.plan import Plan, make_plan
+from model.field import FieldError
+from train.config import Config
+from train.flags import define, present
+from train.load import load
+from train.log import tensorboard_writer
+from train.loop import Options
+from train.schema import leaves, override, suggest, to_flags
+from train.task import DataError
+
+
+def main(argv: Sequence[str], values: flags.FlagValues) -> int:
+  """Returns the exit code of a command line.
+
+  Args:
+    argv: the program's name and its arguments.
+    values: an empty set of flags to define ours in.
+  """
+  try:
+    return _main(argv, values)
+  except (FieldError, DataError, Refused) as e:
+    print(f'launch.py: {e}', file=sys.stderr)
+    return 2
+
+
+def _main(argv: Sequence[str], values: flags.FlagValues) -> int:
+  parse(argv, values)
+  if values['help'].value:
+    catalogue.show_help()
+    return 0
+  command = override(Command(), present(Command, values))
+  if command.list:
+    catalogue.show_list(discover())
+    return 0
+  experiment = choose(command.experiment)
+  base = override(experiment.base, present(Config, values))
+  if command.smoke:
+    smoke = dict(experiment.smoke) | present(Config, values)
+    base = override(experiment.base, smoke)
+  options = override(Options(), present(Options, values))
+  if options.tensorboard:
+    tensorboard_writer()
+  if command.evaluate is not None:
+    return _evaluate(command.evaluate, base, present(Config, values))
+  plan = make_plan(
+    experiment,
+    base,
+    command,
+    options,
+    values['ablate'].value,
+    values['sweep'].value,
+  )
+  _introduce(plan)
+  if command.plan:
+    catalogue.show_plan(plan)
+    return 0
+  words = ['python', *argv]
+  return engine.execute(plan, words, _flag_lines(plan, command, values))
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+  """Defines all flags in `values` and parses the command line into them."""
+  for record in (Command, Options, Config):
+    define(record, values)
+  flags.DEFINE_multi_string(
+    'ablate', [], 'FIELD=a [FIELD=b ...]: one row.', flag_values=values
+  )
+  flags.DEFINE_multi_string(
+    'sweep', [], 'FIELD=a b c: one axis.', flag_values=values
+  )
+  flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
+  try:
+    rest = values(argv)
+  except flags.UnrecognizedFlagError as e:
+    known = [
+      *leaves(Command),
+      *leaves(Options),
+      *leaves(Config),
+      'ablate',
+      'sweep',
+    ]
+    raise FieldError(
+      e.flagname, e.flagvalue, f'is not a flag{suggest(e.flagname, known)}'
+    ) from None
+  except flags.Error as e:
+    raise Refused(str(e)) from None
+  if len(rest) > 1:
+    raise Refused(f'{rest[1]}: is not a flag; flags look like --NAME=VALUE')
+
+
+def choose(name: str) -> Experiment:
+  """Returns an experiment by its name."""
+  found = discover()
+  if name not in found:
+    raise FieldError(
+      'experiment',
+      name,
+      f'must be one of {"|".join(found)}{suggest(name, found)}',
+    )
+  return found[name]
+
+
+def _introduce(plan: Plan) -> None:
+  """Prints what will run, on what."""
+  rows, seeds = len(plan.rows), len(plan.seeds)
+  print(
+    f'{plan.experiment.name}: {plan.experiment.title} '
+    f'({rows} rows x {seeds} seeds = {rows * seeds} trials)'
+  )
+  print(f'data: {plan.data.description}')
+  devices = plan.devices.devices
+  print(f'devices: {len(devices)} x {devices[0].device_kind}')
+  print(f'workdir: {plan.workdir}', flush=True)
+  if warning := accelerator_warning():
+    print(f'warning: {warning}', file=sys.stderr)
+
+
+def _flag_lines(
+  plan: Plan, command: Command, values: flags.FlagValues
+) -> list[str]:
+  """Returns the lines of a flag file that replays the command."""
+  lines = {'experiment': plan.experiment.name, 'seeds': str(len(plan.seeds))}
+  lines |= to_flags(plan.base) | to_flags(plan.options)
+  if command.only is not None:
+    lines['only'] = command.only
+  many = [('ablate', v) for v in values['ablate'].value]
+  many += [('sweep', v) for v in values['sweep'].value]
+  return [f'--{k}={v}' for k, v in [*lines.items(), *many]]
+
+
+def _evaluate(target: str, base: Config, given: dict[str, str]) -> int:
+  """Evaluates a trained trial on a text, and prints a line of JSON."""
+  workdir, colon, trial = target.rpartition(':')
+  if not colon:
+    raise FieldError('evaluate', target, 'must be WORKDIR:TRIAL')
+  loaded = load(workdir, trial)
+  task = base.task if any(k.startswith('task') for k in given) else None
+  figures = loaded.evaluate(task)
+  print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
+  return 0

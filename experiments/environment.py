@@ -1,0 +1,67 @@
+"""What a run ran on: versions, devices, the state of the source."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'absl-py',
+  'numpy',
+  'scipy',
+)
+
+
+def environment(devices: tuple[jax.Device, ...]) -> dict[str, Any]:
+  """Returns versions, devices and git state, as JSON values."""
+  return {
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'cpu_count': os.cpu_count(),
+    'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in devices],
+    'git': _git(),
+  }
+
+
+def _git() -> dict[str, Any]:
+  """Returns the commit and whether files differ from it; empty without git."""
+  here = pathlib.Path(__file__).resolve().parent
+  commands = {
+    'commit': ['rev-parse', 'HEAD'],
+    'changed': ['status', '--porcelain', '--untracked-files=no'],
+  }
+  out = {}
+  for name, arguments in commands.items():
+    try:
+      out[name] = subprocess.run(
+        ['git', '-C', str(here), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=10,
+      ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+      return {}
+  return out | {'changed': bool(out['changed'])}
+
+
+def accelerator_warning() -> str | None:
+  """Returns a warning if a GPU is present and JAX uses the CPU, else none."""
+  if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS') == 'cpu':
+    return None
+  if not any(pathlib.Path('/dev').glob('nvidia[0-9]*')):
+    return None
+  return (
+    'a GPU is present, but JAX fell back to the CPU: '
+    'pip install -r requirements-cuda.txt'
+  )

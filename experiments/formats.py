@@ -1,0 +1,111 @@
+"""How numbers and files of an experiment are written, the same everywhere."""
+
+import json
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+MISSING = '–'
+_TEX = str.maketrans(
+  {
+    '\\': r'\textbackslash{}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '&': r'\&',
+    '%': r'\%',
+    '$': r'\$',
+    '#': r'\#',
+    '_': r'\_',
+    '{': r'\{',
+    '}': r'\}',
+    MISSING: '--',
+  }
+)
+_MARKDOWN = str.maketrans(
+  {
+    '\\': r'\\',
+    '|': r'\|',
+    '*': r'\*',
+    '`': r'\`',
+    '<': '&lt;',
+  }
+)
+
+
+def title(metric: str) -> str:
+  """Returns the name of a metric as a reader would write it."""
+  return metric.replace('_', ' ')
+
+
+def number(value: float | None, signed: bool = False) -> str:
+  """Returns four decimals, or two digits where these would say 0.0000."""
+  if value is None or not math.isfinite(value):
+    return MISSING
+  size = abs(value)
+  decimals = '.1e' if 0 < size < 5e-5 or size >= 1e5 else '.4f'
+  return format(value, ('+' if signed and value else '') + decimals)
+
+
+def count(count: int | None) -> str:
+  """Returns a count with its thousands apart."""
+  return MISSING if count is None else f'{count:,}'
+
+
+def seconds(seconds: float | None) -> str:
+  """Returns seconds with a decimal as long as that is worth reading."""
+  if seconds is None or not math.isfinite(seconds):
+    return MISSING
+  return f'{seconds:.1f}' if seconds < 100 else f'{seconds:,.0f}'
+
+
+def finite(value: Any) -> Any:
+  """Returns `value` with null for NaN and infinity, which JSON lacks."""
+  if isinstance(value, dict):
+    return {key: finite(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [finite(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def json_text(value: Any) -> str:
+  """Returns indented JSON, with null for what has no number."""
+  return json.dumps(finite(value), indent=2, allow_nan=False) + '\n'
+
+
+def markdown(text: str) -> str:
+  """Returns `text` without a meaning for Markdown or HTML."""
+  return text.translate(_MARKDOWN)
+
+
+def tex(text: str) -> str:
+  """Returns `text` without a meaning for TeX."""
+  return text.translate(_TEX)
+
+
+def tex_number(text: str) -> str:
+  """Returns a number or interval in maths, for its minus and exponent."""
+  if not re.search(r'\d', text):
+    return tex(text)
+  text = re.sub(
+    r'e[+]?(-?)0*(\d+)', r'\\times 10^{\1\2}', text.replace(', ', r',\ ')
+  )
+  return f'${re.sub(r",(?=[0-9])", "{,}", text)}$'
+
+
+def write_atomically(path: pathlib.Path, content: str) -> None:
+  """Replaces `path` by `content`; a reader sees the old or the new file."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with temporary.open('w', encoding='utf-8', newline='') as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""The record of a working directory: trials.jsonl, append-only, and a lock."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from train.files import append_lines, mend_lines
+
+FINISHED = ('ok', 'diverged')
+
+
+class Refused(ValueError):
+  """The command cannot be carried out here; says why and what to do."""
+
+
+class Ledger:
+  """What is known of each trial; the file is the truth."""
+
+  def __init__(self, workdir: pathlib.Path):
+    self._path = workdir / 'trials.jsonl'
+    self._last = {r['trial']: r for r in mend_lines(self._path)}
+
+  def finished(self, trial: str) -> bool:
+    """True if the trial need not run: it ended, well or by diverging."""
+    return trial in self._last and self._last[trial]['status'] in FINISHED
+
+  def record(self, trial: str) -> Mapping[str, Any] | None:
+    """Returns the last record of a trial."""
+    return self._last.get(trial)
+
+  def append(self, record: Mapping[str, Any]) -> None:
+    """Adds a record, on the disk before this returns."""
+    append_lines(self._path, [record])
+    self._last[record['trial']] = dict(record)
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds the directory for one process; the kernel frees it at its death.
+
+  Raises:
+    Refused: another process holds it.
+  """
+  with (workdir / '.lock').open('a+') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      f.seek(0)
+      owner = f.read().strip() or 'unknown'
+      raise Refused(
+        f'--workdir={workdir}: process {owner} works there: wait for it, or '
+        'give another --workdir'
+      ) from None
+    f.truncate(0)
+    f.write(str(os.getpid()))
+    f.flush()
+    yield
+
+
+def check_owner(workdir: pathlib.Path, mine: Mapping[str, Any]) -> None:
+  """Refuses a directory of another experiment, base configuration or data."""
+  path = workdir / 'config.json'
+  if not path.exists():
+    if workdir.is_dir() and any(workdir.iterdir()):
+      names = {p.name for p in workdir.iterdir()} - {'.lock'}
+      if names:
+        raise Refused(
+          f'--workdir={workdir}: holds files of something else '
+          f'({sorted(names)[0]}): give an empty or a new folder'
+        )
+    return
+  try:
+    theirs = json.loads(path.read_text())
+  except ValueError as e:
+    raise Refused(f'--workdir={workdir}: {path.name} is not JSON: {e}') from e
+  for part in ('experiment', 'data'):
+    if theirs[part] != mine[part]:
+      raise Refused(
+        f'--workdir={workdir}: belongs to {part} {theirs[part]}, not '
+        f'{mine[part]}: give another --workdir'
+      )
+  keys = sorted(set(theirs['base']) | set(mine['base']))
+  for key in keys:
+    old, new = theirs['base'].get(key), mine['base'].get(key)
+    if old != new:
+      raise Refused(
+        f'--workdir={workdir}: was begun with --{key}={old}, not {new}: give '
+        'another --workdir, or --ablate for a row that differs'
+      )

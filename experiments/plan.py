@@ -1,0 +1,214 @@
+"""From a command line to trials: everything is checked, nothing is created."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from experiments.command import Command
+from experiments.experiment import Experiment, Row
+from experiments.ledger import Refused
+from experiments.rows import configure, expand
+from model.field import FieldError
+from train.config import Config, identity
+from train.files import digest
+from train.load import load
+from train.loop import Options, Trial
+from train.optimizer import flat
+from train.parallel import Devices
+from train.schema import suggest, to_flags
+from train.step import Params
+from train.task import Data, DataError, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """One trial of the table."""
+
+  row: str
+  seed: int
+  trial: Trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A checked command: what will run, where, on what."""
+
+  experiment: Experiment
+  base: Config
+  rows: tuple[Row, ...]
+  seeds: tuple[int, ...]
+  trials: tuple[Planned, ...]
+  workdir: pathlib.Path
+  owner: Mapping[str, object]
+  devices: Devices
+  options: Options
+  data: Data
+
+
+def make_plan(
+  experiment: Experiment,
+  base: Config,
+  command: Command,
+  options: Options,
+  ablations: Sequence[str],
+  sweeps: Sequence[str],
+) -> Plan:
+  """Returns the trials of a command, seeds outermost, all of them checked.
+
+  Raises:
+    FieldError, DataError, Refused: what is wrong, in one line.
+  """
+  rows = _chosen(expand(base, experiment.rows, ablations, sweeps), command.only)
+  devices = pick_devices(options.devices)
+  count = command.seeds or experiment.seeds
+  seeds = tuple(range(base.seed, base.seed + count))
+  loader = _Loader()
+  data = loader.data(base.task)
+  owner = {
+    'experiment': experiment.name,
+    'base': {k: v for k, v in to_flags(base).items() if k != 'seed'},
+    'data': data.digest,
+  }
+  text = json.dumps(owner, sort_keys=True).encode()
+  name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
+  workdir = pathlib.Path(command.workdir or f'runs/{name}')
+  configs = [(row, configure(base, row)) for row in rows]
+  for row, config in configs:
+    _check(row, config, loader, devices)
+  trials = tuple(
+    _trial(row, config, seed, loader, workdir)
+    for seed in seeds
+    for row, config in configs
+  )
+  return Plan(
+    experiment,
+    base,
+    rows,
+    seeds,
+    trials,
+    workdir,
+    owner,
+    devices,
+    options,
+    data,
+  )
+
+
+class _Loader:
+  """Loads each text and each set of initial parameters once."""
+
+  def __init__(self) -> None:
+    self._data: dict[Task, Data] = {}
+    self._params: dict[str, tuple[Params, str]] = {}
+
+  def data(self, task: Task) -> Data:
+    """Returns the data of a task."""
+    if task not in self._data:
+      self._data[task] = task.load()
+    return self._data[task]
+
+  def initial(self, config: Config) -> tuple[Params | None, str]:
+    """Returns the parameters that a trial starts from, and their digest."""
+    if config.init_from is None:
+      return None, ''
+    if config.init_from not in self._params:
+      workdir, _, trial = config.init_from.rpartition(':')
+      try:
+        loaded = load(workdir, trial)
+      except DataError as e:
+        raise FieldError('init_from', config.init_from, str(e)) from e
+      if loaded.vocabulary != self.data(config.task).vocabulary:
+        raise FieldError(
+          'init_from',
+          config.init_from,
+          'has another vocabulary than --task: train both with '
+          '--task.level=byte',
+        )
+      self._params[config.init_from] = loaded.params, digest(loaded.params)
+    return self._params[config.init_from]
+
+
+def _chosen(rows: tuple[Row, ...], only: str | None) -> tuple[Row, ...]:
+  if only is None:
+    return rows
+  names = [row.name for row in rows]
+  if only not in names:
+    raise FieldError(
+      'only', only, f'is not a row: {"|".join(names)}{suggest(only, names)}'
+    )
+  return tuple(row for row in rows if row.name == only)
+
+
+def pick_devices(wanted: int | None) -> Devices:
+  """Returns the devices of one program: one on a CPU unless more are asked."""
+  there = jax.local_devices()
+  if wanted is not None and wanted > len(there):
+    fix = (
+      f'XLA_FLAGS=--xla_force_host_platform_device_count={wanted}'
+      if there[0].platform == 'cpu'
+      else f'--devices={len(there)}'
+    )
+    raise FieldError('devices', wanted, f'there are {len(there)}: set {fix}')
+  default = 1 if there[0].platform == 'cpu' else len(there)
+  return Devices(tuple(there[: wanted or default]))
+
+
+def _check(row: Row, config: Config, loader: _Loader, devices: Devices) -> None:
+  """Raises what is wrong with a row on this data and these devices."""
+  data = loader.data(config.task)
+  if problem := config.task.problem(data, config.seq_len):
+    raise DataError(problem)
+  share = devices.count * config.microbatches
+  if config.batch_size % share:
+    up = -(-config.batch_size // share) * share
+    raise FieldError(
+      'batch_size',
+      config.batch_size,
+      f'must be divisible by {devices.count} devices x {config.microbatches} '
+      f'micro-batches: try --batch_size={up}, or --devices',
+    )
+  params, _ = loader.initial(config)
+  if params is None:
+    return
+  table = config.architecture.parameter_table(config.dims(data.vocabulary.size))
+  depth = config.architecture.num_layers
+  want = {
+    path: (depth, *what.shape) if path.startswith('blocks/') else what.shape
+    for path, what in table.items()
+  }
+  have = {path: tuple(p.shape) for path, p in flat(params).items()}
+  for path in sorted(want.keys() | have.keys()):
+    if want.get(path) != have.get(path):
+      raise FieldError(
+        'init_from',
+        config.init_from,
+        f'{path} is {have.get(path, "absent")} there and '
+        f'{want.get(path, "absent")} in row {row.name!r}',
+      )
+
+
+def _trial(
+  row: Row, config: Config, seed: int, loader: _Loader, workdir: pathlib.Path
+) -> Planned:
+  config = dataclasses.replace(config, seed=seed)
+  data = loader.data(config.task)
+  params, source = loader.initial(config)
+  name = identity(config, f'{data.digest} {source}')
+  trial = Trial(name, config, workdir / 'runs' / name, data, params)
+  return Planned(row.name, seed, trial)
+
+
+def check_writable(workdir: pathlib.Path) -> None:
+  """Makes the working directory, or says why that cannot be."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / '.lock'
+    probe.touch()
+  except OSError as e:
+    raise Refused(
+      f'--workdir={workdir}: cannot be written ({e.strerror}): give another'
+    ) from e

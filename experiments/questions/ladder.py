@@ -1,0 +1,45 @@
+"""From raw embeddings that score each other to queries, keys and values.
+
+Founding question 4: what does each projection buy?  And beside it one row for
+each of the other founding questions: scaling, heads, positions, embeddings.
+"""
+
+from experiments.experiment import BASE, Experiment, Row
+from train.config import Config
+
+EXPERIMENT = Experiment(
+  name='ladder',
+  title='What does each part of attention buy?',
+  claim=(
+    'Values = keys costs little; without any W the attention of a '
+    'language model is much worse, though it still learns.'
+  ),
+  citation=(
+    'Kayyam et al. 2026, Do Transformers Need Three Projections?, '
+    'arXiv:2606.04032; the row raw is ours'
+  ),
+  kind='own',
+  cost='minutes on two cores',
+  base=Config(),
+  rows=(
+    Row(BASE, {}),
+    Row('qk', {'projections': 'shared_kv'}),
+    Row('raw', {'projections': 'raw'}),
+    Row('no scaling', {'scale': 'none'}),
+    Row('not self', {'mask': 'causal,exclude_self'}),
+    Row('one head', {'num_heads': '1'}),
+    Row('no positions', {'position': 'none'}),
+    Row('frozen embeddings', {'freeze': '^embedding/'}),
+  ),
+  seeds=3,
+  smoke={
+    'steps': '4',
+    'batch_size': '2',
+    'seq_len': '16',
+    'd_model': '16',
+    'num_heads': '2',
+    'eval_examples': '4',
+    'eval_every': '2',
+    'warmup_steps': '1',
+  },
+)

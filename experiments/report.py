@@ -1,0 +1,217 @@
+"""A table, its curves and attention maps -> one HTML file to keep or send."""
+
+import base64
+import dataclasses
+import json
+import math
+import pathlib
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+
+import jinja2
+import numpy as np
+from numpy import typing as npt
+
+from experiments import charts, formats
+from experiments import table as tables
+
+_FILE = 'report.html'
+_MAX_TOKENS = 128
+_MAX_MAP_BYTES = 1_500_000
+_POSITIVE = (46, 117, 190)
+_NEGATIVE = (204, 90, 20)
+_VISIBLE = str.maketrans({' ': '␣', '\n': '⏎', '\t': '⇥', '\r': '␍'})
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionMaps:
+  """The attention weights of one row for one sequence."""
+
+  tokens: Sequence[str]
+  weights_LNTS: npt.NDArray[np.floating]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """All that the page shows: one experiment, its numbers, how to rerun it."""
+
+  title: str
+  claim: str
+  citation: str
+  command: str
+  definitions: str
+  table: tables.Table
+  curves: charts.Curves
+  train_curves: charts.Curves
+  attention: Mapping[str, AttentionMaps]
+  environment: Mapping[str, object]
+  row_commands: Mapping[str, str]
+  row_changes: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maps:
+  """Attention maps as bytes: q -> scale * sign * ((q - zero) / span)^2.
+
+  The square root keeps the small weights of a diffuse head apart, where a
+  byte linear in the weight would not.
+  """
+
+  row: str
+  tokens: list[str]
+  shape: tuple[int, ...]
+  scale: float
+  zero: int
+  span: int
+  data: str
+  note: str
+
+
+def write_report(directory: pathlib.Path, report: Report) -> pathlib.Path:
+  """Writes report.html, atomically, and returns its path."""
+  path = directory / _FILE
+  formats.write_atomically(path, render(report))
+  return path
+
+
+def render(report: Report) -> str:
+  """Returns the page: nothing in it is fetched from elsewhere."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    'number': formats.number,
+    'count': formats.count,
+    'seconds': formats.seconds,
+    'name': formats.title,
+    'interval': tables.format_interval,
+    'difference': tables.format_difference,
+  }
+  maps, pictures = _attention(report)
+  rows = [row.row for row in report.table.rows]
+  return environment.get_template(f'{_FILE}.j2').render(
+    report=report,
+    table=report.table,
+    strokes=charts.strokes(report.table),
+    forest=charts.forest(report.table),
+    charts=(
+      ('Validation loss', charts.chart(report.curves, report.table)),
+      ('Training loss', charts.chart(report.train_curves, report.table)),
+    ),
+    reading=charts.READING,
+    single=[row.row for row in report.table.rows if row.seeds == 1],
+    maps=[dataclasses.asdict(m) for m in maps],
+    pictures=pictures,
+    without_maps=[row for row in rows if row not in report.attention],
+    environment=json.dumps(
+      formats.finite(report.environment),
+      indent=2,
+      default=str,
+      ensure_ascii=False,
+    ),
+  )
+
+
+def _attention(report: Report) -> tuple[list[_Maps], list[list[str]]]:
+  """Returns the maps, base first, and pictures of the first for no script."""
+  order = sorted(report.table.rows, key=lambda row: not row.is_base)
+  found = {
+    row.row: report.attention[row.row]
+    for row in order
+    if row.row in report.attention
+  }
+  if not found:
+    return [], []
+  heads = sum(math.prod(m.weights_LNTS.shape[:2]) for m in found.values())
+  room = max(1, math.isqrt(_MAX_MAP_BYTES // max(heads, 1)))
+  size = min(_MAX_TOKENS, room)
+  maps = [_encode(row, m, size) for row, m in found.items()]
+  first = _quantise(maps[0], next(iter(found.values())), size)
+  return maps, [
+    [_picture(map_TS, maps[0].zero, maps[0].span) for map_TS in heads_NTS]
+    for heads_NTS in first
+  ]
+
+
+def _encode(row: str, maps: AttentionMaps, size: int) -> _Maps:
+  """Returns the maps of a row, of its first `size` tokens."""
+  weights_LNTS = maps.weights_LNTS[..., :size, :size]
+  finite = np.isfinite(weights_LNTS)
+  known = weights_LNTS[finite]
+  signed = bool(np.any(known < 0))
+  largest = float(np.max(np.abs(known), initial=0.0))
+  notes = []
+  if not finite.all():
+    notes.append('Weights that are not finite are shown as 0.')
+  if max(maps.weights_LNTS.shape[2:]) > size:
+    notes.append(
+      f'The first {size} of {max(maps.weights_LNTS.shape[2:])} tokens.'
+    )
+  encoded = _Maps(
+    row=row,
+    tokens=[_visible(token) for token in maps.tokens[:size]],
+    shape=weights_LNTS.shape,
+    scale=max(1.0, largest),
+    zero=128 if signed else 0,
+    span=127 if signed else 255,
+    data='',
+    note=' '.join(notes),
+  )
+  data = base64.b64encode(_quantise(encoded, maps, size).tobytes()).decode()
+  return dataclasses.replace(encoded, data=data)
+
+
+def _quantise(
+  encoded: _Maps, maps: AttentionMaps, size: int
+) -> npt.NDArray[np.uint8]:
+  """Returns the bytes of the maps, one a weight."""
+  weights_LNTS = np.nan_to_num(
+    maps.weights_LNTS[..., :size, :size].astype(np.float64),
+    posinf=0.0,
+    neginf=0.0,
+  )
+  root_LNTS = np.sign(weights_LNTS) * np.sqrt(
+    np.abs(weights_LNTS) / encoded.scale
+  )
+  return np.rint(encoded.zero + encoded.span * root_LNTS).astype(np.uint8)
+
+
+def _picture(map_TS: npt.NDArray[np.uint8], zero: int, span: int) -> str:
+  """Returns a PNG as base64: the weight is opacity, so any ground will do."""
+  palette = b''.join(
+    bytes(_NEGATIVE if q < zero else _POSITIVE) for q in range(256)
+  )
+  opacity = bytes(
+    min(255, round(255 * abs(q - zero) / span)) for q in range(256)
+  )
+  height, width = map_TS.shape
+  scanlines = b''.join(b'\0' + line.tobytes() for line in map_TS)
+  header = struct.pack('>IIBBBBB', width, height, 8, 3, 0, 0, 0)
+  return base64.b64encode(
+    b'\x89PNG\r\n\x1a\n'
+    + b''.join(
+      [
+        _chunk(b'IHDR', header),
+        _chunk(b'PLTE', palette),
+        _chunk(b'tRNS', opacity),
+        _chunk(b'IDAT', zlib.compress(scanlines, 9)),
+        _chunk(b'IEND', b''),
+      ]
+    )
+  ).decode()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+  """Returns a chunk of a PNG file."""
+  check = struct.pack('>I', zlib.crc32(kind + data))
+  return struct.pack('>I', len(data)) + kind + data + check
+
+
+def _visible(token: str) -> str:
+  """Returns a token whose white space can be seen."""
+  return token.translate(_VISIBLE) or '∅'

@@ -1,0 +1,10 @@
+"""What a transformer is.  Knows nothing of flags, optimisers, devices, files.
+
+Arrays carry the letters of their axes, in names and in einsum strings alike:
+
+  B batch            T query position   S key position    D model width
+  N query heads      H head width       F hidden width    V vocabulary
+  L layers           I pair of a rotation or a sinusoid   1 broadcast axis
+
+So `x_BTD` is the residual and `logits_BNTS` are attention logits.
+"""

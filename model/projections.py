@@ -1,0 +1,163 @@
+"""What queries, keys and values are made of: the ladder raw -> qk -> qkv.
+
+  q = x W_q,  k = y W_k,  v = y W_v,  output = concat(heads) W_o
+
+(Vaswani et al. 2017, section 3.2.2.)  Sharing a projection removes its
+parameters; names stay those of the full form, so that what two rows have in
+common starts from equal values.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.field import FieldError, Variant, field
+from model.parameter import Dims, Kind, Param, param
+
+Params = Mapping[str, jax.Array]
+
+
+class Heads(NamedTuple):
+  """Queries, keys and values, split into heads."""
+
+  q_BTNH: jax.Array
+  k_BSNH: jax.Array
+  v_BSNH: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Qkv(Variant, tag='qkv'):
+  """Separate W_Q, W_K, W_V (Vaswani et al. 2017, arXiv:1706.03762)."""
+
+  # The projection that makes the queries, the keys and the values.
+  sources: ClassVar[tuple[str, str, str]] = ('query', 'key', 'value')
+
+  kind: Literal['linear', 'mlp'] = field(
+    'linear', 'A matrix, or a ReLU network with a hidden layer of --d_model:'
+  )
+
+  def params(self, dims: Dims) -> dict[str, Param]:
+    """Returns each projection that is used, and W_O."""
+    table = {}
+    for name in dict.fromkeys(self.sources):
+      if self.kind == 'mlp':
+        hidden = {'F': dims.d_model}
+        table[f'{name}_up'] = param('D->F', Kind.MATRIX, dims, hidden)
+        table[name] = param('F->NH', Kind.MATRIX, dims, hidden)
+        if dims.use_bias:
+          table[f'{name}_up_bias'] = param('->F', Kind.BIAS, dims, hidden)
+      else:
+        table[name] = param('D->NH', Kind.MATRIX, dims)
+      if dims.use_bias:
+        table[f'{name}_bias'] = param('->NH', Kind.BIAS, dims)
+    table['out'] = param('NH->D', Kind.RESIDUAL, dims)
+    if dims.use_bias:
+      table['out_bias'] = param('->D', Kind.BIAS, dims)
+    return table
+
+  def problems_with(
+    self, dims: Dims, head_dim: int | None
+  ) -> Iterator[FieldError]:
+    """Yields why the variant does not fit these sizes."""
+    del dims, head_dim
+    return iter(())
+
+  def split(
+    self, params: Params, x_BTD: jax.Array, y_BSD: jax.Array, num_heads: int
+  ) -> Heads:
+    """Returns queries of x, keys and values of y; shared ones are one array."""
+    del num_heads
+    query, key, value = self.sources
+    q_BTNH = self._project(params, query, x_BTD)
+    k_BSNH = (
+      q_BTNH
+      if key == query and y_BSD is x_BTD
+      else self._project(params, key, y_BSD)
+    )
+    v_BSNH = k_BSNH if value == key else self._project(params, value, y_BSD)
+    return Heads(q_BTNH, k_BSNH, v_BSNH)
+
+  def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
+    """Returns concat(heads) W_O."""
+    out_BTD = jnp.einsum('BTNH,NHD->BTD', heads_BTNH, params['out'])
+    return out_BTD + params['out_bias'] if 'out_bias' in params else out_BTD
+
+  def _project(self, params: Params, name: str, x_BTD: jax.Array) -> jax.Array:
+    if self.kind == 'mlp':
+      x_BTD = jnp.einsum('BTD,DF->BTF', x_BTD, params[f'{name}_up'])
+      if f'{name}_up_bias' in params:
+        x_BTD += params[f'{name}_up_bias']
+      x_BTD = jax.nn.relu(x_BTD)
+    x_BTNH = jnp.einsum('BTD,DNH->BTNH', x_BTD, params[name])
+    return (
+      x_BTNH + params[f'{name}_bias'] if f'{name}_bias' in params else x_BTNH
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedKv(Qkv, tag='shared_kv'):
+  """Values = keys: softmax(Q K^T) K (Kayyam et al. 2026, arXiv:2606.04032)."""
+
+  sources: ClassVar[tuple[str, str, str]] = ('query', 'key', 'key')
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedQk(Qkv, tag='shared_qk'):
+  """Queries = keys: softmax(Q Q^T) V (Kitaev et al. 2020, arXiv:2001.04451).
+
+  Departure: the Reformer also divides the keys by their length.
+  """
+
+  sources: ClassVar[tuple[str, str, str]] = ('query', 'query', 'value')
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedQkv(Qkv, tag='shared_qkv'):
+  """One projection for all: softmax(K K^T) K (Kayyam et al. 2026)."""
+
+  sources: ClassVar[tuple[str, str, str]] = ('query', 'query', 'query')
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw(Variant, tag='raw'):
+  """No W at all: x scores x and is mixed, heads are slices of x (ours).
+
+  With one head: out = softmax(scale x x^T) x.  Neither parameters nor W_O.
+  """
+
+  def params(self, dims: Dims) -> dict[str, Param]:
+    """Returns no parameters."""
+    del dims
+    return {}
+
+  def problems_with(
+    self, dims: Dims, head_dim: int | None
+  ) -> Iterator[FieldError]:
+    """Yields why the variant does not fit these sizes."""
+    if head_dim is not None and head_dim * dims.num_heads != dims.d_model:
+      yield FieldError(
+        'head_dim',
+        head_dim,
+        'must be none with --projections=raw, whose heads are slices of the '
+        'input',
+      )
+
+  def split(
+    self, params: Params, x_BTD: jax.Array, y_BSD: jax.Array, num_heads: int
+  ) -> Heads:
+    """Returns slices of x as queries, slices of y as keys and values."""
+    del params
+    q_BTNH = x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1)
+    k_BSNH = y_BSD.reshape(*y_BSD.shape[:2], num_heads, -1)
+    return Heads(q_BTNH, k_BSNH, k_BSNH)
+
+  def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
+    """Returns the heads side by side."""
+    del params
+    return heads_BTNH.reshape(*heads_BTNH.shape[:2], -1)
+
+
+Projections = Qkv | SharedKv | SharedQk | SharedQkv | Raw

@@ -1,0 +1,1 @@
+"""How a transformer is trained: flags, data, the step, the loop, checkpoints."""

@@ -1,0 +1,163 @@
+"""Checkpoints: the only place that knows Orbax.
+
+Orbax writes asynchronously and atomically, but restores a flipped bit without
+a word.  So each checkpoint carries a digest of every array; one that does not
+match, or does not restore, is set aside and the one before is taken.
+"""
+
+import hashlib
+import logging
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+logging.getLogger('absl').setLevel(logging.ERROR)
+
+
+class Restored(NamedTuple):
+  """A checkpoint that was read back and verified."""
+
+  step: int
+  tree: Any
+  extra: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one trial: the last `keep`, and the best.
+
+  Args:
+    directory: where they lie; made if absent.
+    keep: how many of the last ones stay.
+    warn: called with one line for each checkpoint that is set aside.
+  """
+
+  def __init__(
+    self, directory: pathlib.Path, keep: int, warn: Callable[[str], None]
+  ):
+    self._directory = directory.absolute()
+    self._warn = warn
+    latest = checkpoint_managers.LatestN(n=keep)
+    best = checkpoint_managers.BestN(
+      get_metric_fn=lambda metrics: metrics['val_loss'],
+      reverse=True,
+      n=1,
+      keep_checkpoints_without_metrics=False,
+    )
+    self._options = ocp.CheckpointManagerOptions(
+      preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+        [latest, best]
+      ),
+      best_fn=best.get_metric_fn,
+      best_mode='min',
+      cleanup_tmp_directories=True,
+      enable_async_checkpointing=True,
+    )
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(self._directory, options=self._options)
+
+  def save(
+    self,
+    step: int,
+    tree: Any,
+    extra: Mapping[str, Any],
+    best: float | None = None,
+  ) -> None:
+    """Starts to save arrays on the host, and JSON beside them.
+
+    Args:
+      step: names the checkpoint; one that exists is left as it is.
+      tree: numpy arrays; they must not change any more.
+      extra: JSON values.
+      best: validation loss, if it is the best so far.
+    """
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(tree),
+      extra=ocp.args.JsonSave({'digests': _digests(tree), **extra}),
+    )
+    metrics = None if best is None else {'val_loss': best}
+    self._manager.save(step, args=items, metrics=metrics, force=True)
+
+  def wait(self) -> None:
+    """Waits for the disk; raises what went wrong there."""
+    self._manager.wait_until_finished()
+    self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Waits and releases the threads."""
+    self._manager.close()
+
+  def steps(self) -> list[int]:
+    """Returns the steps of the checkpoints, ascending."""
+    return sorted(self._manager.all_steps(read=True))
+
+  def restore(self, template: Any) -> Restored | None:
+    """Returns the newest checkpoint that is whole, or none.
+
+    Args:
+      template: tree of arrays or shapes that the checkpoint must have.
+    """
+    for step in reversed(self.steps()):
+      try:
+        return self.restore_step(step, template)
+      except Exception as e:
+        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        aside = self._set_aside(step)
+        self._warn(
+          f'checkpoint {step} is damaged ({reason}): moved to {aside}; trying '
+          'the one before'
+        )
+    return None
+
+  def restore_step(self, step: int, template: Any) -> Restored:
+    """Returns one checkpoint, verified.
+
+    Raises:
+      Exception: it is incomplete, or differs from its digests or the template.
+    """
+    shapes = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    items = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
+      ),
+    )
+    extra = dict(items['extra'])
+    stored, found = extra.pop('digests'), _digests(items['state'])
+    if bad := [path for path in found if stored.get(path) != found[path]]:
+      raise ValueError(f'the digest of {bad[0]} does not match')
+    return Restored(step, items['state'], extra)
+
+  def restore_best(self, template: Any) -> Restored | None:
+    """Returns the checkpoint with the lowest validation loss, if it is whole."""
+    best = self._manager.best_step()
+    return None if best is None else self.restore_step(best, template)
+
+  def _set_aside(self, step: int) -> pathlib.Path:
+    folder = self._directory.with_name(f'{self._directory.name}-damaged')
+    folder.mkdir(exist_ok=True)
+    taken = len(list(folder.iterdir()))
+    target = folder / f'{step}-{taken}'
+    self._manager.close()
+    shutil.move(self._directory / str(step), target)
+    self._manager = self._open()
+    return target
+
+
+def _digests(tree: Any) -> dict[str, str]:
+  """Returns the sha256 of every array of a tree, by its path."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path): hashlib.sha256(
+      f'{leaf.dtype} {leaf.shape} '.encode()
+      + np.ascontiguousarray(leaf).tobytes()
+    ).hexdigest()
+    for path, leaf in leaves
+  }

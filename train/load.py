@@ -1,0 +1,136 @@
+"""Trials that were trained, back in Python: parameters and how to apply them."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from model import transformer
+from model.field import split
+from model.transformer import Output
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.files import read_lines
+from train.parallel import Devices, to_host
+from train.program import numbers, program
+from train.schema import override
+from train.step import Params, init_state
+from train.task import DataError, Task
+from train.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A trained trial."""
+
+  trial: str
+  config: Config
+  vocabulary: Vocabulary
+  params: Params
+  step: int
+
+  def apply(self, tokens_BT: Any, want_weights: bool = False) -> Output:
+    """Returns logits for token ids, and attention weights if asked for."""
+    dims = self.config.dims(self.vocabulary.size)
+    return transformer.apply(
+      self.config.architecture,
+      dims,
+      self.params,
+      np.asarray(tokens_BT, np.int32),
+      want_weights=want_weights,
+    )
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the token ids of a text in the vocabulary of the trial."""
+    return self.vocabulary.encode(text)
+
+  def evaluate(self, task: Task | None = None) -> dict[str, float]:
+    """Returns loss (nats a token) and accuracy on a task's validation part.
+
+    Args:
+      task: another text, say; none is what the trial was trained on.
+    """
+    config = self.config
+    if task is not None:
+      config = dataclasses.replace(config, task=task, eval_examples=None)
+    data = config.task.load(self.vocabulary)
+    if problem := config.task.problem(data, config.seq_len):
+      raise DataError(problem)
+    static, values = split(config)
+    assert isinstance(static, Config)
+    available = config.task.evaluation_size(data.arrays, config.seq_len)
+    devices = Devices((jax.local_devices()[0],))
+    wanted = min(available, config.eval_examples or available)
+    compiled = program(
+      static, config.dims(data.vocabulary.size), wanted, devices
+    )
+    sums = to_host(
+      compiled.evaluate(
+        devices.place(self.params),
+        devices.place(numbers(values)),
+        devices.place(dict(data.arrays)),
+      )
+    )
+    return {
+      'val_loss': float(sums.loss / sums.count),
+      'val_accuracy': float(sums.correct / sums.count),
+      'tokens': float(sums.count),
+    }
+
+
+def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
+  """Returns a trained trial of a working directory.
+
+  Args:
+    workdir: of the run.
+    trial: the id of a trial or its beginning, or ROW, or ROW/SEED.
+    best: the checkpoint with the lowest validation loss, not the last one.
+
+  Raises:
+    DataError: there is no such trial, or no whole checkpoint of it.
+  """
+  directory = find(pathlib.Path(workdir), trial)
+  about = json.loads((directory / 'config.json').read_text())
+  config = override(Config(), about['flags'])
+  vocabulary = Vocabulary(**about['vocabulary'])
+  template = init_state(config, config.dims(vocabulary.size))
+  notes: list[str] = []
+  checkpoints = Checkpoints(directory / 'checkpoints', 1, notes.append)
+  try:
+    restored = (
+      checkpoints.restore_best(template)
+      if best
+      else checkpoints.restore(template)
+    )
+  finally:
+    checkpoints.close()
+  if restored is None:
+    raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
+  return Loaded(
+    about['trial'], config, vocabulary, restored.tree.params, restored.step
+  )
+
+
+def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
+  """Returns the run directory of a trial named by id, ROW or ROW/SEED."""
+  runs = workdir / 'runs'
+  ids = sorted(p.name for p in runs.iterdir()) if runs.is_dir() else []
+  if not ids:
+    raise DataError(f'{workdir}: is not a working directory with trials')
+  row, _, seed = trial.rpartition('/') if '/' in trial else (trial, '', '')
+  named = {
+    line['trial']
+    for line in read_lines(workdir / 'trials.jsonl')
+    if line['row'] == row and (not seed or str(line['seed']) == seed)
+  }
+  found = [i for i in ids if i.startswith(trial)] or sorted(named & set(ids))
+  if not found:
+    raise DataError(
+      f'{workdir}: has no trial {trial}: there are {", ".join(ids[:8])}'
+    )
+  if len(found) > 1 and seed:
+    raise DataError(f'{workdir}: {trial} could be {", ".join(found[:8])}')
+  return runs / found[0]

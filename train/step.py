@@ -1,0 +1,150 @@
+"""The training step: pure, and the only place where gradients are taken."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from model import transformer
+from model.parameter import Dims, key_of
+from train.config import Config
+from train.loss import Sums, cross_entropy
+from train.optimizer import tree
+from train.task import Batch
+
+Params = Mapping[str, Any]
+
+
+class State(NamedTuple):
+  """What a trial is made of between two steps.
+
+  `diverged` is the first step whose loss or gradient was not finite, else -1;
+  from that step on nothing changes any more.
+  """
+
+  step: jax.Array
+  params: Params
+  opt_state: optax.OptState
+  diverged: jax.Array
+
+
+class Metrics(NamedTuple):
+  """Figures of one step."""
+
+  loss: jax.Array
+  grad_norm: jax.Array
+  learning_rate: jax.Array
+
+
+def init_state(
+  config: Config, dims: Dims, params: Params | None = None
+) -> State:
+  """Returns the state before the first step.
+
+  Args:
+    config: the trial, with its traced numbers.
+    dims: sizes of the axes.
+    params: initial values; none draws them from the seed.
+  """
+  if params is None:
+    key = key_of('init', jax.random.key(config.seed))
+    params = transformer.init(config.architecture, dims, key)
+  table = config.architecture.parameter_table(dims)
+  total = jnp.asarray(config.steps)
+  opt_state = config.optimization.transform(table, total).init(params)
+  zero = jnp.zeros((), jnp.int32)
+  return State(zero, params, opt_state, zero - 1)
+
+
+def batch_of(
+  config: Config, arrays: Mapping[str, jax.Array], step: jax.Array
+) -> Batch:
+  """Returns the batch of a step; rows of a table with one seed share it."""
+  key = key_of('data', jax.random.key(config.seed))
+  return config.task.batch(arrays, key, step, config.batch_size, config.seq_len)
+
+
+def update(
+  config: Config, dims: Dims, state: State, batch: Batch, axis: str | None
+) -> tuple[State, Metrics]:
+  """Returns the state after one step of optimisation, and its figures.
+
+  Args:
+    config: the trial, with its traced numbers.
+    dims: sizes of the axes.
+    state: before the step.
+    batch: this device's share of the batch.
+    axis: name of the axis of devices that share the batch; none if one does.
+  """
+  grads, sums = _gradients(config, dims, state, batch)
+  if axis is not None:
+    # Each device holds the gradient of its own sum: add first, divide after.
+    grads, sums = jax.lax.psum((grads, sums), axis)
+  grads = jax.tree.map(lambda g: g / sums.count, grads)
+  loss, grad_norm = sums.loss / sums.count, optax.global_norm(grads)
+  optimization, total = config.optimization, jnp.asarray(config.steps)
+  table = config.architecture.parameter_table(dims)
+  updates, opt_state = optimization.transform(table, total).update(
+    grads, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  fine = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (state.diverged < 0)
+  new = State(
+    step=state.step + 1,
+    params=_choose(fine, params, state.params),
+    opt_state=_choose(fine, opt_state, state.opt_state),
+    diverged=jnp.where(
+      fine | (state.diverged >= 0), state.diverged, state.step
+    ),
+  )
+  return new, Metrics(loss, grad_norm, optimization.rate(state.step, total))
+
+
+def _gradients(
+  config: Config, dims: Dims, state: State, batch: Batch
+) -> tuple[Params, Sums]:
+  """Returns the gradient of the summed loss, over micro-batches, and sums."""
+  arch = config.architecture
+  table = arch.parameter_table(dims)
+  frozen_paths = config.optimization.frozen(table)
+  frozen = tree({path: path in frozen_paths for path in table})
+  key = key_of('dropout', jax.random.key(config.seed))
+  step_key = jax.random.fold_in(key, state.step)
+
+  def summed(params: Params, part: Batch) -> tuple[jax.Array, Sums]:
+    params = jax.tree.map(
+      lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
+    )
+    keys_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
+    out = transformer.apply(arch, dims, params, part.inputs_BT, keys_B)
+    sums = cross_entropy(
+      out.logits_BTV, part.targets_BT, part.weights_BT, config.label_smoothing
+    )
+    return sums.loss, sums
+
+  gradient = jax.grad(summed, has_aux=True)
+  if config.microbatches == 1:
+    return gradient(state.params, batch)
+  parts = jax.tree.map(
+    lambda x: x.reshape(config.microbatches, -1, *x.shape[1:]), batch
+  )
+
+  def add(carry: Any, part: Batch) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, carry, gradient(state.params, part)), None
+
+  zero = jax.tree.map(jnp.zeros_like, state.params)
+  none = jnp.zeros((), jnp.float32)
+  total, _ = jax.lax.scan(add, (zero, Sums(none, none, none)), parts)
+  return total
+
+
+def evaluate(config: Config, dims: Dims, params: Params, batch: Batch) -> Sums:
+  """Returns sums over a batch, without dropout and label smoothing."""
+  out = transformer.apply(config.architecture, dims, params, batch.inputs_BT)
+  return cross_entropy(out.logits_BTV, batch.targets_BT, batch.weights_BT, 0.0)
+
+
+def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
+  return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

@@ -1,0 +1,83 @@
+"""What a task is: data on the device, and batches as pure functions.
+
+A batch is a function of (key, step) alone, so that resuming needs no iterator
+state and the order does not depend on how many devices or hosts there are.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.field import Variant
+from train.vocabulary import Vocabulary
+
+
+class Batch(NamedTuple):
+  """Tokens, what to predict at each, how much it counts, and example ids."""
+
+  inputs_BT: jax.Array
+  targets_BT: jax.Array
+  weights_BT: jax.Array
+  ids_B: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What a task reads: arrays for the device, and what they stand for."""
+
+  arrays: Mapping[str, np.ndarray]
+  vocabulary: Vocabulary
+  digest: str
+  description: str
+
+
+class DataError(ValueError):
+  """Data that cannot be used: names the file, what is wrong and the fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Variant, abc.ABC):
+  """An open union: each file in `train/tasks/` adds one member."""
+
+  @abc.abstractmethod
+  def load(self, vocabulary: Vocabulary | None = None) -> Data:
+    """Returns the data, in a given vocabulary or in one of its own."""
+
+  @abc.abstractmethod
+  def problem(self, data: Data, seq_len: int) -> str | None:
+    """Returns why the data do not fit the context length, if they do not."""
+
+  @abc.abstractmethod
+  def batch(
+    self,
+    arrays: Mapping[str, jax.Array],
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+  ) -> Batch:
+    """Returns the training batch of a step; jittable."""
+
+  @abc.abstractmethod
+  def evaluation_size(
+    self,
+    arrays: Mapping[str, np.ndarray] | Mapping[str, jax.Array],
+    seq_len: int,
+  ) -> int:
+    """Returns how many validation examples there are."""
+
+  @abc.abstractmethod
+  def evaluation_batch(
+    self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
+  ) -> Batch:
+    """Returns validation examples by their number; jittable."""
+
+
+def examples(step: jax.Array, batch_size: int) -> jax.Array:
+  """Returns the ids of a step's examples, which no other step has."""
+  return step * batch_size + jnp.arange(batch_size)
