@@ -19,4 +19,4 @@ from absl import flags
 from experiments.cli import main
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv, flags.FlagValues()))
+  sys.exit(main(sys.argv, flags.FlagValues(), __doc__ or ''))

@@ -3,33 +3,47 @@
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-import train.tasks  # noqa: F401  (its files are the members of Task)
-from experiments.command import Command
+from experiments.command import MANY, Command
+from experiments.cost import EFFICIENCY, cost, flops_per_second, programs
 from experiments.experiment import Experiment
 from experiments.plan import Plan
+from experiments.rows import configure
+from model.architecture import Architecture
 from model.field import variant_list, variants
 from train.config import Config
 from train.flags import describe, summary
-from train.loop import Options
+from train.optimizer import Optimization
 from train.schema import leaves
+from train.trial import Options
+
+SECTIONS = (Command, Options, Config, Architecture, Optimization)
 
 
-def show_help() -> None:
+def show_help(usage: str) -> None:
   """Prints every flag with its type, default, choices and citations."""
   console = Console(highlight=False)
-  for title, record in (
-    ('Run', Command),
-    ('Options', Options),
-    ('Trial', Config),
-  ):
-    console.print(f'\n[bold]{title}[/bold]: {summary(record)}', markup=True)
+  console.print(Text(usage.strip()))
+  shown: set[str] = set()
+  later = {path for record in SECTIONS[3:] for path in leaves(record)}
+  for record in SECTIONS:
+    console.print(Text(f'\n{summary(record)}', style='bold'))
     for path, leaf in leaves(record).items():
+      if path in shown or (record is Config and path in later):
+        continue
+      shown.add(path)
       head, body = describe(path, leaf)
-      console.print(Text(f'  {head}'))
+      console.print(Text(f'  {head}', style='cyan'))
       for line in body.splitlines():
-        console.print(Text(line), soft_wrap=False)
+        depth = 6 + (len(line) - len(line.lstrip()))
+        console.print(Padding(Text(line.strip()), (0, 0, 0, depth)))
+    if record is Command:
+      for name, about in MANY.items():
+        console.print(Text(f'  --{name}=...', style='cyan'))
+        console.print(Padding(Text(about), (0, 0, 0, 6)))
 
 
 def show_list(found: Mapping[str, Experiment]) -> None:
@@ -37,18 +51,49 @@ def show_list(found: Mapping[str, Experiment]) -> None:
   console = Console(highlight=False)
   console.print(Text('Experiments', style='bold'))
   for experiment in found.values():
-    console.print(Text(f'  --experiment={experiment.name}: {experiment.title}'))
-    console.print(
-      Text(f'    {experiment.citation} [{experiment.kind}, {experiment.cost}]')
+    console.print(Text(f'  {experiment.name}', style='cyan'))
+    about = (
+      f'{experiment.title}\n{experiment.citation}\n'
+      f'[{experiment.kind}; {len(experiment.rows)} rows x {experiment.seeds} '
+      f'seeds; {experiment.cost}]'
     )
+    console.print(Padding(Text(about), (0, 0, 0, 6)))
   for path, leaf in leaves(Config).items():
     choices = variants(leaf.hint) or variant_list(leaf.hint)
     if not choices:
       continue
-    console.print(Text(f'--{path}', style='bold'))
+    meta, _ = next(iter(leaf.owners.values()))
+    console.print(Text(f'\n--{path}: {meta.help.rstrip(":")}', style='bold'))
     for tag, variant in choices.items():
-      console.print(Text(f'  {tag}: {summary(variant)}'))
+      line = Text(f'{tag}: ', style='cyan')
+      line.append(summary(variant), style='default')
+      console.print(Padding(line, (0, 0, 0, 2)))
 
 
 def show_plan(plan: Plan) -> None:
-  """Prints rows, parameters, FLOPs and programs; runs nothing."""
+  """Prints rows, parameters, FLOPs, programs and time; runs nothing."""
+  console = Console(highlight=False)
+  table = Table(box=None, padding=(0, 2, 0, 0))
+  table.add_column('row', max_width=34, overflow='fold')
+  for header in ('parameters', 'FLOPs/token', 'state', 'TFLOP/trial'):
+    table.add_column(header, justify='right', no_wrap=True)
+  total, seeds = 0.0, len(plan.seeds)
+  configs = [configure(plan.base, row) for row in plan.rows]
+  for row, config in zip(plan.rows, configs, strict=True):
+    figures = cost(config, plan.data.vocabulary.size)
+    total += figures.flops * seeds
+    table.add_row(
+      Text(row.name),
+      f'{figures.parameters:,}',
+      f'{figures.flops_per_token:,}',
+      f'{figures.state_bytes / 2**20:.1f} MiB',
+      f'{figures.flops / 1e12:.3f}',
+    )
+  console.print(table)
+  rate = flops_per_second() * EFFICIENCY * plan.devices.count
+  minutes = total / rate / 60
+  console.print(
+    f'{len(plan.trials)} trials, {programs(configs)} programs to compile, '
+    f'{total / 1e12:.2f} TFLOP: about {minutes:.1f} minutes and a few seconds '
+    'for each program (rough: a quarter of the rate of a matrix product)'
+  )

@@ -1,4 +1,4 @@
-"""The geometry of the report's charts; report.html.j2 draws it as SVG."""
+"""The geometry of the curves; report.html.j2 draws it as SVG."""
 
 import dataclasses
 import math
@@ -70,27 +70,6 @@ class Chart:
 
 
 @dataclasses.dataclass(frozen=True)
-class Strip:
-  """A difference and its interval; an end outside the axis is an arrow."""
-
-  at: float
-  low: float | None
-  high: float | None
-  cut_low: bool
-  cut_high: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Forest:
-  """The differences of all rows on one axis, in SVG units."""
-
-  width: float
-  zero: float
-  ticks: tuple[axes.Tick, ...]
-  strips: Mapping[str, Strip]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Curve:
   """The seeds of a row: those averaged, and those drawn alone."""
 
@@ -109,32 +88,6 @@ def strokes(table: tables.Table) -> dict[str, Stroke]:
     for i, row in enumerate(others)
     for turn, colour in [divmod(i, _NUM_COLOURS)]
   }
-
-
-def forest(table: tables.Table, width: float = 190) -> Forest | None:
-  """Returns the differences on one axis; None when no row has one."""
-  rows = {r.row: r for r in table.rows if r.difference is not None}
-  points = [r.difference for r in rows.values() if r.difference is not None]
-  if not points:
-    return None
-  # A wide interval of few seeds may not shrink the others to nothing.
-  reach = 1.6 * max(abs(point) for point in points) or 1.0
-  ends = [
-    end
-    for row in rows.values()
-    if row.difference_interval is not None
-    for end in (row.difference_interval.low, row.difference_interval.high)
-  ]
-  low = max(-reach, min([0.0, *points, *ends]))
-  high = min(reach, max([0.0, *points, *ends]))
-  pad = 0.06 * (high - low) or 1.0
-  scale = axes.Scale(low - pad, high + pad, 0, width)
-  return Forest(
-    width,
-    scale.at(0.0),
-    scale.ticks(3),
-    {name: _strip(row, scale) for name, row in rows.items()},
-  )
 
 
 def chart(curves: Curves, table: tables.Table) -> Chart | None:
@@ -172,20 +125,6 @@ def chart(curves: Curves, table: tables.Table) -> Chart | None:
     # The base is drawn last, above the rows that are read against it.
     lines=tuple(sorted(lines, key=lambda line: line.row == table.base)),
     notes=_notes(found, missing),
-  )
-
-
-def _strip(row: tables.RowSummary, scale: axes.Scale) -> Strip:
-  interval = row.difference_interval
-  at = scale.at(row.difference or 0.0)
-  if interval is None:
-    return Strip(at, None, None, False, False)
-  return Strip(
-    at,
-    scale.at(max(interval.low, scale.low)),
-    scale.at(min(interval.high, scale.high)),
-    interval.low < scale.low,
-    interval.high > scale.high,
   )
 
 

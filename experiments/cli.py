@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import catalogue, engine
-from experiments.command import Command
+from experiments.command import MANY, Command
 from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
 from experiments.ledger import Refused
@@ -17,29 +17,30 @@ from train.config import Config
 from train.flags import define, present
 from train.load import load
 from train.log import tensorboard_writer
-from train.loop import Options
 from train.schema import leaves, override, suggest, to_flags
 from train.task import DataError
+from train.trial import Options
 
 
-def main(argv: Sequence[str], values: flags.FlagValues) -> int:
+def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   """Returns the exit code of a command line.
 
   Args:
     argv: the program's name and its arguments.
     values: an empty set of flags to define ours in.
+    usage: what --help begins with.
   """
   try:
-    return _main(argv, values)
+    return _main(argv, values, usage)
   except (FieldError, DataError, Refused) as e:
     print(f'launch.py: {e}', file=sys.stderr)
     return 2
 
 
-def _main(argv: Sequence[str], values: flags.FlagValues) -> int:
+def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   parse(argv, values)
   if values['help'].value:
-    catalogue.show_help()
+    catalogue.show_help(usage)
     return 0
   command = override(Command(), present(Command, values))
   if command.list:
@@ -60,8 +61,8 @@ def _main(argv: Sequence[str], values: flags.FlagValues) -> int:
     base,
     command,
     options,
-    values['ablate'].value,
-    values['sweep'].value,
+    _many('ablate', values),
+    _many('sweep', values),
   )
   _introduce(plan)
   if command.plan:
@@ -75,23 +76,14 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   """Defines all flags in `values` and parses the command line into them."""
   for record in (Command, Options, Config):
     define(record, values)
-  flags.DEFINE_multi_string(
-    'ablate', [], 'FIELD=a [FIELD=b ...]: one row.', flag_values=values
-  )
-  flags.DEFINE_multi_string(
-    'sweep', [], 'FIELD=a b c: one axis.', flag_values=values
-  )
+  for name, about in MANY.items():
+    flags.DEFINE_multi_string(name, [], about, flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
   try:
     rest = values(argv)
   except flags.UnrecognizedFlagError as e:
-    known = [
-      *leaves(Command),
-      *leaves(Options),
-      *leaves(Config),
-      'ablate',
-      'sweep',
-    ]
+    ours = (*leaves(Command), *leaves(Options), *leaves(Config))
+    known = [*ours, *MANY]
     raise FieldError(
       e.flagname, e.flagvalue, f'is not a flag{suggest(e.flagname, known)}'
     ) from None
@@ -99,6 +91,11 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     raise Refused(str(e)) from None
   if len(rest) > 1:
     raise Refused(f'{rest[1]}: is not a flag; flags look like --NAME=VALUE')
+
+
+def _many(name: str, values: flags.FlagValues) -> list[str]:
+  """Returns what a flag that may be repeated was given."""
+  return list(values[name].value or [])
 
 
 def choose(name: str) -> Experiment:
@@ -136,8 +133,7 @@ def _flag_lines(
   lines |= to_flags(plan.base) | to_flags(plan.options)
   if command.only is not None:
     lines['only'] = command.only
-  many = [('ablate', v) for v in values['ablate'].value]
-  many += [('sweep', v) for v in values['sweep'].value]
+  many = [(name, v) for name in MANY for v in _many(name, values)]
   return [f'--{k}={v}' for k, v in [*lines.items(), *many]]
 
 

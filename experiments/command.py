@@ -4,10 +4,16 @@ import dataclasses
 
 from model.field import Record, field
 
+# Flags that may be given several times, and what they say.
+MANY = {
+  'ablate': '"FIELD=a [FIELD=b ...]": one row against the base (repeatable).',
+  'sweep': '"FIELD=a b c": one axis (repeatable: product).',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Command(Record):
-  """What to do with the trials."""
+  """Run: which trials, where."""
 
   experiment: str = field('ladder', 'Which experiment; --list shows them.')
   seeds: int | None = field(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from experiments import table as tables
+from experiments import table_files
 from experiments.environment import environment
 from experiments.experiment import BASE
 from experiments.ledger import Ledger, check_owner, locked
@@ -24,6 +25,7 @@ from experiments.terminal import Terminal
 from train import loop
 from train.files import read_lines, write_atomically, write_json
 from train.schema import to_flags
+from train.trial import Hooks, Interrupted
 
 METRIC = 'val_loss'
 
@@ -69,14 +71,14 @@ def execute(
       with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
         _run_all(plan, ledger, terminal, stop)
         finish(plan, ledger, command, terminal)
-    except loop.Interrupted:
+    except Interrupted:
       assert stop.signal is not None
       print(f'\nsaved; to go on: {shlex.join(command)}', flush=True)
       return 128 + stop.signal
     except OSError as e:
       print(
-        f'{plan.workdir}: cannot be written ({e.strerror or e}); what was saved '
-        f'is kept; make room, then: {shlex.join(command)}',
+        f'{plan.workdir}: cannot be written ({e.strerror or e}); what was '
+        f'saved is kept; make room, then: {shlex.join(command)}',
         file=sys.stderr,
       )
       return 1
@@ -89,7 +91,7 @@ def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
   workdir = plan.workdir
   write_json(workdir / 'config.json', plan.owner)
   write_atomically(workdir / 'flags.txt', '\n'.join(flag_lines) + '\n')
-  about = environment(plan.devices.devices)
+  about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
   write_json(workdir / 'environment.json', about)
   layout = {'lanes': 'solo', 'devices': plan.devices.count}
@@ -99,7 +101,7 @@ def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
 def _run_all(
   plan: Plan, ledger: Ledger, terminal: Terminal, stop: Stop
 ) -> None:
-  hooks = loop.Hooks(terminal.advance, terminal.warn, stop.requested)
+  hooks = Hooks(terminal.advance, terminal.warn, stop.requested)
   for number, planned in enumerate(plan.trials, 1):
     steps = planned.trial.config.steps
     head = f'[{number}/{len(plan.trials)}] {planned.row}, seed {planned.seed}:'
@@ -107,14 +109,14 @@ def _run_all(
       terminal.end(steps, f'{head} done before')
       continue
     if stop.requested():
-      raise loop.Interrupted
+      raise Interrupted
     terminal.begin(f'{planned.row} {planned.seed}')
     record = _run_one(plan, planned, hooks)
     ledger.append(record)
     terminal.end(steps, f'{head} {_outcome(record)}')
 
 
-def _run_one(plan: Plan, planned: Planned, hooks: loop.Hooks) -> dict[str, Any]:
+def _run_one(plan: Plan, planned: Planned, hooks: Hooks) -> dict[str, Any]:
   """Returns the record of a trial; one that fails does not stop the others."""
   record: dict[str, Any] = {
     'row': planned.row,
@@ -124,7 +126,7 @@ def _run_one(plan: Plan, planned: Planned, hooks: loop.Hooks) -> dict[str, Any]:
   config = to_flags(planned.trial.config)
   try:
     result = loop.run(planned.trial, plan.options, plan.devices, hooks)
-  except (loop.Interrupted, OSError):
+  except (Interrupted, OSError):
     raise
   except Exception as e:
     if 'No space left' in str(e):
@@ -159,9 +161,9 @@ def finish(
   rows = [row.name for row in plan.rows]
   base = BASE if BASE in rows else rows[0]
   table = tables.summarise(records, rows, base, METRIC)
-  tables.write(table, plan.workdir)
+  table_files.write(table, plan.workdir)
   path = write_report(plan.workdir, _report(plan, table, command))
-  terminal.show(tables.render(table))
+  terminal.show(table_files.render(table))
   terminal.say(f'report: {path}')
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from train.parallel import Devices
+
 PACKAGES = (
   'jax',
   'jaxlib',
@@ -21,14 +23,16 @@ PACKAGES = (
 )
 
 
-def environment(devices: tuple[jax.Device, ...]) -> dict[str, Any]:
+def environment(devices: Devices) -> dict[str, Any]:
   """Returns versions, devices and git state, as JSON values."""
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),
     'cpu_count': os.cpu_count(),
     'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in devices],
+    'devices': [
+      f'{d.platform}:{d.id} {d.device_kind}' for d in devices.devices
+    ],
     'git': _git(),
   }
 

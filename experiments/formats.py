@@ -1,9 +1,7 @@
-"""How numbers and files of an experiment are written, the same everywhere."""
+"""How numbers and names are written, the same everywhere."""
 
 import json
 import math
-import os
-import pathlib
 import re
 from typing import Any
 
@@ -96,16 +94,3 @@ def tex_number(text: str) -> str:
     r'e[+]?(-?)0*(\d+)', r'\\times 10^{\1\2}', text.replace(', ', r',\ ')
   )
   return f'${re.sub(r",(?=[0-9])", "{,}", text)}$'
-
-
-def write_atomically(path: pathlib.Path, content: str) -> None:
-  """Replaces `path` by `content`; a reader sees the old or the new file."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    with temporary.open('w', encoding='utf-8', newline='') as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

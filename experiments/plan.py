@@ -16,12 +16,12 @@ from model.field import FieldError
 from train.config import Config, identity
 from train.files import digest
 from train.load import load
-from train.loop import Options, Trial
 from train.optimizer import flat
 from train.parallel import Devices
 from train.schema import suggest, to_flags
 from train.step import Params
 from train.task import Data, DataError, Task
+from train.trial import Options, Trial
 
 
 @dataclasses.dataclass(frozen=True)

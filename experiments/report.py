@@ -2,19 +2,21 @@
 
 import base64
 import dataclasses
+import io
 import json
 import math
 import pathlib
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 
 import jinja2
 import numpy as np
 from numpy import typing as npt
+from PIL import Image
 
-from experiments import charts, formats
+from experiments import charts, formats, table_files
 from experiments import table as tables
+from experiments.forest import forest
+from train.files import write_atomically
 
 _FILE = 'report.html'
 _MAX_TOKENS = 128
@@ -71,7 +73,7 @@ class _Maps:
 def write_report(directory: pathlib.Path, report: Report) -> pathlib.Path:
   """Writes report.html, atomically, and returns its path."""
   path = directory / _FILE
-  formats.write_atomically(path, render(report))
+  write_atomically(path, render(report))
   return path
 
 
@@ -89,8 +91,8 @@ def render(report: Report) -> str:
     'count': formats.count,
     'seconds': formats.seconds,
     'name': formats.title,
-    'interval': tables.format_interval,
-    'difference': tables.format_difference,
+    'interval': table_files.format_interval,
+    'difference': table_files.format_difference,
   }
   maps, pictures = _attention(report)
   rows = [row.row for row in report.table.rows]
@@ -98,7 +100,7 @@ def render(report: Report) -> str:
     report=report,
     table=report.table,
     strokes=charts.strokes(report.table),
-    forest=charts.forest(report.table),
+    forest=forest(report.table),
     charts=(
       ('Validation loss', charts.chart(report.curves, report.table)),
       ('Training loss', charts.chart(report.train_curves, report.table)),
@@ -183,33 +185,16 @@ def _quantise(
 
 def _picture(map_TS: npt.NDArray[np.uint8], zero: int, span: int) -> str:
   """Returns a PNG as base64: the weight is opacity, so any ground will do."""
-  palette = b''.join(
-    bytes(_NEGATIVE if q < zero else _POSITIVE) for q in range(256)
+  picture = Image.fromarray(map_TS, 'P')
+  picture.putpalette(
+    [c for q in range(256) for c in (_NEGATIVE if q < zero else _POSITIVE)]
   )
   opacity = bytes(
     min(255, round(255 * abs(q - zero) / span)) for q in range(256)
   )
-  height, width = map_TS.shape
-  scanlines = b''.join(b'\0' + line.tobytes() for line in map_TS)
-  header = struct.pack('>IIBBBBB', width, height, 8, 3, 0, 0, 0)
-  return base64.b64encode(
-    b'\x89PNG\r\n\x1a\n'
-    + b''.join(
-      [
-        _chunk(b'IHDR', header),
-        _chunk(b'PLTE', palette),
-        _chunk(b'tRNS', opacity),
-        _chunk(b'IDAT', zlib.compress(scanlines, 9)),
-        _chunk(b'IEND', b''),
-      ]
-    )
-  ).decode()
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-  """Returns a chunk of a PNG file."""
-  check = struct.pack('>I', zlib.crc32(kind + data))
-  return struct.pack('>I', len(data)) + kind + data + check
+  file = io.BytesIO()
+  picture.save(file, 'png', transparency=opacity, optimize=True)
+  return base64.b64encode(file.getvalue()).decode()
 
 
 def _visible(token: str) -> str:

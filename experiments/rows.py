@@ -39,7 +39,7 @@ def expand(
       raise FieldError(
         'only',
         row.name,
-        f'is the same as row {twin.name!r} with these flags: nothing to compare',
+        f'is the same as row {twin.name!r} with these flags: drop one of them',
       )
   return tuple(out.values())
 

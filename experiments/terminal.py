@@ -13,7 +13,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from train.loop import Progress as Figures
+from train.trial import Progress as Figures
 
 
 class Terminal:

@@ -16,7 +16,7 @@ from model.projections import Projections, Qkv
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(Record):
-  """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2019)."""
+  """Architecture: a decoder-only transformer (Radford et al. 2019)."""
 
   num_layers: int = field(2, 'Blocks.', min=1)
   d_model: int = field(64, 'Width of the residual.', min=1)

@@ -1,7 +1,6 @@
 """The feed-forward sub-layer."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -9,9 +8,7 @@ import jax.numpy as jnp
 
 from model.dropout import dropout
 from model.field import Variant, field
-from model.parameter import Dims, Kind, Param, param
-
-Params = Mapping[str, jax.Array]
+from model.parameter import Dims, Kind, Param, Params, add_bias, param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +40,14 @@ class Mlp(Variant, tag='mlp'):
   ) -> jax.Array:
     """Returns f(x W_1 + b_1) W_2 + b_2."""
     h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, params['up'])
-    h_BTF = h_BTF + params['up_bias'] if 'up_bias' in params else h_BTF
+    h_BTF = add_bias(h_BTF, params, 'up_bias')
     if self.activation == 'relu':
       h_BTF = jax.nn.relu(h_BTF)
     else:
       h_BTF = jax.nn.gelu(h_BTF, approximate=False)
     h_BTF = dropout(h_BTF, self.dropout, keys_B)
     y_BTD = jnp.einsum('BTF,FD->BTD', h_BTF, params['down'])
-    return y_BTD + params['down_bias'] if 'down_bias' in params else y_BTD
+    return add_bias(y_BTD, params, 'down_bias')
 
 
 @dataclasses.dataclass(frozen=True)

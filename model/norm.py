@@ -1,16 +1,14 @@
 """Normalisation, and where it sits beside the residual."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from model.field import Variant, field
-from model.parameter import Dims, Kind, Param, param
-
-Params = Mapping[str, jax.Array]
+from model.parameter import Dims, Kind, Param, Params, add_bias, param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class LayerNorm(Variant, tag='layernorm'):
     var_BT1 = jnp.square(wide_BTD).mean(-1, keepdims=True)
     y_BTD = (wide_BTD * jax.lax.rsqrt(var_BT1 + self.eps)).astype(x_BTD.dtype)
     y_BTD = y_BTD * params['scale']
-    return y_BTD + params['bias'] if 'bias' in params else y_BTD
+    return add_bias(y_BTD, params, 'bias')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,10 @@ class Dims:
     }
 
 
+# The parameters of one part, by name.
+Params = Mapping[str, jax.Array]
+
+
 class Kind(enum.Enum):
   """The part that a parameter plays; initialisers and decay go by it."""
 
@@ -76,6 +80,11 @@ def param(
   sizes = dims.sizes() | dict(extra or {})
   letters = axes.replace('->', '')
   return Param(axes, tuple(sizes[letter] for letter in letters), init)
+
+
+def add_bias(x: jax.Array, params: Params, name: str) -> jax.Array:
+  """Returns x plus the bias of this name, if the part owns one."""
+  return x + params[name] if name in params else x
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,15 +5,12 @@ adds to the embeddings, `rotate` changes queries and keys.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
-from model.parameter import Dims, Kind, Param, param
-
-Params = Mapping[str, jax.Array]
+from model.parameter import Dims, Kind, Param, Params, param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +122,3 @@ def _even(name: str, size: int, why: str) -> FieldError | None:
   if size % 2 == 0:
     return None
   return FieldError(name, size, f'must be even, because {why}')
-
-
-def positions(problem: FieldError | None) -> Iterator[FieldError]:
-  """Yields the problem, if there is one."""
-  if problem:
-    yield problem

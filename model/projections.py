@@ -8,16 +8,14 @@ common starts from equal values.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
-from model.parameter import Dims, Kind, Param, param
-
-Params = Mapping[str, jax.Array]
+from model.parameter import Dims, Kind, Param, Params, add_bias, param
 
 
 class Heads(NamedTuple):
@@ -83,18 +81,16 @@ class Qkv(Variant, tag='qkv'):
   def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
     """Returns concat(heads) W_O."""
     out_BTD = jnp.einsum('BTNH,NHD->BTD', heads_BTNH, params['out'])
-    return out_BTD + params['out_bias'] if 'out_bias' in params else out_BTD
+    return add_bias(out_BTD, params, 'out_bias')
 
   def _project(self, params: Params, name: str, x_BTD: jax.Array) -> jax.Array:
     if self.kind == 'mlp':
-      x_BTD = jnp.einsum('BTD,DF->BTF', x_BTD, params[f'{name}_up'])
-      if f'{name}_up_bias' in params:
-        x_BTD += params[f'{name}_up_bias']
-      x_BTD = jax.nn.relu(x_BTD)
-    x_BTNH = jnp.einsum('BTD,DNH->BTNH', x_BTD, params[name])
-    return (
-      x_BTNH + params[f'{name}_bias'] if f'{name}_bias' in params else x_BTNH
-    )
+      h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, params[f'{name}_up'])
+      h_BTF = jax.nn.relu(add_bias(h_BTF, params, f'{name}_up_bias'))
+      x_BTNH = jnp.einsum('BTF,FNH->BTNH', h_BTF, params[name])
+    else:
+      x_BTNH = jnp.einsum('BTD,DNH->BTNH', x_BTD, params[name])
+    return add_bias(x_BTNH, params, f'{name}_bias')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Transformer(nn.Module):
       body,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=(0, nn.broadcast),
+      in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]  # a tuple is right
       length=dims.num_layers,
       unroll=1 if arch.scan_layers else dims.num_layers,
     )

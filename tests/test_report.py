@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import axes, charts, report
+from experiments import axes, charts, forest, report
 from experiments import table as tables
 
 _ATTACK = '<script>alert("1")</script>'
@@ -301,18 +301,18 @@ def test_labels_do_not_overlap() -> None:
 
 def test_forest_cuts_what_leaves_its_axis() -> None:
   table = _table({'qkv': [0.0, 0.0], 'a': [0.9, 1.1], 'b': [-5.0, 6.0]})
-  forest = charts.forest(table)
-  assert forest is not None
-  assert forest.strips['b'].cut_low
-  assert forest.strips['b'].cut_high
-  strip = forest.strips['a']
+  found = forest.forest(table)
+  assert found is not None
+  assert found.strips['b'].cut_low
+  assert found.strips['b'].cut_high
+  strip = found.strips['a']
   assert strip.low is not None
   assert strip.high is not None
   assert strip.low < strip.at < strip.high
-  assert forest.zero < strip.at
-  for strip in forest.strips.values():
+  assert found.zero < strip.at
+  for strip in found.strips.values():
     assert (strip.low or 0) >= 0
-    assert (strip.high or 0) <= forest.width
+    assert (strip.high or 0) <= found.width
 
 
 def test_rows_keep_apart_by_stroke() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import formats
+from experiments import formats, table_files
 from experiments import table as tables
+from train import files
 
 
 def _record(
@@ -204,7 +205,7 @@ def _example() -> tables.Table:
 
 def test_json_round_trip(tmp_path: pathlib.Path) -> None:
   table = _example()
-  tables.write(table, tmp_path)
+  table_files.write(table, tmp_path)
   read = json.loads((tmp_path / 'table.json').read_text())
   assert read['metric'] == 'val_loss'
   assert read['base'] == 'base'
@@ -220,7 +221,7 @@ def test_json_round_trip(tmp_path: pathlib.Path) -> None:
 
 def test_csv_round_trip(tmp_path: pathlib.Path) -> None:
   table = _example()
-  tables.write(table, tmp_path)
+  table_files.write(table, tmp_path)
   with (tmp_path / 'table.csv').open(newline='') as file:
     lines = list(csv.DictReader(file))
   for row, line in zip(table.rows, lines, strict=True):
@@ -238,7 +239,7 @@ def test_json_has_no_nan() -> None:
 
 
 def test_tex_is_escaped(tmp_path: pathlib.Path) -> None:
-  tables.write(_example(), tmp_path)
+  table_files.write(_example(), tmp_path)
   written = (tmp_path / 'table.tex').read_text()
   assert r'a\_b \& 50\% | \textless{}i\textgreater{} & $2$' in written
   assert (
@@ -253,7 +254,7 @@ def test_tex_is_escaped(tmp_path: pathlib.Path) -> None:
 
 
 def test_markdown_keeps_its_columns(tmp_path: pathlib.Path) -> None:
-  tables.write(_example(), tmp_path)
+  table_files.write(_example(), tmp_path)
   lines = (tmp_path / 'table.md').read_text().splitlines()
   assert r'| a_b & 50% \| &lt;i> | 2 |' in lines[3]
   assert all(line.replace(r'\|', '').count('|') == 9 for line in lines[:5])
@@ -262,7 +263,7 @@ def test_markdown_keeps_its_columns(tmp_path: pathlib.Path) -> None:
 def test_writing_leaves_no_temporary_file_and_survives_a_failure(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  tables.write(_example(), tmp_path)
+  table_files.write(_example(), tmp_path)
   expected = {f'table.{suffix}' for suffix in ('json', 'csv', 'md', 'tex')}
   assert {path.name for path in tmp_path.iterdir()} == expected
   before = (tmp_path / 'table.md').read_text()
@@ -270,9 +271,9 @@ def test_writing_leaves_no_temporary_file_and_survives_a_failure(
   def refuse(source: pathlib.Path, target: pathlib.Path) -> None:
     raise OSError('disk full')
 
-  monkeypatch.setattr(formats.os, 'replace', refuse)
+  monkeypatch.setattr(files.os, 'replace', refuse)
   with pytest.raises(OSError, match='disk full'):
-    formats.write_atomically(tmp_path / 'table.md', 'half')
+    files.write_atomically(tmp_path / 'table.md', 'half')
   assert (tmp_path / 'table.md').read_text() == before
   assert {path.name for path in tmp_path.iterdir()} == expected
 
@@ -303,7 +304,7 @@ def test_numbers_in_tex() -> None:
 def _printed(table: tables.Table) -> str:
   console = rich.console.Console(width=80)
   with console.capture() as capture:
-    console.print(tables.render(table))
+    console.print(table_files.render(table))
   return capture.get()
 
 

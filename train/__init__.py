@@ -1,1 +1,1 @@
-"""How a transformer is trained: flags, data, the step, the loop, checkpoints."""
+"""How a transformer is trained: flags, data, step, loop, checkpoints."""

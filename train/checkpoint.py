@@ -136,7 +136,7 @@ class Checkpoints:
     return Restored(step, items['state'], extra)
 
   def restore_best(self, template: Any) -> Restored | None:
-    """Returns the checkpoint with the lowest validation loss, if it is whole."""
+    """Returns the checkpoint with the lowest validation loss, if any."""
     best = self._manager.best_step()
     return None if best is None else self.restore_step(best, template)
 

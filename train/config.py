@@ -18,7 +18,7 @@ from train.tasks.text import Text
 
 @dataclasses.dataclass(frozen=True)
 class Config(Record):
-  """Everything that the numbers of a trial are a function of."""
+  """Trial: what its numbers are a function of; each field can be ablated."""
 
   task: Task = field(Text(), 'What is learned:')
   seq_len: int = field(64, 'Context length in tokens.', min=1)

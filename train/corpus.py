@@ -58,8 +58,8 @@ def download(url: str, sha256: str, name: str) -> pathlib.Path:
   except Exception as e:
     reason = str(e).splitlines()[0][:120]
     raise DataError(
-      f'{name}: cannot be downloaded from {url} ({type(e).__name__}: {reason}): '
-      f'put the file into a folder and set ABLAX_DATA to that folder'
+      f'{name}: cannot be downloaded from {url} ({type(e).__name__}: '
+      f'{reason}): put the file into a folder and set ABLAX_DATA to that folder'
     ) from e
   return pathlib.Path(path)
 

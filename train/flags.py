@@ -1,5 +1,7 @@
 """Records as absl flags: one field, one flag, one entry of `--help`."""
 
+import types
+import typing
 from typing import Any
 
 from absl import flags
@@ -35,7 +37,7 @@ def define(cls: type[Record], flag_values: flags.FlagValues) -> None:
 def present(cls: type[Record], flag_values: flags.FlagValues) -> dict[str, str]:
   """Returns `{flag: text}` of those that the command line names."""
   return {
-    path: flag_values[path].value
+    path: str(flag_values[path].value)
     for path in leaves(cls)
     if flag_values[path].present
   }
@@ -45,28 +47,32 @@ def present(cls: type[Record], flag_values: flags.FlagValues) -> dict[str, str]:
 
 
 def describe(path: str, leaf: Leaf) -> tuple[str, str]:
-  """Returns a flag with its type and default, and what it does."""
-  owners = list(leaf.owners.items())
-  _, (meta, default) = owners[0]
-  head = f'--{path}={unparse(default)}'
-  texts = []
-  for owner, (about, own_default) in owners:
-    text = about.help
-    if owner and (len(owners) > 1):
-      text = f'{text} ({owner}: {unparse(own_default)})'
-    if text not in texts:
-      texts.append(text)
-  body = ' '.join(texts)
-  kind = type_name(leaf.hint)
+  """Returns a flag with its default, and what it does, on several lines.
+
+  A flag of a variant names the variants that have it.
+  """
+  (meta, default), *_ = leaf.owners.values()
   bounds = [
     f'{sign} {limit:g}'
     for sign, limit in (('>=', meta.min), ('<=', meta.max))
-    if limit is not None
+    if limit is not None and abs(limit) < 2**31 - 1
   ]
+  lines = []
+  for text in dict.fromkeys(about.help for about, _ in leaf.owners.values()):
+    having = [
+      f'{owner.partition("=")[2]}{_other(own, default)}'
+      for owner, (about, own) in leaf.owners.items()
+      if owner and about.help == text
+    ]
+    lines.append(text + (f' (of {", ".join(having)})' if having else ''))
+  lines[-1] += f' [{", ".join([type_name(leaf.hint), *bounds])}]'
   choices = variants(leaf.hint) or variant_list(leaf.hint)
-  lines = [f'{body} [{", ".join([kind, *bounds])}]']
   lines += [f'  {tag}: {summary(variant)}' for tag, variant in choices.items()]
-  return head, '\n'.join(lines)
+  return f'--{path}={unparse(default)}', '\n'.join(lines)
+
+
+def _other(own: Any, shown: Any) -> str:
+  return '' if own == shown else f': {unparse(own)}'
 
 
 def summary(cls: type) -> str:
@@ -81,12 +87,11 @@ def type_name(hint: Any) -> str:
     return 'comma list'
   if variants(hint):
     return 'choice'
-  text = hint.__name__ if isinstance(hint, type) else str(hint)
-  if text.startswith('typing.Literal'):
-    return (
-      text[len('typing.Literal') :]
-      .strip('[]')
-      .replace("'", '')
-      .replace(', ', '|')
-    )
-  return text.replace(' | None', '|none')
+  if hint is types.NoneType:
+    return 'none'
+  if typing.get_origin(hint) is typing.Literal:
+    return '|'.join(typing.get_args(hint))
+  if args := typing.get_args(hint):
+    return '|'.join(type_name(arg) for arg in args)
+  names = {str: 'text', int: 'integer', float: 'number', bool: 'true|false'}
+  return names[hint]

@@ -1,4 +1,4 @@
-"""Trials that were trained, back in Python: parameters and how to apply them."""
+"""Trained trials, back in Python: parameters and how to apply them."""
 
 import dataclasses
 import json
@@ -6,16 +6,16 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from model import transformer
-from model.field import split
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.files import read_lines
 from train.parallel import Devices, to_host
-from train.program import numbers, program
+from train.program import program, signature
 from train.schema import override
 from train.step import Params, init_state
 from train.task import DataError, Task
@@ -39,7 +39,7 @@ class Loaded:
       self.config.architecture,
       dims,
       self.params,
-      np.asarray(tokens_BT, np.int32),
+      jnp.asarray(tokens_BT, jnp.int32),
       want_weights=want_weights,
     )
 
@@ -59,18 +59,12 @@ class Loaded:
     data = config.task.load(self.vocabulary)
     if problem := config.task.problem(data, config.seq_len):
       raise DataError(problem)
-    static, values = split(config)
-    assert isinstance(static, Config)
-    available = config.task.evaluation_size(data.arrays, config.seq_len)
     devices = Devices((jax.local_devices()[0],))
-    wanted = min(available, config.eval_examples or available)
-    compiled = program(
-      static, config.dims(data.vocabulary.size), wanted, devices
-    )
+    sig, values = signature(config, data, devices)
     sums = to_host(
-      compiled.evaluate(
+      program(sig).evaluate(
         devices.place(self.params),
-        devices.place(numbers(values)),
+        devices.place(values),
         devices.place(dict(data.arrays)),
       )
     )

@@ -1,7 +1,7 @@
 """The figures of a trial: metrics.jsonl, and TensorBoard if asked for."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from model.field import FieldError
@@ -57,7 +57,7 @@ class Log:
     sinks: further places.
   """
 
-  def __init__(self, path: pathlib.Path, step: int, sinks: list[Sink]):
+  def __init__(self, path: pathlib.Path, step: int, sinks: Sequence[Sink]):
     self._path, self._sinks = path, sinks
     kept = [line for line in mend_lines(path) if line['step'] <= step]
     write_lines(path, kept)

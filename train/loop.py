@@ -7,293 +7,32 @@ on how long its chunks are.
 
 import dataclasses
 import math
-import pathlib
 import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
-from model.field import Record, field, split
 from train.checkpoint import Checkpoints
-from train.config import Config
 from train.files import digest, write_json
-from train.log import Log, Sink, TensorBoard
+from train.log import Log, TensorBoard
 from train.optimizer import flat
 from train.parallel import Devices, to_host
-from train.program import CAPACITY, Program, numbers, program
+from train.program import CAPACITY, program, signature
 from train.schema import to_flags
-from train.step import Params, State, init_state
-from train.task import Data
+from train.step import Metrics, State, init_state
+from train.trial import (
+  Figures,
+  Hooks,
+  Interrupted,
+  Notes,
+  Options,
+  Progress,
+  Result,
+  Trial,
+)
 
 CHUNK_SECONDS = 0.5  # how long the host waits for the devices at a time
 MAP_TOKENS = 64  # attention maps are kept for this many tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Record):
-  """How a trial is run; what its numbers do not depend on."""
-
-  devices: int | None = field(
-    None, 'Devices that share a batch; none is 1 on a CPU, else all.', min=1
-  )
-  checkpoint_seconds: float = field(
-    30.0, 'Seconds between checkpoints.', min=0.0
-  )
-  keep_checkpoints: int = field(
-    2, 'Last checkpoints that stay, beside the best.', min=1
-  )
-  log_every: int = field(10, 'Steps between lines of metrics.jsonl.', min=1)
-  tensorboard: bool = field(False, 'Also write TensorBoard event files.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-  """One configuration with one seed, and where it lies."""
-
-  id: str
-  config: Config
-  directory: pathlib.Path
-  data: Data
-  initial: Params | None = None
-
-
-class Progress(NamedTuple):
-  """What a terminal shows while a trial runs."""
-
-  step: int
-  steps: int
-  loss: float
-  tokens_per_second: float
-
-
-class Result(NamedTuple):
-  """What a trial came to; `metrics` are a function of the configuration."""
-
-  status: Literal['ok', 'diverged']
-  metrics: dict[str, float | int | None]
-  clock: dict[str, float]
-  steps: int
-  tokens: int
-  digest: str
-  parameters: int
-
-
-class Interrupted(Exception):
-  """The trial was asked to stop, and has saved."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Hooks:
-  """What the loop tells and asks its caller."""
-
-  progress: Callable[[Progress], None]
-  warn: Callable[[str], None]
-  stop_requested: Callable[[], bool]
-
-
-@dataclasses.dataclass
-class Clock:
-  """Seconds that a trial took, over all its interruptions."""
-
-  seconds: float = 0.0
-  compile_seconds: float = 0.0
-  train_seconds: float = 0.0
-
-
-@dataclasses.dataclass
-class Best:
-  """The best evaluation so far."""
-
-  val_loss: float | None = None
-  step: int | None = None
-
-
-class _Session:
-  """A trial while it runs: its program, state, files and clock."""
-
-  def __init__(
-    self, trial: Trial, options: Options, devices: Devices, hooks: Hooks
-  ):
-    self.trial, self.options, self.devices = trial, options, devices
-    self.hooks, self.config = hooks, trial.config
-    self.clock, self.best = Clock(), Best()
-    self.last_eval: dict[str, float | int | None] = {}
-    self.train_loss: float | None = None
-    self.started = self.saved = time.monotonic()
-    self.steps_per_chunk = 1
-    dims = self.config.dims(trial.data.vocabulary.size)
-    static, values = split(self.config)
-    assert isinstance(static, Config)
-    available = self.config.task.evaluation_size(
-      trial.data.arrays, self.config.seq_len
-    )
-    self.program: Program = program(
-      static,
-      dims,
-      min(available, self.config.eval_examples or available),
-      devices,
-    )
-    self.values = devices.place(numbers(values))
-    self.arrays = devices.place(dict(trial.data.arrays))
-    self.checkpoints = Checkpoints(
-      trial.directory / 'checkpoints', options.keep_checkpoints, hooks.warn
-    )
-    fresh = to_host(init_state(self.config, dims, trial.initial))
-    self.state: State = devices.place(self._resume(fresh))
-    self.log = Log(trial.directory / 'metrics.jsonl', self.step, self._sinks())
-
-  @property
-  def step(self) -> int:
-    """Returns how many steps are done."""
-    return int(self.state.step.addressable_data(0))
-
-  @property
-  def diverged(self) -> int:
-    """Returns the step whose loss was not finite, else -1."""
-    return int(self.state.diverged.addressable_data(0))
-
-  def _sinks(self) -> list[Sink]:
-    if not self.options.tensorboard:
-      return []
-    return [TensorBoard(self.trial.directory / 'tensorboard')]
-
-  def _resume(self, fresh: State) -> State:
-    restored = self.checkpoints.restore(fresh)
-    if restored is None:
-      return fresh
-    extra = restored.extra
-    self.clock = Clock(**extra['clock'])
-    self.best = Best(**extra['best'])
-    self.last_eval = extra['last_eval']
-    self.train_loss = extra['train_loss']
-    return restored.tree
-
-  def save(self, best: bool = False) -> None:
-    """Starts to save the state, and what the loop knows; once a step."""
-    if self.step in self.checkpoints.steps():
-      return
-    self._tick()
-    extra = {
-      'clock': dataclasses.asdict(self.clock),
-      'best': dataclasses.asdict(self.best),
-      'last_eval': self.last_eval,
-      'train_loss': self.train_loss,
-    }
-    self.checkpoints.save(
-      self.step,
-      to_host(self.state),
-      extra,
-      self.best.val_loss if best else None,
-    )
-    self.saved = time.monotonic()
-
-  def _tick(self) -> None:
-    now = time.monotonic()
-    self.clock.seconds += now - self.started
-    self.started = now
-
-  def compile(self) -> None:
-    """Compiles the step: a chunk of no steps changes nothing."""
-    start = time.monotonic()
-    self.state, _ = self.program.chunk(
-      self.state, self.values, self.arrays, np.int32(self.step)
-    )
-    jax.block_until_ready(self.state.step)
-    self.clock.compile_seconds += time.monotonic() - start
-
-  def next_stop(self) -> int:
-    """Returns the step at which the host looks again."""
-    every = self.config.eval_every
-    evaluation = (self.step // every + 1) * every
-    chunk = self.step + self.steps_per_chunk
-    return min(chunk, evaluation, self.config.steps)
-
-  def advance(self) -> None:
-    """Runs one chunk and logs it."""
-    first, stop = self.step, self.next_stop()
-    start = time.monotonic()
-    self.state, metrics = self.program.chunk(
-      self.state, self.values, self.arrays, np.int32(stop)
-    )
-    host = to_host(metrics)
-    seconds = time.monotonic() - start
-    self.clock.train_seconds += seconds
-    per_step = seconds / (stop - first)
-    fit = int(CHUNK_SECONDS / max(per_step, 1e-9))
-    self.steps_per_chunk = max(1, min(CAPACITY, fit))
-    done = stop - first if self.diverged < 0 else self.diverged - first + 1
-    lines = [
-      {'step': step + 1}
-      | {
-        name: finite(values[step - first])
-        for name, values in host._asdict().items()
-      }
-      for step in range(first, first + done)
-      if (step + 1) % self.options.log_every == 0 or step == self.diverged
-    ]
-    self.train_loss = finite(host.loss[done - 1])
-    self.log.write(lines)
-    tokens = self.config.batch_size * self.config.seq_len
-    self.hooks.progress(
-      Progress(
-        stop, self.config.steps, float(host.loss[done - 1]), tokens / per_step
-      )
-    )
-
-  def evaluate(self) -> bool:
-    """Evaluates on the validation part; returns whether it is the best."""
-    sums = to_host(
-      self.program.evaluate(self.state.params, self.values, self.arrays)
-    )
-    loss = float(sums.loss / sums.count)
-    self.last_eval = {
-      'val_loss': finite(loss),
-      'val_accuracy': float(sums.correct / sums.count),
-    }
-    self.log.write([{'step': self.step, **self.last_eval}])
-    if self.best.val_loss is not None and not loss < self.best.val_loss:
-      return False
-    self.best = Best(loss, self.step)
-    return True
-
-  def result(self) -> Result:
-    """Returns what the trial came to."""
-    self._tick()
-    metrics: dict[str, float | int | None] = {
-      **self.last_eval,
-      'best_val_loss': self.best.val_loss,
-      'best_step': self.best.step,
-      'train_loss': self.train_loss,
-    }
-    if self.diverged >= 0:
-      metrics['diverged_at'] = self.diverged
-    params = to_host(self.state.params)
-    steps = self.step if self.diverged < 0 else self.diverged
-    return Result(
-      status='ok' if self.diverged < 0 else 'diverged',
-      metrics=metrics,
-      clock={k: round(v, 3) for k, v in dataclasses.asdict(self.clock).items()},
-      steps=steps,
-      tokens=steps * self.config.batch_size * self.config.seq_len,
-      digest=digest(params),
-      parameters=sum(int(p.size) for p in flat(params).values()),
-    )
-
-  def write_attention(self) -> None:
-    """Keeps the attention maps of the first validation example."""
-    tokens = self.trial.data.arrays['validation']
-    tokens_1T = tokens[None, : min(MAP_TOKENS, self.config.seq_len)]
-    params = to_host(self.state.params)
-    maps = self.program.weights(
-      params, to_host(self.values), tokens_1T.astype(np.int32)
-    )
-    np.savez_compressed(
-      self.trial.directory / 'attention.npz',
-      weights_LNTS=np.asarray(maps[:, 0], np.float16),
-      tokens_T=tokens_1T[0],
-    )
 
 
 def run(
@@ -306,51 +45,227 @@ def run(
     OSError: the disk is full or cannot be written.
   """
   trial.directory.mkdir(parents=True, exist_ok=True)
-  write_json(trial.directory / 'config.json', description(trial))
+  write_json(trial.directory / 'config.json', _description(trial))
   session = _Session(trial, options, devices, hooks)
   try:
     _train(session)
     session.save()
-    session.write_attention()
-    return session.result()
+    _write_attention(session)
+    return _result(session)
   finally:
-    session.log.close()
-    session.checkpoints.wait()
-    session.checkpoints.close()
+    session.close()
+
+
+class _Session:
+  """A trial while it runs: its program, its state and its files."""
+
+  def __init__(
+    self, trial: Trial, options: Options, devices: Devices, hooks: Hooks
+  ):
+    self.trial, self.options, self.hooks = trial, options, hooks
+    self.config = trial.config
+    self.notes = Notes()
+    self.ticked = self.saved = time.monotonic()
+    self.chunk_steps = 1
+    sig, values = signature(self.config, trial.data, devices)
+    self.program = program(sig)
+    self.values = devices.place(values)
+    self.arrays = devices.place(dict(trial.data.arrays))
+    self.checkpoints = Checkpoints(
+      trial.directory / 'checkpoints', options.keep_checkpoints, hooks.warn
+    )
+    state = to_host(init_state(self.config, sig.dims, trial.initial))
+    if restored := self.checkpoints.restore(state):
+      state, self.notes = restored.tree, Notes(**restored.extra)
+    self.state: State = devices.place(state)
+    folder = trial.directory
+    sinks = [TensorBoard(folder / 'tensorboard')] if options.tensorboard else []
+    self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
+
+  @property
+  def step(self) -> int:
+    """Returns how many steps are done."""
+    return int(to_host(self.state.step))
+
+  @property
+  def diverged(self) -> int:
+    """Returns the step whose loss was not finite, else -1."""
+    return int(to_host(self.state.diverged))
+
+  @property
+  def ended(self) -> bool:
+    """Returns whether there is nothing left to train."""
+    return self.step >= self.config.steps or self.diverged >= 0
+
+  def compile(self) -> None:
+    """Compiles the step: a chunk of no steps changes nothing."""
+    start = time.monotonic()
+    self.dispatch(self.step)
+    self.notes.compile_seconds += time.monotonic() - start
+
+  def dispatch(self, stop: int) -> Metrics:
+    """Runs the steps up to `stop` and returns their figures."""
+    self.state, metrics = self.program.chunk(
+      self.state, self.values, self.arrays, np.int32(stop)
+    )
+    return to_host(metrics)
+
+  def save(self, best: bool = False) -> None:
+    """Starts to save the state and the notes; at most once a step."""
+    if self.step in self.checkpoints.steps():
+      return
+    self.tick()
+    score = self.notes.best_val_loss if best else None
+    notes = dataclasses.asdict(self.notes)
+    self.checkpoints.save(self.step, to_host(self.state), notes, score)
+    self.saved = time.monotonic()
+
+  def tick(self) -> None:
+    """Adds the time since the last tick to the trial's."""
+    now = time.monotonic()
+    self.notes.seconds += now - self.ticked
+    self.ticked = now
+
+  def close(self) -> None:
+    """Waits for the disk; raises what went wrong there."""
+    self.log.close()
+    try:
+      self.checkpoints.wait()
+    finally:
+      self.checkpoints.close()
 
 
 def _train(session: _Session) -> None:
   """Runs chunks until the last step, a divergence or an interruption."""
   config, options = session.config, session.options
-  if session.step < config.steps and session.diverged < 0:
+  if not session.ended:
     session.compile()
-  while session.step < config.steps and session.diverged < 0:
+  while not session.ended:
     if session.hooks.stop_requested():
       session.save()
       raise Interrupted
-    session.advance()
+    _advance(session)
     if session.diverged >= 0:
       return
-    at_end = session.step == config.steps
     best = False
-    if at_end or session.step % config.eval_every == 0:
-      best = session.evaluate()
+    if session.step == config.steps or session.step % config.eval_every == 0:
+      best = _evaluate(session)
     due = time.monotonic() - session.saved >= options.checkpoint_seconds
-    if best or (due and not at_end):
+    if best or due:
       session.save(best)
 
 
-def description(trial: Trial) -> dict[str, Any]:
+def _advance(session: _Session) -> None:
+  """Runs one chunk, at most up to the next evaluation, and logs it."""
+  config, first = session.config, session.step
+  evaluation = (first // config.eval_every + 1) * config.eval_every
+  stop = min(first + session.chunk_steps, evaluation, config.steps)
+  start = time.monotonic()
+  metrics = session.dispatch(stop)
+  seconds = time.monotonic() - start
+  session.notes.train_seconds += seconds
+  per_step = max(seconds, 1e-9) / (stop - first)
+  session.chunk_steps = max(1, min(CAPACITY, int(CHUNK_SECONDS / per_step)))
+  # Steps after a divergence are none.
+  last = stop if session.diverged < 0 else session.diverged + 1
+  session.notes.train_loss = _finite(metrics.loss[last - 1 - first])
+  session.log.write(_lines(session, metrics, first, last))
+  tokens = config.batch_size * config.seq_len
+  loss = float(metrics.loss[last - 1 - first])
+  session.hooks.progress(Progress(stop, config.steps, loss, tokens / per_step))
+
+
+def _lines(
+  session: _Session, metrics: Metrics, first: int, last: int
+) -> list[Figures]:
+  """Returns the lines of metrics.jsonl of the steps from `first` to `last`."""
+  every = session.options.log_every
+  return [
+    {'step': step + 1}
+    | {
+      name: _finite(values[step - first])
+      for name, values in metrics._asdict().items()
+    }
+    for step in range(first, last)
+    if (step + 1) % every == 0 or step == session.diverged
+  ]
+
+
+def _evaluate(session: _Session) -> bool:
+  """Evaluates on the validation part; returns whether it is the best."""
+  notes = session.notes
+  sums = to_host(
+    session.program.evaluate(
+      session.state.params, session.values, session.arrays
+    )
+  )
+  loss = _finite(sums.loss / sums.count)
+  notes.last_eval = {
+    'val_loss': loss,
+    'val_accuracy': float(sums.correct / sums.count),
+  }
+  session.log.write([{'step': session.step, **notes.last_eval}])
+  best = loss is not None and (
+    notes.best_val_loss is None or loss < notes.best_val_loss
+  )
+  if best:
+    notes.best_val_loss, notes.best_step = loss, session.step
+  return best
+
+
+def _result(session: _Session) -> Result:
+  """Returns what the trial came to."""
+  session.tick()
+  notes, config = session.notes, session.config
+  metrics: Figures = {
+    **notes.last_eval,
+    'best_val_loss': notes.best_val_loss,
+    'best_step': notes.best_step,
+    'train_loss': notes.train_loss,
+  }
+  fine = session.diverged < 0
+  if not fine:
+    metrics['diverged_at'] = session.diverged
+  steps = session.step if fine else session.diverged
+  params = to_host(session.state.params)
+  return Result(
+    status='ok' if fine else 'diverged',
+    metrics=metrics,
+    clock={
+      'seconds': round(notes.seconds, 3),
+      'compile_seconds': round(notes.compile_seconds, 3),
+      'train_seconds': round(notes.train_seconds, 3),
+    },
+    steps=steps,
+    tokens=steps * config.batch_size * config.seq_len,
+    digest=digest(params),
+    parameters=sum(int(p.size) for p in flat(params).values()),
+  )
+
+
+def _write_attention(session: _Session) -> None:
+  """Keeps the attention maps of the first validation tokens."""
+  tokens = session.trial.data.arrays['validation']
+  tokens_1T = tokens[None, : min(MAP_TOKENS, session.config.seq_len)]
+  params, values = to_host((session.state.params, session.values))
+  maps = session.program.weights(params, values, tokens_1T.astype(np.int32))
+  np.savez_compressed(
+    session.trial.directory / 'attention.npz',
+    weights_LNTS=np.asarray(maps[:, 0], np.float16),
+    tokens_T=tokens_1T[0],
+  )
+
+
+def _description(trial: Trial) -> dict[str, Any]:
   """Returns what `load` needs to rebuild a trial."""
-  vocabulary = trial.data.vocabulary
   return {
     'trial': trial.id,
     'flags': to_flags(trial.config),
     'data': trial.data.digest,
-    'vocabulary': dataclasses.asdict(vocabulary),
+    'vocabulary': dataclasses.asdict(trial.data.vocabulary),
   }
 
 
-def finite(value: Any) -> float | None:
+def _finite(value: Any) -> float | None:
   """Returns a number, or none where JSON has no word for it."""
   return float(value) if math.isfinite(value) else None

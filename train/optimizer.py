@@ -94,7 +94,7 @@ Schedule = Cosine | ConstantRate | InverseSqrt
 
 @dataclasses.dataclass(frozen=True)
 class Optimization(Record):
-  """How the parameters move."""
+  """Optimization: how the parameters move."""
 
   learning_rate: float = field(
     1e-3, 'Peak learning rate.', min=0.0, traced=True
@@ -154,7 +154,9 @@ class Optimization(Record):
     if not (isinstance(self.weight_decay, float) and self.weight_decay == 0.0):
       mask = tree(decays)
       chain.append(optax.add_decayed_weights(self.weight_decay, mask))
-    chain.append(optax.scale_by_schedule(lambda step: -self.rate(step, total)))
+    chain.append(
+      optax.scale_by_schedule(lambda step: -self.rate(jnp.asarray(step), total))
+    )
     return optax.chain(*chain)
 
 

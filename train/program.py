@@ -15,20 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import transformer
-from model.field import bind
+from model.field import bind, split
 from model.parameter import Dims
 from train.config import Config
 from train.loss import Sums
 from train.parallel import AXIS, Devices
-from train.step import (
-  Metrics,
-  Params,
-  State,
-  batch_of,
-  evaluate,
-  init_state,
-  update,
-)
+from train.step import Metrics, Params, State, batch_of, evaluate, update
+from train.task import Data
 
 CAPACITY = 1024  # most steps in one dispatch: the length of the buffers
 
@@ -36,117 +29,135 @@ Arrays = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-  """Functions of (values, ...), compiled when first called.
+class Signature:
+  """What is compiled into a program; trials that share it share the program.
 
-  `values` are the traced numbers as `model.field.split` returns them.
-  """
-
-  init: Callable[[Arrays, Params | None], State]
-  chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
-  evaluate: Callable[[Params, Arrays, Arrays], Sums]
-  weights: Callable[[Params, Arrays, Any], Any]
-
-
-def numbers(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Returns traced numbers as arrays: int32 and float32, never weak types."""
-  return {
-    path: np.asarray(v, np.int32 if isinstance(v, int) else np.float32)
-    for path, v in values.items()
-  }
-
-
-@functools.lru_cache(maxsize=64)
-def program(
-  static: Config, dims: Dims, eval_examples: int, devices: Devices
-) -> Program:
-  """Returns the program of a static signature.
-
-  Args:
+  Attributes:
     static: the configuration without its traced numbers.
     dims: sizes of the axes.
     eval_examples: validation examples to evaluate on, of those there are.
     devices: what shares a batch.
   """
 
-  def chunk(
-    index: jax.Array,
-    state: State,
-    values: Arrays,
-    arrays: Arrays,
-    stop: jax.Array,
-  ) -> tuple[State, Metrics]:
-    config = bind(static, values)
-    start = state.step
+  static: Config
+  dims: Dims
+  eval_examples: int
+  devices: Devices
 
-    def body(_: jax.Array, carry: Any) -> Any:
-      state, buffers = carry
-      batch = batch_of(config, arrays, state.step)
-      at = state.step - start
-      share = devices.share(batch, index)
-      state, metrics = update(config, dims, state, share, AXIS)
-      buffers = jax.tree.map(lambda b, m: b.at[at].set(m), buffers, metrics)
-      return state, buffers
 
-    empty = jnp.zeros(CAPACITY, jnp.float32)
-    # A loop with a bound that is an argument compiles once for chunks of every
-    # length; a lax.scan would compile once for each.
-    return jax.lax.fori_loop(
-      start, stop, body, (state, Metrics(empty, empty, empty))
-    )
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Functions of (..., values, arrays), compiled when first called.
 
-  def evaluation(
-    index: jax.Array, params: Params, values: Arrays, arrays: Arrays
-  ) -> Sums:
-    return _evaluate(
-      bind(static, values), dims, eval_examples, devices, index, params, arrays
-    )
+  `values` are the traced numbers and `arrays` the data, on the devices.
+  """
 
-  def weights(
-    params: Params, values: Arrays, tokens_BT: jax.Array
-  ) -> jax.Array | None:
-    arch = bind(static, values).architecture
-    return transformer.apply(
-      arch, dims, params, tokens_BT, want_weights=True
-    ).weights_LBNTS
+  chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
+  evaluate: Callable[[Params, Arrays, Arrays], Sums]
+  weights: Callable[[Params, Arrays, Any], Any]
 
-  def init(values: Arrays, params: Params | None) -> State:
-    return init_state(bind(static, values), dims, params)
 
+def signature(
+  config: Config, data: Data, devices: Devices
+) -> tuple[Signature, dict[str, np.ndarray]]:
+  """Returns what is compiled for a trial, and the numbers it is called with.
+
+  Numbers are int32 and float32 arrays, never weak types: all calls then have
+  the same type.
+  """
+  static, values = split(config)
+  assert isinstance(static, Config)
+  available = config.task.evaluation_size(data.arrays, config.seq_len)
+  numbers = {
+    path: np.asarray(v, np.int32 if isinstance(v, int) else np.float32)
+    for path, v in values.items()
+  }
+  dims = config.dims(data.vocabulary.size)
+  examples = min(available, config.eval_examples or available)
+  return Signature(static, dims, examples, devices), numbers
+
+
+@functools.lru_cache(maxsize=64)
+def program(sig: Signature) -> Program:
+  """Returns the program of a signature."""
   return Program(
-    init=jax.jit(init, out_shardings=devices.sharding),
-    chunk=devices.compile(chunk, arguments=4, donate=(0,)),
-    evaluate=devices.compile(evaluation, arguments=3),
-    weights=jax.jit(weights),
+    chunk=sig.devices.compile(
+      functools.partial(_chunk, sig), arguments=4, donate=(0,)
+    ),
+    evaluate=sig.devices.compile(
+      functools.partial(_evaluate, sig), arguments=3
+    ),
+    weights=jax.jit(functools.partial(_weights, sig)),
   )
 
 
+def _chunk(
+  sig: Signature,
+  index: jax.Array,
+  state: State,
+  values: Arrays,
+  arrays: Arrays,
+  stop: jax.Array,
+) -> tuple[State, Metrics]:
+  """Returns the state at step `stop`, and the figures of the steps on the way.
+
+  A loop whose bound is an argument compiles once for chunks of every length; a
+  lax.scan would compile once for each.
+  """
+  config = bind(sig.static, values)
+  start = state.step
+
+  def body(_: jax.Array, carry: Any) -> Any:
+    state, buffers = carry
+    batch = batch_of(config, arrays, state.step)
+    at = state.step - start
+    share = sig.devices.share(batch, index)
+    state, metrics = update(config, sig.dims, state, share, AXIS)
+    return state, jax.tree.map(lambda b, m: b.at[at].set(m), buffers, metrics)
+
+  empty = jnp.zeros(CAPACITY, jnp.float32)
+  carry = (state, Metrics(empty, empty, empty))
+  return jax.lax.fori_loop(start, stop, body, carry)
+
+
 def _evaluate(
-  config: Config,
-  dims: Dims,
-  eval_examples: int,
-  devices: Devices,
+  sig: Signature,
   index: jax.Array,
   params: Params,
+  values: Arrays,
   arrays: Arrays,
 ) -> Sums:
   """Returns sums over the validation examples, spread evenly."""
-  task, size = config.task, config.batch_size
-  available = task.evaluation_size(arrays, config.seq_len)
+  config = bind(sig.static, values)
+  size, wanted = config.batch_size, sig.eval_examples
+  available = config.task.evaluation_size(arrays, config.seq_len)
+  spread = np.arange(wanted, dtype=np.int64) * available // wanted
+  batches = -(-wanted // size)
+  ids_X = jnp.asarray(np.pad(spread, (0, batches * size - wanted)), jnp.int32)
+  real_X = jnp.arange(batches * size) < wanted
 
   def body(n: jax.Array, sums: Sums) -> Sums:
-    wanted_B = n * size + jnp.arange(size)
-    real_B = wanted_B < eval_examples
-    ids_B = jnp.where(real_B, wanted_B, 0)
-    if eval_examples < available:
-      # Products stay below 2^31 while there are fewer than 46,000 examples.
-      ids_B = (ids_B * (available / eval_examples)).astype(jnp.int32)
-    batch = task.evaluation_batch(arrays, ids_B, config.seq_len)
+    ids_B, real_B = (
+      jax.lax.dynamic_slice_in_dim(x_X, n * size, size)
+      for x_X in (ids_X, real_X)
+    )
+    batch = config.task.evaluation_batch(arrays, ids_B, config.seq_len)
     batch = batch._replace(weights_BT=batch.weights_BT * real_B[:, None])
-    share = devices.share(batch, index)
-    return jax.tree.map(jnp.add, sums, evaluate(config, dims, params, share))
+    share = sig.devices.share(batch, index)
+    return jax.tree.map(
+      jnp.add, sums, evaluate(config, sig.dims, params, share)
+    )
 
   zero = jnp.zeros((), jnp.float32)
-  batches = -(-eval_examples // size)
   sums = jax.lax.fori_loop(0, batches, body, Sums(zero, zero, zero))
   return jax.lax.psum(sums, AXIS)
+
+
+def _weights(
+  sig: Signature, params: Params, values: Arrays, tokens_BT: jax.Array
+) -> jax.Array | None:
+  """Returns the attention weights of all layers for a batch of tokens."""
+  architecture = bind(sig.static, values).architecture
+  return transformer.apply(
+    architecture, sig.dims, params, tokens_BT, want_weights=True
+  ).weights_LBNTS

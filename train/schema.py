@@ -98,11 +98,8 @@ def parse(path: str, hint: Any, text: str) -> Any:
   if types.NoneType in args:
     if text == 'none':
       return None
-    return parse(
-      path,
-      typing.Union[tuple(a for a in args if a is not types.NoneType)],
-      text,
-    )
+    (hint,) = [a for a in args if a is not types.NoneType]
+    return parse(path, hint, text)
   if hint is bool:
     return _choice(path, text.lower(), ('true', 'false')) == 'true'
   if hint is str:
@@ -178,7 +175,7 @@ def _override(
         for tag in tags
       )
   try:
-    return dataclasses.replace(record, **changes)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(record, **changes)  # pyright: ignore[reportArgumentType]  # fields by name
   except FieldError as e:
     raise e.under(prefix) from None
 

@@ -11,8 +11,8 @@ EXPERIMENT = Experiment(
   name='ladder',
   title='What does each part of attention buy?',
   claim=(
-    'Values = keys costs little; without any W the attention of a '
-    'language model is much worse, though it still learns.'
+    'Sharing keys and values costs little; attention without any W is worse, '
+    'yet learns.'
   ),
   citation=(
     'Kayyam et al. 2026, Do Transformers Need Three Projections?, '

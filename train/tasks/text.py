@@ -39,7 +39,9 @@ class Text(Task, tag='text'):
     """Yields what is wrong between fields."""
     if self.path is not None and self.corpus is not None:
       yield FieldError(
-        'corpus', self.corpus, 'has no effect beside --task.path: drop one'
+        'corpus',
+        self.corpus,
+        'has no effect beside --task.path: drop one, or --task.corpus=none',
       )
 
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
@@ -75,9 +77,9 @@ class Text(Task, tag='text'):
     for split, ids in data.arrays.items():
       if ids.size < seq_len + 1:
         return (
-          f'{self.path or self.corpus}: its {split} part has {ids.size} tokens, '
-          f'fewer than --seq_len={seq_len} and the one to predict: give a '
-          'longer text or a smaller --seq_len'
+          f'{self.path or self.corpus}: its {split} part has {ids.size} '
+          f'tokens, fewer than --seq_len={seq_len} and the one to predict: '
+          'give a longer text or a smaller --seq_len'
         )
     return None
 
@@ -123,6 +125,6 @@ def _windows(
   return Batch(
     inputs_BT=tokens_BT[:, :-1],
     targets_BT=tokens_BT[:, 1:],
-    weights_BT=jnp.ones(offsets_B.shape + (seq_len,), jnp.float32),
+    weights_BT=jnp.ones((*offsets_B.shape, seq_len), jnp.float32),
     ids_B=ids_B,
   )

@@ -1,0 +1,78 @@
+"""What a row costs, before it runs: parameters, FLOPs, memory, programs."""
+
+import dataclasses
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+
+from model.field import split
+from model.parameter import Kind, Param
+from train.config import Config
+
+# Share of a large matrix product's rate that small models reach on a CPU.
+EFFICIENCY = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """Figures of one configuration.
+
+  Attributes:
+    parameters: all of them.
+    flops_per_token: of training, forward and backward.
+    state_bytes: parameters, gradients and two moments in float32.
+    flops: of the whole trial.
+  """
+
+  parameters: int
+  flops_per_token: int
+  state_bytes: int
+  flops: int
+
+
+def cost(config: Config, vocab_size: int) -> Cost:
+  """Returns what a configuration costs.
+
+  FLOPs: 6 a token for each weight of a matrix product (2 forward, 4 backward;
+  Kaplan et al. 2020, section 2.1, with the unembedding counted) and 12 L T N H
+  for logits and mixing, where the mask saves nothing.
+  """
+  dims = config.dims(vocab_size)
+  table = config.architecture.parameter_table(dims)
+
+  def size(path: str, what: Param) -> int:
+    depth = dims.num_layers if path.startswith('blocks/') else 1
+    return depth * math.prod(what.shape)
+
+  total = sum(size(path, what) for path, what in table.items())
+  multiplied = dims.d_model * vocab_size + sum(
+    size(path, what)
+    for path, what in table.items()
+    if what.init in (Kind.MATRIX, Kind.RESIDUAL)
+    and path != 'unembedding/kernel'
+  )
+  heads = dims.num_heads * dims.head_dim
+  mixing = 12 * dims.num_layers * dims.seq_len * heads
+  per_token = 6 * multiplied + mixing
+  tokens = config.steps * config.batch_size * config.seq_len
+  return Cost(total, per_token, 16 * total, per_token * tokens)
+
+
+def programs(configs: list[Config]) -> int:
+  """Returns how many programs compile: static halves that differ."""
+  return len({split(config)[0] for config in configs})
+
+
+def flops_per_second() -> float:
+  """Returns the rate of a matrix product on the first device, measured."""
+  x = jnp.ones((768, 768))
+  product = jax.jit(lambda x: x @ x)
+  product(x).block_until_ready()
+  best = math.inf
+  for _ in range(5):
+    start = time.perf_counter()
+    product(x).block_until_ready()
+    best = min(best, time.perf_counter() - start)
+  return 2 * 768**3 / best

@@ -1,0 +1,100 @@
+"""What goes into a trial and what comes out of it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from model.field import Record, field
+from train.config import Config
+from train.step import Params
+from train.task import Data
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Record):
+  """Options: how trials run; their numbers do not depend on these."""
+
+  devices: int | None = field(
+    None, 'Devices that share a batch; none is 1 on a CPU, else all.', min=1
+  )
+  checkpoint_seconds: float = field(
+    30.0, 'Seconds between checkpoints.', min=0.0
+  )
+  keep_checkpoints: int = field(
+    2, 'Last checkpoints that stay, beside the best.', min=1
+  )
+  log_every: int = field(10, 'Steps between lines of metrics.jsonl.', min=1)
+  tensorboard: bool = field(False, 'Also write TensorBoard event files.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One configuration with one seed, and where it lies."""
+
+  id: str
+  config: Config
+  directory: pathlib.Path
+  data: Data
+  initial: Params | None = None
+
+
+class Progress(NamedTuple):
+  """What a terminal shows while a trial runs."""
+
+  step: int
+  steps: int
+  loss: float
+  tokens_per_second: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+  """What the loop tells and asks its caller."""
+
+  progress: Callable[[Progress], None]
+  warn: Callable[[str], None]
+  stop_requested: Callable[[], bool]
+
+
+class Interrupted(Exception):
+  """The trial was asked to stop, and has saved."""
+
+
+# Figures by name; none where a number is not finite.
+Figures = dict[str, float | int | None]
+
+
+@dataclasses.dataclass
+class Notes:
+  """What the loop knows of a trial beside its state; saved with it.
+
+  Attributes:
+    seconds: spent on the trial, over all its interruptions.
+    compile_seconds: of these, until the first step could run.
+    train_seconds: of these, in steps.
+    train_loss: of the last step.
+    last_eval: figures of the last evaluation.
+    best_val_loss: the lowest so far.
+    best_step: where it was.
+  """
+
+  seconds: float = 0.0
+  compile_seconds: float = 0.0
+  train_seconds: float = 0.0
+  train_loss: float | None = None
+  last_eval: Figures = dataclasses.field(default_factory=dict)
+  best_val_loss: float | None = None
+  best_step: int | None = None
+
+
+class Result(NamedTuple):
+  """What a trial came to; `metrics` are a function of the configuration."""
+
+  status: Literal['ok', 'diverged']
+  metrics: Figures
+  clock: dict[str, float]
+  steps: int
+  tokens: int
+  digest: str
+  parameters: int
