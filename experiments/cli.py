@@ -35,6 +35,9 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   except (FieldError, DataError, Refused) as e:
     print(f'launch.py: {e}', file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print('launch.py: interrupted before anything ran', file=sys.stderr)
+    return 130
 
 
 def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:

@@ -18,7 +18,7 @@ from experiments import table as tables
 from experiments import table_files
 from experiments.environment import environment
 from experiments.experiment import BASE
-from experiments.ledger import Ledger, check_owner, locked
+from experiments.ledger import Ledger, locked
 from experiments.plan import Plan, Planned, check_writable
 from experiments.report import AttentionMaps, Report, write_report
 from experiments.terminal import Terminal
@@ -35,8 +35,15 @@ class Stop:
 
   def __init__(self) -> None:
     self.signal: int | None = None
-    for number in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(number, self._handle)
+    self._before = {
+      number: signal.signal(number, self._handle)
+      for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+  def restore(self) -> None:
+    """Puts back what handled the signals before."""
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
   def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame
@@ -61,7 +68,6 @@ def execute(
   Raises:
     Refused: the directory belongs to something else, or is in use.
   """
-  check_owner(plan.workdir, plan.owner)
   check_writable(plan.workdir)
   with locked(plan.workdir):
     _describe(plan, flag_lines)
@@ -82,6 +88,8 @@ def execute(
         file=sys.stderr,
       )
       return 1
+    finally:
+      stop.restore()
   failed = [p for p in plan.trials if not ledger.finished(p.trial.id)]
   return 1 if failed else 0
 
@@ -176,7 +184,7 @@ def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
     definitions=(
       'val_loss: cross-entropy in nats per token on '
       + _evaluated(plan)
-      + f'; data: {plan.data.description}'
+      + f'; data: {plan.data.description}.'
     ),
     table=table,
     curves=_curves(plan, 'val_loss'),

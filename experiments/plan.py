@@ -10,7 +10,7 @@ import jax
 
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
-from experiments.ledger import Refused
+from experiments.ledger import Refused, check_owner
 from experiments.rows import configure, expand
 from model.field import FieldError
 from train.config import Config, identity
@@ -76,6 +76,7 @@ def make_plan(
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
   workdir = pathlib.Path(command.workdir or f'runs/{name}')
+  check_owner(workdir, owner)
   configs = [(row, configure(base, row)) for row in rows]
   for row, config in configs:
     _check(row, config, loader, devices)

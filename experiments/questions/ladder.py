@@ -6,6 +6,7 @@ each of the other founding questions: scaling, heads, positions, embeddings.
 
 from experiments.experiment import BASE, Experiment, Row
 from train.config import Config
+from train.schema import override
 
 EXPERIMENT = Experiment(
   name='ladder',
@@ -20,7 +21,17 @@ EXPERIMENT = Experiment(
   ),
   kind='own',
   cost='minutes on two cores',
-  base=Config(),
+  base=override(
+    Config(),
+    {
+      'batch_size': '8',
+      'learning_rate': '3e-3',
+      'eval_every': '100',
+      'eval_examples': '256',
+      # Tied, a frozen embedding would freeze the unembedding too.
+      'tie_embeddings': 'false',
+    },
+  ),
   rows=(
     Row(BASE, {}),
     Row('qk', {'projections': 'shared_kv'}),

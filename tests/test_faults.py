@@ -1,0 +1,850 @@
+"""Kills, damaged files, full disks, signals: the numbers stay what they were."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import launch
+from experiments import cli
+from source import ROOT
+from train import loop
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.files import read_lines
+from train.parallel import Devices, to_host
+from train.schema import override
+from train.step import init_state
+from train.trial import Hooks, Interrupted, Options, Result, Trial
+
+TINY = {
+  'num_layers': '2',
+  'd_model': '16',
+  'num_heads': '2',
+  'seq_len': '16',
+  'batch_size': '2',
+  'steps': '40',
+  'eval_every': '10',
+  'warmup_steps': '4',
+}
+ROW = 'position=none'
+RUN = ('--log_every=3', '--checkpoint_seconds=0', f'--ablate={ROW}')
+TIMEOUT = 120  # seconds that one process may take, on a busy machine
+
+
+def words(text: Path, *more: str) -> list[str]:
+  """Returns the arguments of the run of these tests: 2 rows."""
+  sizes = [f'--{name}={value}' for name, value in TINY.items()]
+  return [*sizes, f'--task.path={text}', *RUN, *more]
+
+
+def run(*argv: str) -> int:
+  """Returns the exit code of `python launch.py ARGV`, run in this process."""
+  assert launch.__doc__
+  return cli.main(['launch.py', *argv], flags.FlagValues(), launch.__doc__)
+
+
+def start(
+  argv: Sequence[str], before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+  """Starts `python launch.py ARGV`; `before` runs in the child."""
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / 'launch.py'), *argv],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    preexec_fn=before,
+  )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+  """Returns the exit code, stdout and stderr of a process."""
+  try:
+    out, err = process.communicate(timeout=TIMEOUT)
+  finally:
+    process.kill()
+  return process.returncode, out, err
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """All that must not depend on faults: of every trial, and of the table."""
+
+  trials: dict[str, dict[str, Any]]
+  figures: dict[str, list[dict[str, Any]]]
+  table: dict[str, Any]
+
+
+def outcome(workdir: Path) -> Outcome:
+  """Returns what a finished working directory holds, without the clock."""
+  text = (workdir / 'trials.jsonl').read_text()
+  records = [json.loads(line) for line in text.splitlines()]
+  ids = [record['trial'] for record in records]
+  assert len(set(ids)) == len(ids), 'a finished trial was run again'
+  table = json.loads((workdir / 'table.json').read_text())
+  for row in table['rows']:
+    del row['seconds']
+  return Outcome(
+    {r['trial']: {k: r[k] for k in r if k != 'clock'} for r in records},
+    {
+      i: [
+        json.loads(line)
+        for line in (workdir / f'runs/{i}/metrics.jsonl')
+        .read_text()
+        .splitlines()
+      ]
+      for i in ids
+    },
+    table,
+  )
+
+
+def assert_same(workdir: Path, expected: Outcome) -> None:
+  """Fails unless a working directory holds this outcome."""
+  found = outcome(workdir)
+  assert found.trials == expected.trials
+  assert found.figures == expected.figures
+  assert found.table == expected.table
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+  """The engine handles signals; the tests want theirs back."""
+  numbers = signal.SIGINT, signal.SIGTERM
+  old = [signal.getsignal(number) for number in numbers]
+  yield
+  for number, handler in zip(numbers, old, strict=True):
+    signal.signal(number, handler)
+
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A text of about 3 kB."""
+  draw = random.Random(0)
+  names = ['to', 'be', 'or', 'not', 'that', 'is', 'the', 'question.\n']
+  path = tmp_path_factory.mktemp('text') / 'text.txt'
+  path.write_text(' '.join(draw.choices(names, k=750)))
+  return path
+
+
+@pytest.fixture(scope='module')
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """The working directory of a run that nothing disturbed; do not change."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  code, out, err = end(start(words(text, '--seeds=2', f'--workdir={workdir}')))
+  assert (code, err) == (0, ''), out
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def expected(whole: Path) -> Outcome:
+  """What the run that nothing disturbed came to."""
+  found = outcome(whole)
+  assert len(found.trials) == 4
+  assert len({r['digest'] for r in found.trials.values()}) == 4
+  # Every third step, and four evaluations.
+  assert all(len(lines) == 17 for lines in found.figures.values())
+  return found
+
+
+# Kills. -----------------------------------------------------------------------
+
+
+def sizes(workdir: Path, pattern: str) -> dict[str, tuple[int, int]]:
+  """Returns size and time of change of the files that match."""
+  found = {}
+  for path in workdir.glob(pattern):
+    try:
+      stat = path.stat()
+    except OSError:  # it was there a moment ago
+      continue
+    found[str(path)] = stat.st_size, stat.st_mtime_ns
+  return found
+
+
+# What to wait for: files that change or appear, and seconds after that.
+MOMENTS = {
+  'start-up': (None, 1.5),
+  'before the first trial': ('environment.json', 0.2),
+  'compilation': ('runs/*/config.json', 0.6),
+  'a chunk': ('runs/*/metrics.jsonl', 0.05),
+  'a save': ('runs/*/checkpoints/*tmp*', 0.1),
+  'a record': ('trials.jsonl', 0.01),
+  'the report': ('table.*', 0.03),
+}
+
+
+def kill_at(
+  process: subprocess.Popen[str],
+  workdir: Path,
+  moment: str,
+  draw: random.Random,
+) -> bool:
+  """Kills a process near a moment; False if it ended before."""
+  pattern, spread = MOMENTS[moment]
+  deadline = time.monotonic() + TIMEOUT
+  if pattern is not None:
+    before = sizes(workdir, pattern)
+    while sizes(workdir, pattern).items() <= before.items():
+      if process.poll() is not None:
+        break
+      assert time.monotonic() < deadline, f'{moment} never came'
+      time.sleep(0.001)
+  time.sleep(draw.uniform(0, spread))
+  killed = process.poll() is None
+  process.kill()
+  process.communicate(timeout=TIMEOUT)
+  return killed
+
+
+def survive(
+  argv: Sequence[str], workdir: Path, moments: Sequence[str], seed: int
+) -> int:
+  """Kills a run at these moments, then lets it end; returns the kills."""
+  draw = random.Random(seed)
+  kills = 0
+  for moment in moments:
+    kills += kill_at(start(argv), workdir, moment, draw)
+  code, out, err = end(start(argv))
+  assert code == 0, (out, err)
+  assert 'Traceback' not in err
+  return kills
+
+
+def test_two_kills_change_nothing(
+  text: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  assert survive(argv, workdir, ['a chunk', 'a save'], 0) == 2
+  assert_same(workdir, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(3))
+def test_ten_kills_change_nothing(
+  seed: int, text: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  early = ['start-up', 'before the first trial', 'compilation']
+  middle = ['a chunk', 'a save', 'a chunk', 'a save', 'a record', 'start-up']
+  random.Random(seed).shuffle(middle)
+  moments = [*early, *middle, 'the report']
+  assert survive(argv, workdir, moments, seed) >= 8
+  assert_same(workdir, expected)
+
+
+def test_a_kill_before_the_owner_is_written_is_no_stranger(
+  text: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  """What a kill leaves at the very start is a lock and a temporary file."""
+  workdir = tmp_path / 'run'
+  workdir.mkdir()
+  (workdir / '.lock').write_text('1')
+  (workdir / '.config.json.12345').write_text('{"exper')
+  assert run(*words(text, '--seeds=2', f'--workdir={workdir}')) == 0
+  assert_same(workdir, expected)
+
+
+# Damaged checkpoints, in this process. ----------------------------------------
+
+
+def devices() -> Devices:
+  """Returns one device."""
+  return Devices((jax.local_devices()[0],))
+
+
+def trial(text: Path, directory: Path) -> Trial:
+  """Returns the base row of the run."""
+  config: Config = override(Config(), {**TINY, 'task.path': str(text)})
+  return Trial('one', config, directory, config.task.load())
+
+
+def train(
+  mine: Trial, until: int | None = None
+) -> tuple[Result | None, list[str]]:
+  """Trains to the end, or to a step; returns the result and the warnings."""
+  warnings: list[str] = []
+  reached = [0]
+  hooks = Hooks(
+    lambda progress: reached.__setitem__(0, progress.step),
+    warnings.append,
+    lambda: until is not None and reached[0] >= until,
+  )
+  options = Options(checkpoint_seconds=0.0, log_every=3)
+  try:
+    return loop.run(mine, options, devices(), hooks), warnings
+  except Interrupted:
+    return None, warnings
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves:
+  """A trial that was stopped halfway, and what it comes to in one go."""
+
+  stopped: Path
+  result: Result
+  figures: list[dict[str, Any]]
+
+
+@pytest.fixture(scope='module')
+def halves(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Halves:
+  """Trained once in one go, once up to the middle; do not change."""
+  folder = tmp_path_factory.mktemp('halves')
+  result, warnings = train(trial(text, folder / 'whole'))
+  assert result is not None
+  assert not warnings
+  stopped, _ = train(trial(text, folder / 'stopped'), until=25)
+  assert stopped is None
+  assert 25 <= steps_of(folder / 'stopped')[-1] < 40
+  figures = read_lines(folder / 'whole/metrics.jsonl')
+  return Halves(folder / 'stopped', result, figures)
+
+
+def steps_of(directory: Path) -> list[int]:
+  """Returns the steps that have a folder among the checkpoints."""
+  names = [p.name for p in (directory / 'checkpoints').iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest(directory: Path) -> Path:
+  """Returns the folder of the newest checkpoint."""
+  return directory / 'checkpoints' / str(steps_of(directory)[-1])
+
+
+def data_file(checkpoint: Path) -> Path:
+  """Returns the largest file of the state: it holds the parameters."""
+  files = [p for p in (checkpoint / 'state').rglob('*') if p.is_file()]
+  return max(files, key=lambda p: (p.stat().st_size, p))
+
+
+def truncate(checkpoint: Path) -> None:
+  path = data_file(checkpoint)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty_file(checkpoint: Path) -> None:
+  data_file(checkpoint).write_bytes(b'')
+
+
+def empty_folder(checkpoint: Path) -> None:
+  shutil.rmtree(checkpoint)
+  checkpoint.mkdir()
+
+
+def flip(checkpoint: Path) -> None:
+  path = data_file(checkpoint)
+  flip_bit(path, path.stat().st_size * 8 // 2)
+
+
+def flip_bit(path: Path, bit: int) -> None:
+  """Changes one bit of a file."""
+  data = bytearray(path.read_bytes())
+  data[bit // 8] ^= 1 << bit % 8
+  path.write_bytes(data)
+
+
+def lose_extra(checkpoint: Path) -> None:
+  shutil.rmtree(checkpoint / 'extra')
+
+
+def later_step(checkpoint: Path) -> None:
+  (checkpoint.parent / '39').mkdir()
+
+
+DAMAGES = (truncate, empty_file, empty_folder, flip, lose_extra, later_step)
+
+
+def assert_recovers(mine: Trial, halves: Halves, at_least: int = 1) -> None:
+  """Fails unless a trial warns, goes on, and comes to the same result."""
+  result, warnings = train(mine)
+  assert len(warnings) >= at_least, warnings
+  assert all('damaged' in w and len(w.splitlines()) == 1 for w in warnings)
+  assert result is not None
+  assert result._replace(clock={}) == halves.result._replace(clock={})
+  assert read_lines(mine.directory / 'metrics.jsonl') == halves.figures
+
+
+@pytest.mark.parametrize('damage', DAMAGES, ids=lambda d: d.__name__)
+def test_falls_back_to_the_checkpoint_before(
+  damage: Callable[[Path], None], text: Path, halves: Halves, tmp_path: Path
+) -> None:
+  mine = trial(text, tmp_path / 'one')
+  shutil.copytree(halves.stopped, mine.directory)
+  damage(newest(mine.directory))
+  assert_recovers(mine, halves)
+
+
+def test_begins_again_if_all_are_damaged(
+  text: Path, halves: Halves, tmp_path: Path
+) -> None:
+  mine = trial(text, tmp_path / 'one')
+  shutil.copytree(halves.stopped, mine.directory)
+  steps = steps_of(mine.directory)
+  for step in steps:
+    flip(mine.directory / 'checkpoints' / str(step))
+  assert_recovers(mine, halves, len(steps))
+
+
+def restored(
+  mine: Trial, step: int | None = None
+) -> tuple[int, Any, dict[str, Any], list[str]]:
+  """Returns step, arrays and JSON of the newest whole checkpoint."""
+  dims = mine.config.dims(mine.data.vocabulary.size)
+  template = to_host(init_state(mine.config, dims))
+  warnings: list[str] = []
+  checkpoints = Checkpoints(mine.directory / 'checkpoints', 2, warnings.append)
+  try:
+    found = (
+      checkpoints.restore(template)
+      if step is None
+      else checkpoints.restore_step(step, template)
+    )
+  finally:
+    checkpoints.close()
+  assert found is not None
+  return found.step, found.tree, found.extra, warnings
+
+
+# Each file of a checkpoint, by what is done to it.
+EVERY_FILE: dict[str, Callable[[Path, random.Random], None]] = {
+  'flipped': lambda p, draw: flip_bit(
+    p, draw.randrange(max(p.stat().st_size, 1) * 8)
+  ),
+  'emptied': lambda p, _: p.write_bytes(b'') and None,
+  'cut': lambda p, _: p.write_bytes(p.read_bytes()[:-1]) and None,
+  'lost': lambda p, _: p.unlink(),
+}
+
+
+def assert_restores_or_falls_back(
+  mine: Trial, truth: dict[int, tuple[Any, dict[str, Any]]]
+) -> None:
+  """Fails if a restore raises, or returns what was not saved."""
+  step, tree, extra, warnings = restored(mine)
+  saved_tree, saved_extra = truth[step]
+  same = jax.tree.map(np.array_equal, tree, saved_tree)
+  assert all(jax.tree.leaves(same)), f'step {step} has other arrays'
+  assert extra == saved_extra, f'step {step} has other JSON'
+  assert warnings or step == max(truth), 'fell back without a word'
+
+
+def damage_every_file(
+  how: str, text: Path, halves: Halves, tmp_path: Path, rounds: int
+) -> list[str]:
+  """Damages one file after the other; returns what went wrong."""
+  mine = trial(text, tmp_path / 'one')
+  truth = {}
+  for step in steps_of(halves.stopped):
+    shutil.copytree(halves.stopped, mine.directory)
+    truth[step] = restored(mine, step)[1:3]
+    shutil.rmtree(mine.directory)
+  files = [p for p in newest(halves.stopped).rglob('*') if p.is_file()]
+  draw, wrong = random.Random(0), []
+  for path in sorted(files) * rounds:
+    if path.stat().st_size == 0 and how != 'lost':
+      continue
+    name = path.relative_to(halves.stopped)
+    shutil.copytree(halves.stopped, mine.directory)
+    EVERY_FILE[how](mine.directory / name, draw)
+    try:
+      assert_restores_or_falls_back(mine, truth)
+    except Exception as e:
+      first = (str(e).splitlines() or [''])[0][:120]
+      wrong.append(f'{name}: {type(e).__name__}: {first}')
+    except AssertionError as e:
+      wrong.append(f'{name}: {str(e).splitlines()[0]}')
+    shutil.rmtree(mine.directory)
+  return wrong
+
+
+def test_a_flipped_digit_in_the_notes_is_noticed(
+  text: Path, halves: Halves, tmp_path: Path
+) -> None:
+  """The notes hold figures of the table: they need a digest too."""
+  mine = trial(text, tmp_path / 'one')
+  shutil.copytree(halves.stopped, mine.directory)
+  path = newest(mine.directory) / 'extra/metadata'
+  number = re.search(rb'"best_val_loss": ?\d\.(\d)', path.read_bytes())
+  assert number is not None
+  flip_bit(path, number.start(1) * 8)  # 2.5 becomes 2.4
+  assert_recovers(mine, halves)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', EVERY_FILE)
+def test_damage_to_any_file_is_noticed_or_harmless(
+  how: str, text: Path, halves: Halves, tmp_path: Path
+) -> None:
+  rounds = 8 if how == 'flipped' else 1
+  wrong = damage_every_file(how, text, halves, tmp_path, rounds)
+  assert not wrong, '\n'.join(sorted(set(wrong)))
+
+
+# Signals, and two processes. --------------------------------------------------
+
+
+def wait_for(process: subprocess.Popen[str], workdir: Path, text: str) -> None:
+  """Waits until a trial has logged a figure."""
+  deadline = time.monotonic() + TIMEOUT
+  while not any(size for size, _ in sizes(workdir, text).values()):
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+
+
+def resume_line(out: str) -> str:
+  """Returns the command that a stopped run prints."""
+  (line,) = [x for x in out.splitlines() if 'to go on: ' in x]
+  return line.partition('to go on: ')[2]
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_a_signal_saves_and_says_how_to_go_on(
+  name: str,
+  text: Path,
+  expected: Outcome,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  number = signal.Signals[name]
+  workdir = tmp_path / 'a run; of "mine"'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  process = start(argv)
+  wait_for(process, workdir, 'runs/*/metrics.jsonl')
+  os.kill(process.pid, signal.SIGSTOP)
+  if name == 'SIGINT':
+    before = sorted(workdir.rglob('*'))
+    assert run(*argv) == 2
+    refused = capsys.readouterr().err
+    assert len(refused.splitlines()) == 1
+    assert f'process {process.pid} works there' in refused
+    assert sorted(workdir.rglob('*')) == before
+  os.kill(process.pid, number)
+  os.kill(process.pid, signal.SIGCONT)
+  code, out, err = end(process)
+  assert (code, err) == (128 + number, '')
+  assert len(read_lines(workdir / 'trials.jsonl')) < 4
+
+  folder = Path(sys.executable).parent
+  if not (folder / 'python').exists():
+    pytest.skip('this interpreter is not called python')
+  path = f'{folder}{os.pathsep}{os.environ["PATH"]}'
+  done = subprocess.run(
+    ['bash', '-c', resume_line(out)],
+    env={**os.environ, 'PATH': path},
+    capture_output=True,
+    text=True,
+    timeout=TIMEOUT,
+    check=False,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
+  assert_same(workdir, expected)
+
+
+# A disk that is full, or cannot be written. -----------------------------------
+
+
+def assert_says_to_make_room(done: tuple[int, str, str], workdir: Path) -> None:
+  """Fails unless a run ended with one line that says where and what to do."""
+  code, out, err = done
+  assert code == 1, (out, err)
+  assert len(err.splitlines()) == 1, err
+  assert str(workdir) in err
+  assert 'make room' in err
+  assert 'Traceback' not in out + err
+
+
+def pages(folder: Path) -> int:
+  """Returns the memory that a folder takes in a tmpfs, in bytes."""
+  paths = list(folder.rglob('*'))
+  return sum(-(-p.stat().st_size // 4096) * 4096 for p in paths if p.is_file())
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+  """Mounts, or remounts, a small disk with this many bytes."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+
+  def mount(size: int) -> Path:
+    options = f'size={size // 1024}k'
+    if os.path.ismount(folder):
+      options += ',remount'
+    command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)]
+    try:
+      subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+      pytest.skip(f'cannot mount a small disk here: {e}')
+    return folder
+
+  yield mount
+  if os.path.ismount(folder):
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+# How much of the room that a run needs there is.
+@pytest.mark.parametrize(
+  'share',
+  [
+    0.6,
+    *(pytest.param(s, marks=pytest.mark.slow) for s in (0.1, 0.3, 0.8, 0.95)),
+  ],
+)
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+  share: float,
+  text: Path,
+  whole: Path,
+  expected: Outcome,
+  disk: Callable[[int], Path],
+) -> None:
+  room = pages(whole)
+  workdir = disk(int(share * room)) / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  assert_says_to_make_room(end(start(argv)), workdir)
+  done = read_lines(workdir / 'trials.jsonl')
+  assert len(done) >= (1 if share > 0.5 else 0)
+  assert all(r == expected.trials[r['trial']] | _clock(r) for r in done)
+
+  disk(8 * room)
+  code, out, err = end(start(argv))
+  assert code == 0, (out, err)
+  assert_same(workdir, expected)
+
+
+def _clock(record: dict[str, Any]) -> dict[str, Any]:
+  return {'clock': record['clock']}
+
+
+def test_a_disk_that_is_full_from_the_start(
+  text: Path, expected: Outcome, disk: Callable[[int], Path]
+) -> None:
+  folder = disk(64 * 1024)
+  with (folder / 'filler').open('wb') as f, pytest.raises(OSError, match='28'):
+    while True:
+      f.write(b'x' * 4096)
+      f.flush()
+  workdir = folder / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  assert_says_to_make_room(end(start(argv)), workdir)
+  disk(1 << 26)
+  assert run(*argv) == 0
+  assert_same(workdir, expected)
+
+
+def test_a_read_only_disk_is_refused(
+  text: Path,
+  disk: Callable[[int], Path],
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  folder = disk(1 << 20)
+  subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
+  for workdir in (folder, folder / 'run'):
+    assert run(*words(text, f'--workdir={workdir}')) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert f'--workdir={workdir}' in err
+
+
+# The largest file that may be written: a checkpoint, the record and the report
+# are larger than these.
+LIMITS = {'checkpoint': 4096, 'record': 6000, 'report': 40_000}
+
+
+@pytest.mark.parametrize('what', LIMITS)
+def test_writes_that_fail_end_the_run_and_lose_nothing(
+  what: str, text: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  limit = LIMITS[what]
+  child = start(
+    argv, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+  )
+  assert_says_to_make_room(end(child), workdir)
+  assert run(*argv) == 0
+  assert_same(workdir, expected)
+
+
+# Torn lines. ------------------------------------------------------------------
+
+
+def test_a_torn_record_is_mended_and_its_trial_taken_up_again(
+  text: Path, whole: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole, workdir)
+  path = workdir / 'trials.jsonl'
+  lines = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(b''.join(lines[:-1]) + lines[-1][:-20])
+  assert run(*words(text, '--seeds=2', f'--workdir={workdir}')) == 0
+  assert path.read_bytes().startswith(b''.join(lines[:-1]))
+  assert_same(workdir, expected)
+
+
+def test_a_torn_figure_is_mended(
+  text: Path, halves: Halves, tmp_path: Path
+) -> None:
+  mine = trial(text, tmp_path / 'one')
+  shutil.copytree(halves.stopped, mine.directory)
+  path = mine.directory / 'metrics.jsonl'
+  later = b'{"step": 33, "loss": 9.0}\n{"step": 36, "lo'
+  path.write_bytes(path.read_bytes() + later)
+  result, warnings = train(mine)
+  assert result is not None
+  assert not warnings
+  assert result._replace(clock={}) == halves.result._replace(clock={})
+  assert path.read_text().endswith('\n')
+  assert [json.loads(x) for x in path.read_text().splitlines()] == (
+    halves.figures
+  )
+
+
+# Trials that fail or diverge. -------------------------------------------------
+
+
+def test_a_trial_that_raises_is_recorded_and_run_again(
+  text: Path,
+  expected: Outcome,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  real, ran = loop.run, list[str]()
+
+  def breaks(mine: Trial, *rest: Any) -> Result:
+    ran.append(mine.id)
+    architecture = mine.config.architecture
+    if architecture.position.tag == 'none' and mine.config.seed == 1:
+      raise RuntimeError('out of luck\nand a second line')
+    return real(mine, *rest)
+
+  monkeypatch.setattr(loop, 'run', breaks)
+  workdir = tmp_path / 'run'
+  argv = words(text, '--seeds=2', f'--workdir={workdir}')
+  assert run(*argv) == 1
+  records = read_lines(workdir / 'trials.jsonl')
+  assert [r['status'] for r in records] == ['ok', 'ok', 'ok', 'failed']
+  assert 'out of luck' in records[-1]['error']
+  assert (records[-1]['row'], records[-1]['seed']) == (ROW, 1)
+  out, err = capsys.readouterr()
+  assert 'out of luck' in out
+  assert 'Traceback' not in out + err
+  for name in ('table.md', 'table.tex', 'table.json', 'report.html'):
+    assert 'out of luck' in (workdir / name).read_text()
+
+  monkeypatch.setattr(
+    loop, 'run', lambda *a: (ran.append(a[0].id), real(*a))[1]
+  )
+  ran.clear()
+  assert run(*argv) == 0
+  assert ran == [records[-1]['trial']]
+  again = read_lines(workdir / 'trials.jsonl')
+  assert again[:4] == records
+  assert len(again) == 5
+  (workdir / 'trials.jsonl').write_text(
+    ''.join(json.dumps(r) + '\n' for r in again if r['status'] == 'ok')
+  )
+  assert_same(workdir, expected)
+
+
+def test_a_trial_that_diverges_is_a_result(
+  text: Path,
+  expected: Outcome,
+  tmp_path: Path,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  workdir = tmp_path / 'run'
+  row = 'learning_rate=1e30 clip=none'
+  argv = words(text, f'--ablate={row}', '--seeds=2', f'--workdir={workdir}')
+  assert run(*argv) == 0
+  records = read_lines(workdir / 'trials.jsonl')
+  bad = [r for r in records if r['row'] == row]
+  assert [r['status'] for r in bad] == ['diverged', 'diverged']
+  out = capsys.readouterr().out
+  for record in bad:
+    step = record['metrics']['diverged_at']
+    assert 0 <= step < 40
+    assert record['steps'] == step
+    assert f'diverged at step {step}' in out
+    figures = read_lines(workdir / f'runs/{record["trial"]}/metrics.jsonl')
+    assert figures[-1]['step'] == step + 1
+    for name in ('table.md', 'report.html'):
+      assert (
+        f'seed {record["seed"]} at step {step}' in (workdir / name).read_text()
+      )
+  others = {r['trial']: r for r in records if r['row'] != row}
+  assert others.keys() == expected.trials.keys()
+  for name, record in others.items():
+    assert record == expected.trials[name] | _clock(record)
+  assert run(*argv) == 0
+  assert read_lines(workdir / 'trials.jsonl') == records
+
+
+@pytest.mark.slow
+def test_a_divergence_is_the_same_after_a_kill(
+  text: Path, tmp_path: Path
+) -> None:
+  argv = words(text, '--ablate=learning_rate=1e30 clip=none', '--seeds=2')
+  plain, killed = tmp_path / 'plain', tmp_path / 'killed'
+  assert run(*argv, f'--workdir={plain}') == 0
+  moments = ['a chunk', 'a save', 'a record', 'a save', 'a chunk']
+  assert survive([*argv, f'--workdir={killed}'], killed, moments, 3) >= 4
+  assert_same(killed, outcome(plain))
+
+
+# The same command again, and more of it. --------------------------------------
+
+
+def test_the_same_command_again_trains_nothing(
+  text: Path, whole: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole, workdir)
+  before = sizes(workdir, 'runs/**/*')
+  record = (workdir / 'trials.jsonl').read_bytes()
+  assert run(*words(text, '--seeds=2', f'--workdir={workdir}')) == 0
+  assert (workdir / 'trials.jsonl').read_bytes() == record
+  assert sizes(workdir, 'runs/**/*') == before
+  assert_same(workdir, expected)
+
+
+def test_more_seeds_and_rows_keep_what_was_there(
+  text: Path, whole: Path, tmp_path: Path
+) -> None:
+  workdir = tmp_path / 'run'
+  shutil.copytree(whole, workdir)
+  path = workdir / 'trials.jsonl'
+  before = path.read_bytes()
+  argv = words(text, f'--workdir={workdir}', '--seeds=3')
+  assert run(*argv) == 0
+  more = path.read_bytes()
+  assert more.startswith(before)
+  new = read_lines(path)[4:]
+  assert [(r['row'], r['seed']) for r in new] == [('base', 2), (ROW, 2)]
+
+  assert run(*argv, '--ablate=scale=none') == 0
+  assert path.read_bytes().startswith(more)
+  new = read_lines(path)[6:]
+  assert [(r['row'], r['seed']) for r in new] == [
+    ('scale=none', seed) for seed in range(3)
+  ]
+  table = json.loads((workdir / 'table.json').read_text())
+  rows = {row['row']: row['seeds'] for row in table['rows']}
+  assert rows == {'base': 3, ROW: 3, 'scale=none': 3}
