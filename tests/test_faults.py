@@ -1,11 +1,10 @@
-"""Kills, damaged files, full disks, signals: the numbers stay what they were."""
+"""Kills, damage, full disks and signals: the numbers stay what they were."""
 
 import dataclasses
 import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -59,16 +58,28 @@ def run(*argv: str) -> int:
   return cli.main(['launch.py', *argv], flags.FlagValues(), launch.__doc__)
 
 
+# Sets the largest file that may be written, then becomes the program: a fork
+# with code in between does not go with the threads of JAX.
+LIMITED = """
+import os, resource, sys
+size = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
 def start(
-  argv: Sequence[str], before: Callable[[], None] | None = None
+  argv: Sequence[str], largest_file: int | None = None
 ) -> subprocess.Popen[str]:
-  """Starts `python launch.py ARGV`; `before` runs in the child."""
+  """Starts `python launch.py ARGV`."""
+  command = [str(ROOT / 'launch.py'), *argv]
+  if largest_file is not None:
+    command = ['-c', LIMITED, str(largest_file), *command]
   return subprocess.Popen(
-    [sys.executable, str(ROOT / 'launch.py'), *argv],
+    [sys.executable, *command],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=before,
   )
 
 
@@ -124,12 +135,11 @@ def assert_same(workdir: Path, expected: Outcome) -> None:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-  """The engine handles signals; the tests want theirs back."""
+  """Whoever runs the engine in his own process keeps his signal handlers."""
   numbers = signal.SIGINT, signal.SIGTERM
-  old = [signal.getsignal(number) for number in numbers]
+  before = [signal.getsignal(number) for number in numbers]
   yield
-  for number, handler in zip(numbers, old, strict=True):
-    signal.signal(number, handler)
+  assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.fixture(scope='module')
@@ -561,14 +571,13 @@ def test_a_signal_saves_and_says_how_to_go_on(
 # A disk that is full, or cannot be written. -----------------------------------
 
 
-def assert_says_to_make_room(done: tuple[int, str, str], workdir: Path) -> None:
-  """Fails unless a run ended with one line that says where and what to do."""
+def says_to_make_room(done: tuple[int, str, str], workdir: Path) -> list[str]:
+  """Returns what else is on stderr than the line that says what to do."""
   code, out, err = done
-  assert code == 1, (out, err)
-  assert len(err.splitlines()) == 1, err
-  assert str(workdir) in err
-  assert 'make room' in err
-  assert 'Traceback' not in out + err
+  lines = [line for line in err.splitlines() if 'make room' in line]
+  assert (code, len(lines)) == (1, 1), (code, out[-500:], err[-500:])
+  assert str(workdir) in lines[0]
+  return [line[:200] for line in err.splitlines() if line not in lines][:4]
 
 
 def pages(folder: Path) -> int:
@@ -617,7 +626,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
   room = pages(whole)
   workdir = disk(int(share * room)) / 'run'
   argv = words(text, '--seeds=2', f'--workdir={workdir}')
-  assert_says_to_make_room(end(start(argv)), workdir)
+  more = says_to_make_room(end(start(argv)), workdir)
   done = read_lines(workdir / 'trials.jsonl')
   assert len(done) >= (1 if share > 0.5 else 0)
   assert all(r == expected.trials[r['trial']] | _clock(r) for r in done)
@@ -626,6 +635,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
   code, out, err = end(start(argv))
   assert code == 0, (out, err)
   assert_same(workdir, expected)
+  assert not more
 
 
 def _clock(record: dict[str, Any]) -> dict[str, Any]:
@@ -636,16 +646,15 @@ def test_a_disk_that_is_full_from_the_start(
   text: Path, expected: Outcome, disk: Callable[[int], Path]
 ) -> None:
   folder = disk(64 * 1024)
-  with (folder / 'filler').open('wb') as f, pytest.raises(OSError, match='28'):
-    while True:
-      f.write(b'x' * 4096)
-      f.flush()
+  room = os.statvfs(folder)
+  (folder / 'filler').write_bytes(b'x' * (room.f_bavail * room.f_frsize))
   workdir = folder / 'run'
   argv = words(text, '--seeds=2', f'--workdir={workdir}')
-  assert_says_to_make_room(end(start(argv)), workdir)
+  more = says_to_make_room(end(start(argv)), workdir)
   disk(1 << 26)
   assert run(*argv) == 0
   assert_same(workdir, expected)
+  assert not more
 
 
 def test_a_read_only_disk_is_refused(
@@ -673,13 +682,10 @@ def test_writes_that_fail_end_the_run_and_lose_nothing(
 ) -> None:
   workdir = tmp_path / 'run'
   argv = words(text, '--seeds=2', f'--workdir={workdir}')
-  limit = LIMITS[what]
-  child = start(
-    argv, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-  )
-  assert_says_to_make_room(end(child), workdir)
+  more = says_to_make_room(end(start(argv, LIMITS[what])), workdir)
   assert run(*argv) == 0
   assert_same(workdir, expected)
+  assert not more
 
 
 # Torn lines. ------------------------------------------------------------------

@@ -53,13 +53,12 @@ def download(url: str, sha256: str, name: str) -> pathlib.Path:
   folder = pooch.os_cache('ablax')
   try:
     path = pooch.retrieve(
-      url, f'sha256:{sha256}', fname=name, path=folder, progressbar=False
+      url, f'sha256:{sha256}', fname=name, path=folder, progressbar=True
     )
   except Exception as e:
-    reason = str(e).splitlines()[0][:120]
     raise DataError(
-      f'{name}: cannot be downloaded from {url} ({type(e).__name__}: '
-      f'{reason}): put the file into a folder and set ABLAX_DATA to that folder'
+      f'{name}: cannot be downloaded from {url} ({type(e).__name__}): put the '
+      'file into a folder and set ABLAX_DATA to that folder'
     ) from e
   return pathlib.Path(path)
 

@@ -1,0 +1,57 @@
+"""The commands of the documentation are accepted as they stand."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+from absl import flags
+
+import launch
+from experiments import cli
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _commands() -> list[str]:
+  """Returns each `python launch.py ...` of the README and of launch.py."""
+  text = (ROOT / 'README.md').read_text() + (launch.__doc__ or '')
+  found = re.findall(r'(?<!/)python (launch\.py[^`\n]*)', text)
+  # What follows two spaces is a remark, not an argument.
+  return sorted({re.split(r' {2,}', command)[0].strip() for command in found})
+
+
+@pytest.mark.parametrize('command', _commands())
+def test_command_is_accepted(
+  command: str,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  """Placeholders are filled in, and --plan is added: nothing is trained."""
+  text = tmp_path / 'text.txt'
+  text.write_text('to be or not to be, that is the question. ' * 200)
+  words = [
+    word.replace('FILE_OR_DIR', str(text))
+    .replace('FILE', str(text))
+    .replace('[', '')
+    .replace(']', '')
+    for word in shlex.split(command)
+    if word != '...'
+  ]
+  if re.search(r'HASH|WORKDIR|NAME|--flagfile', command):
+    pytest.skip('names a run that the reader has, and this test has not')
+  if 'shakespeare' in command or 'nanogpt' in command:
+    words.append(f'--task.path={text}')
+    words = [w for w in words if w != '--task.corpus=shakespeare']
+    words.append('--task.corpus=none')
+  monkeypatch.chdir(tmp_path)
+  code = cli.main([*words, '--plan'], flags.FlagValues(), launch.__doc__ or '')
+  printed = capsys.readouterr()
+  assert code == 0, printed.err
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_there_are_commands() -> None:
+  """The pattern above finds them."""
+  assert len(_commands()) >= 10
