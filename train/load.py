@@ -14,7 +14,7 @@ from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.files import read_lines
-from train.parallel import Devices, to_host
+from train.parallel import Shared, to_host
 from train.program import program, signature
 from train.schema import override
 from train.step import Params, init_state
@@ -59,13 +59,13 @@ class Loaded:
     data = config.task.load(self.vocabulary)
     if problem := config.task.problem(data, config.seq_len):
       raise DataError(problem)
-    devices = Devices((jax.local_devices()[0],))
-    sig, values = signature(config, data, devices)
+    layout = Shared((jax.local_devices()[0],))
+    sig, values = signature(config, data, layout)
     sums = to_host(
       program(sig).evaluate(
-        devices.place(self.params),
-        devices.place(values),
-        devices.place(dict(data.arrays)),
+        layout.place(self.params),
+        layout.place(values),
+        layout.place(dict(data.arrays)),
       )
     )
     return {

@@ -1,271 +1,260 @@
-"""The training loop: the one impure file between a trial and its result.
+"""The training loop: the one impure file between trials and their results.
 
-It makes the run directory, resumes, dispatches chunks of steps, evaluates,
-logs and saves.  What it computes does not depend on when it was interrupted or
-on how long its chunks are.
+It makes the run directories, resumes, dispatches chunks of steps, evaluates,
+logs and saves, for all trials of one program side by side.  What it computes
+does not depend on when it was interrupted or on how long its chunks are.
 """
 
-import dataclasses
-import math
 import time
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from train.checkpoint import Checkpoints
-from train.files import digest, write_json
-from train.log import Log, TensorBoard
-from train.optimizer import flat
-from train.parallel import Devices, to_host
+from train.lane import Lane, finite
+from train.parallel import Layout
 from train.program import CAPACITY, program, signature
-from train.schema import to_flags
-from train.step import Metrics, State, init_state
-from train.trial import (
-  Figures,
-  Hooks,
-  Interrupted,
-  Notes,
-  Options,
-  Progress,
-  Result,
-  Trial,
-)
+from train.step import Metrics
+from train.trial import Figures, Hooks, Interrupted, Options, Progress, Trial
 
 CHUNK_SECONDS = 0.5  # how long the host waits for the devices at a time
 MAP_TOKENS = 64  # attention maps are kept for this many tokens
 
 
 def run(
-  trial: Trial, options: Options, devices: Devices, hooks: Hooks
-) -> Result:
-  """Trains a trial from where it stands to its end, and returns its result.
+  trials: Sequence[Trial], options: Options, layout: Layout, hooks: Hooks
+) -> None:
+  """Trains trials of one program from where they stand to their end.
+
+  Each is reported through `hooks.ended` as it ends.
+
+  Args:
+    trials: at most `layout.lanes`, all with one signature.
+    options: how to run them.
+    layout: how they lie on the devices.
+    hooks: what to tell and to ask.
 
   Raises:
-    Interrupted: `hooks.stop_requested()` came true; the state is saved.
+    Interrupted: `hooks.stop_requested()` came true; all states are saved.
     OSError: the disk is full or cannot be written.
   """
-  trial.directory.mkdir(parents=True, exist_ok=True)
-  write_json(trial.directory / 'config.json', _description(trial))
-  session = _Session(trial, options, devices, hooks)
+  group = _Group(trials, options, layout, hooks)
   try:
-    _train(session)
-    session.save()
-    _write_attention(session)
-    return _result(session)
+    _train(group)
   finally:
-    session.close()
+    group.close()
 
 
-class _Session:
-  """A trial while it runs: its program, its state and its files."""
+class _Group:
+  """The trials of a program while they run, and their packed state."""
 
   def __init__(
-    self, trial: Trial, options: Options, devices: Devices, hooks: Hooks
+    self,
+    trials: Sequence[Trial],
+    options: Options,
+    layout: Layout,
+    hooks: Hooks,
   ):
-    self.trial, self.options, self.hooks = trial, options, hooks
-    self.config = trial.config
-    self.notes = Notes()
-    self.ticked = self.saved = time.monotonic()
+    self.options, self.layout, self.hooks = options, layout, hooks
+    self.ticked = time.monotonic()
     self.chunk_steps = 1
-    sig, values = signature(self.config, trial.data, devices)
+    self.lanes: list[Lane] = []
+    try:
+      for trial in trials:
+        self.lanes.append(Lane(trial, options, hooks))
+    except BaseException:
+      self.close()
+      raise
+    first = trials[0]
+    sig, _ = signature(first.config, first.data, layout)
     self.program = program(sig)
-    self.values = devices.place(values)
-    self.arrays = devices.place(dict(trial.data.arrays))
-    self.checkpoints = Checkpoints(
-      trial.directory / 'checkpoints', options.keep_checkpoints, hooks.warn
+    # Lanes without a trial of their own repeat the first, and take no steps.
+    self.padded = [*self.lanes] + [self.lanes[0]] * (
+      layout.lanes - len(self.lanes)
     )
-    state = to_host(init_state(self.config, sig.dims, trial.initial))
-    if restored := self.checkpoints.restore(state):
-      state, self.notes = restored.tree, Notes(**restored.extra)
-    self.state: State = devices.place(state)
-    folder = trial.directory
-    sinks = [TensorBoard(folder / 'tensorboard')] if options.tensorboard else []
-    self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
+    self.values = layout.pack(
+      [signature(o.config, o.trial.data, layout)[1] for o in self.padded]
+    )
+    self.arrays = layout.place(dict(first.data.arrays))
+    self.state = layout.pack([lane.state for lane in self.padded])
 
   @property
-  def step(self) -> int:
-    """Returns how many steps are done."""
-    return int(to_host(self.state.step))
+  def training(self) -> list[Lane]:
+    """Returns the trials that have not ended."""
+    return [lane for lane in self.lanes if not lane.ended]
 
-  @property
-  def diverged(self) -> int:
-    """Returns the step whose loss was not finite, else -1."""
-    return int(to_host(self.state.diverged))
-
-  @property
-  def ended(self) -> bool:
-    """Returns whether there is nothing left to train."""
-    return self.step >= self.config.steps or self.diverged >= 0
-
-  def compile(self) -> None:
-    """Compiles the step: a chunk of no steps changes nothing."""
-    start = time.monotonic()
-    self.dispatch(self.step)
-    self.notes.compile_seconds += time.monotonic() - start
-
-  def dispatch(self, stop: int) -> Metrics:
-    """Runs the steps up to `stop` and returns their figures."""
+  def dispatch(self, stops: Sequence[int]) -> list[Metrics]:
+    """Runs each lane up to its stop and returns the figures of its steps."""
+    idle = [0] * (len(self.padded) - len(self.lanes))
+    packed = self.layout.pack([np.int32(stop) for stop in [*stops, *idle]])
     self.state, metrics = self.program.chunk(
-      self.state, self.values, self.arrays, np.int32(stop)
+      self.state, self.values, self.arrays, packed
     )
-    return to_host(metrics)
+    steps = self.layout.unpack((self.state.step, self.state.diverged))
+    for lane, (step, diverged) in zip(self.lanes, steps, strict=False):
+      lane.state = lane.state._replace(step=step, diverged=diverged)
+    return self.layout.unpack(metrics)[: len(self.lanes)]
 
-  def save(self, best: bool = False) -> None:
-    """Starts to save the state and the notes; at most once a step."""
-    if self.step in self.checkpoints.steps():
-      return
-    self.tick()
-    score = self.notes.best_val_loss if best else None
-    notes = dataclasses.asdict(self.notes)
-    self.checkpoints.save(self.step, to_host(self.state), notes, score)
-    self.saved = time.monotonic()
+  def fetch(self) -> None:
+    """Brings the states of all trials to the host."""
+    states = self.layout.unpack(self.state)
+    for lane, state in zip(self.lanes, states, strict=False):
+      lane.state = state
 
-  def tick(self) -> None:
-    """Adds the time since the last tick to the trial's."""
+  def tick(self) -> float:
+    """Adds the time since the last tick to the trials in equal shares."""
     now = time.monotonic()
-    self.notes.seconds += now - self.ticked
+    share = (now - self.ticked) / max(1, len(self.training))
+    for lane in self.training:
+      lane.notes.seconds += share
     self.ticked = now
+    return share
 
   def close(self) -> None:
-    """Waits for the disk; raises what went wrong there."""
-    self.log.close()
-    try:
-      self.checkpoints.wait()
-    finally:
-      self.checkpoints.close()
+    """Waits for the disk; raises the first thing that went wrong there."""
+    problems: list[Exception] = []
+    for lane in self.lanes:
+      try:
+        lane.close()
+      except Exception as e:
+        problems.append(e)
+    if problems:
+      raise problems[0]
 
 
-def _train(session: _Session) -> None:
-  """Runs chunks until the last step, a divergence or an interruption."""
-  config, options = session.config, session.options
-  if not session.ended:
-    session.compile()
-  while not session.ended:
-    if session.hooks.stop_requested():
-      session.save()
-      raise Interrupted
-    _advance(session)
-    if session.diverged >= 0:
+def _train(group: _Group) -> None:
+  """Runs chunks until every trial ended, or an interruption."""
+  if not all(lane.trained for lane in group.lanes):
+    group.dispatch([lane.step for lane in group.lanes])
+    share = group.tick()
+    for lane in group.lanes:
+      lane.notes.compile_seconds += share
+  while True:
+    _end(group)
+    if not group.training:
       return
-    best = False
-    if session.step == config.steps or session.step % config.eval_every == 0:
-      best = _evaluate(session)
-    due = time.monotonic() - session.saved >= options.checkpoint_seconds
-    if best or due:
-      session.save(best)
+    if group.hooks.stop_requested():
+      _save(group, group.training, best=())
+      raise Interrupted
+    _advance(group)
+    best = _evaluate(group)
+    now, wait = time.monotonic(), group.options.checkpoint_seconds
+    due = [lane for lane in group.training if now - lane.saved >= wait]
+    _save(group, [*best, *due], best)
 
 
-def _advance(session: _Session) -> None:
+def _advance(group: _Group) -> None:
   """Runs one chunk, at most up to the next evaluation, and logs it."""
-  config, first = session.config, session.step
-  evaluation = (first // config.eval_every + 1) * config.eval_every
-  stop = min(first + session.chunk_steps, evaluation, config.steps)
-  start = time.monotonic()
-  metrics = session.dispatch(stop)
-  seconds = time.monotonic() - start
-  session.notes.train_seconds += seconds
-  per_step = max(seconds, 1e-9) / (stop - first)
-  session.chunk_steps = max(1, min(CAPACITY, int(CHUNK_SECONDS / per_step)))
-  # Steps after a divergence are none.
-  last = stop if session.diverged < 0 else session.diverged + 1
-  session.notes.train_loss = _finite(metrics.loss[last - 1 - first])
-  session.log.write(_lines(session, metrics, first, last))
-  tokens = config.batch_size * config.seq_len
-  loss = float(metrics.loss[last - 1 - first])
-  session.hooks.progress(Progress(stop, config.steps, loss, tokens / per_step))
+  first = [lane.step for lane in group.lanes]
+  stops = [lane.next_stop(group.chunk_steps) for lane in group.lanes]
+  metrics = group.dispatch(stops)
+  share = group.tick()
+  moved = [
+    part
+    for part in zip(group.lanes, first, stops, metrics, strict=True)
+    if part[1] < part[2]
+  ]
+  most = max(stop - start for _, start, stop, _ in moved)
+  per_step = max(share, 1e-9) * len(moved) / most
+  group.chunk_steps = max(1, min(CAPACITY, int(CHUNK_SECONDS / per_step)))
+  for lane, start, stop, own in moved:
+    lane.notes.train_seconds += share
+    # Steps after a divergence are none.
+    last = stop if lane.diverged < 0 else lane.diverged + 1
+    lane.notes.train_loss = finite(own.loss[last - 1 - start])
+    lane.log.write(_lines(lane, own, start, last))
+  lane, start, stop, own = moved[0]
+  tokens = lane.config.batch_size * lane.config.seq_len * len(moved)
+  group.hooks.progress(
+    Progress(
+      step=sum(
+        o.step if o.diverged < 0 else o.config.steps for o in group.lanes
+      ),
+      steps=sum(o.config.steps for o in group.lanes),
+      loss=float(own.loss[stop - 1 - start]),
+      tokens_per_second=tokens / per_step,
+    )
+  )
 
 
 def _lines(
-  session: _Session, metrics: Metrics, first: int, last: int
+  lane: Lane, metrics: Metrics, first: int, last: int
 ) -> list[Figures]:
   """Returns the lines of metrics.jsonl of the steps from `first` to `last`."""
-  every = session.options.log_every
+  every = lane.options.log_every
   return [
     {'step': step + 1}
     | {
-      name: _finite(values[step - first])
+      name: finite(values[step - first])
       for name, values in metrics._asdict().items()
     }
     for step in range(first, last)
-    if (step + 1) % every == 0 or step == session.diverged
+    if (step + 1) % every == 0 or step == lane.diverged
   ]
 
 
-def _evaluate(session: _Session) -> bool:
-  """Evaluates on the validation part; returns whether it is the best."""
-  notes = session.notes
-  sums = to_host(
-    session.program.evaluate(
-      session.state.params, session.values, session.arrays
-    )
+def _evaluate(group: _Group) -> list[Lane]:
+  """Evaluates the trials whose turn it is; returns those at their best."""
+  turn = [lane for lane in group.training if lane.at_evaluation]
+  if not turn:
+    return []
+  sums = group.layout.unpack(
+    group.program.evaluate(group.state.params, group.values, group.arrays)
   )
-  loss = _finite(sums.loss / sums.count)
-  notes.last_eval = {
-    'val_loss': loss,
-    'val_accuracy': float(sums.correct / sums.count),
-  }
-  session.log.write([{'step': session.step, **notes.last_eval}])
-  best = loss is not None and (
-    notes.best_val_loss is None or loss < notes.best_val_loss
-  )
-  if best:
-    notes.best_val_loss, notes.best_step = loss, session.step
+  group.tick()
+  best = []
+  for lane, own in zip(group.lanes, sums, strict=False):
+    if lane not in turn:
+      continue
+    loss, notes = finite(own.loss / own.count), lane.notes
+    notes.last_eval = {
+      'val_loss': loss,
+      'val_accuracy': float(own.correct / own.count),
+    }
+    lane.log.write([{'step': lane.step, **notes.last_eval}])
+    if loss is not None and (
+      notes.best_val_loss is None or loss < notes.best_val_loss
+    ):
+      notes.best_val_loss, notes.best_step = loss, lane.step
+      best.append(lane)
   return best
 
 
-def _result(session: _Session) -> Result:
-  """Returns what the trial came to."""
-  session.tick()
-  notes, config = session.notes, session.config
-  metrics: Figures = {
-    **notes.last_eval,
-    'best_val_loss': notes.best_val_loss,
-    'best_step': notes.best_step,
-    'train_loss': notes.train_loss,
-  }
-  fine = session.diverged < 0
-  if not fine:
-    metrics['diverged_at'] = session.diverged
-  steps = session.step if fine else session.diverged
-  params = to_host(session.state.params)
-  return Result(
-    status='ok' if fine else 'diverged',
-    metrics=metrics,
-    clock={
-      'seconds': round(notes.seconds, 3),
-      'compile_seconds': round(notes.compile_seconds, 3),
-      'train_seconds': round(notes.train_seconds, 3),
-    },
-    steps=steps,
-    tokens=steps * config.batch_size * config.seq_len,
-    digest=digest(params),
-    parameters=sum(int(p.size) for p in flat(params).values()),
-  )
+def _save(group: _Group, lanes: Iterable[Lane], best: Iterable[Lane]) -> None:
+  """Starts to save the states of some trials; `best` are at their best."""
+  lanes, best = list(lanes), list(best)
+  if not lanes:
+    return
+  group.tick()
+  group.fetch()
+  for lane in lanes:
+    lane.save(best=lane in best)
 
 
-def _write_attention(session: _Session) -> None:
+def _end(group: _Group) -> None:
+  """Saves and reports the trials that have come to their end."""
+  done = [lane for lane in group.training if lane.trained]
+  if not done:
+    return
+  _save(group, done, best=())
+  for lane in done:
+    _write_attention(group, lane)
+  group.tick()
+  for lane in done:
+    lane.checkpoints.wait()
+    lane.ended = True
+    group.hooks.ended(lane.trial, lane.result())
+
+
+def _write_attention(group: _Group, lane: Lane) -> None:
   """Keeps the attention maps of the first validation tokens."""
-  tokens = session.trial.data.arrays['validation']
-  tokens_1T = tokens[None, : min(MAP_TOKENS, session.config.seq_len)]
-  params, values = to_host((session.state.params, session.values))
-  maps = session.program.weights(params, values, tokens_1T.astype(np.int32))
+  tokens = lane.trial.data.arrays['validation']
+  tokens_1T = tokens[None, : min(MAP_TOKENS, lane.config.seq_len)]
+  _, values = signature(lane.config, lane.trial.data, group.layout)
+  maps = group.program.weights(
+    lane.state.params, values, tokens_1T.astype(np.int32)
+  )
   np.savez_compressed(
-    session.trial.directory / 'attention.npz',
+    lane.trial.directory / 'attention.npz',
     weights_LNTS=np.asarray(maps[:, 0], np.float16),
     tokens_T=tokens_1T[0],
   )
-
-
-def _description(trial: Trial) -> dict[str, Any]:
-  """Returns what `load` needs to rebuild a trial."""
-  return {
-    'trial': trial.id,
-    'flags': to_flags(trial.config),
-    'data': trial.data.digest,
-    'vocabulary': dataclasses.asdict(trial.data.vocabulary),
-  }
-
-
-def _finite(value: Any) -> float | None:
-  """Returns a number, or none where JSON has no word for it."""
-  return float(value) if math.isfinite(value) else None

@@ -19,7 +19,7 @@ from model.field import bind, split
 from model.parameter import Dims
 from train.config import Config
 from train.loss import Sums
-from train.parallel import AXIS, Devices
+from train.parallel import AXIS, Layout, share
 from train.step import Metrics, Params, State, batch_of, evaluate, update
 from train.task import Data
 
@@ -36,13 +36,18 @@ class Signature:
     static: the configuration without its traced numbers.
     dims: sizes of the axes.
     eval_examples: validation examples to evaluate on, of those there are.
-    devices: what shares a batch.
+    layout: how trials lie on devices.
   """
 
   static: Config
   dims: Dims
   eval_examples: int
-  devices: Devices
+  layout: Layout
+
+  @property
+  def axis(self) -> str | None:
+    """Returns the axis of devices that share a batch; none if one does."""
+    return AXIS if self.layout.shares > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Program:
 
 
 def signature(
-  config: Config, data: Data, devices: Devices
+  config: Config, data: Data, layout: Layout
 ) -> tuple[Signature, dict[str, np.ndarray]]:
   """Returns what is compiled for a trial, and the numbers it is called with.
 
@@ -74,19 +79,18 @@ def signature(
   }
   dims = config.dims(data.vocabulary.size)
   examples = min(available, config.eval_examples or available)
-  return Signature(static, dims, examples, devices), numbers
+  return Signature(static, dims, examples, layout), numbers
 
 
 @functools.lru_cache(maxsize=64)
 def program(sig: Signature) -> Program:
   """Returns the program of a signature."""
+  compiled = sig.layout.compile
   return Program(
-    chunk=sig.devices.compile(
-      functools.partial(_chunk, sig), arguments=4, donate=(0,)
+    chunk=compiled(
+      functools.partial(_chunk, sig), (True, True, False, True), donate=(0,)
     ),
-    evaluate=sig.devices.compile(
-      functools.partial(_evaluate, sig), arguments=3
-    ),
+    evaluate=compiled(functools.partial(_evaluate, sig), (True, True, False)),
     weights=jax.jit(functools.partial(_weights, sig)),
   )
 
@@ -111,8 +115,8 @@ def _chunk(
     state, buffers = carry
     batch = batch_of(config, arrays, state.step)
     at = state.step - start
-    share = sig.devices.share(batch, index)
-    state, metrics = update(config, sig.dims, state, share, AXIS)
+    part = share(batch, index, sig.layout.shares)
+    state, metrics = update(config, sig.dims, state, part, sig.axis)
     return state, jax.tree.map(lambda b, m: b.at[at].set(m), buffers, metrics)
 
   empty = jnp.zeros(CAPACITY, jnp.float32)
@@ -143,14 +147,12 @@ def _evaluate(
     )
     batch = config.task.evaluation_batch(arrays, ids_B, config.seq_len)
     batch = batch._replace(weights_BT=batch.weights_BT * real_B[:, None])
-    share = sig.devices.share(batch, index)
-    return jax.tree.map(
-      jnp.add, sums, evaluate(config, sig.dims, params, share)
-    )
+    part = share(batch, index, sig.layout.shares)
+    return jax.tree.map(jnp.add, sums, evaluate(config, sig.dims, params, part))
 
   zero = jnp.zeros((), jnp.float32)
   sums = jax.lax.fori_loop(0, batches, body, Sums(zero, zero, zero))
-  return jax.lax.psum(sums, AXIS)
+  return sums if sig.axis is None else jax.lax.psum(sums, sig.axis)
 
 
 def _weights(

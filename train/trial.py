@@ -16,7 +16,12 @@ class Options(Record):
   """Options: how trials run; their numbers do not depend on these."""
 
   devices: int | None = field(
-    None, 'Devices that share a batch; none is 1 on a CPU, else all.', min=1
+    None, 'Devices to use; none is all of them.', min=1
+  )
+  lanes: str | None = field(
+    None,
+    'How trials lie on devices: solo (all share one batch), devices:N (one '
+    'trial each), vmap:N, map:N, or devices:N,vmap:M; none measures.',
   )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0
@@ -53,6 +58,7 @@ class Hooks:
   """What the loop tells and asks its caller."""
 
   progress: Callable[[Progress], None]
+  ended: Callable[[Trial, 'Result'], None]
   warn: Callable[[str], None]
   stop_requested: Callable[[], bool]
 

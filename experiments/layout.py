@@ -1,0 +1,121 @@
+"""How trials are laid out on the devices: measured once, then kept.
+
+`layout.json` holds the choice: a trial's bytes may depend on it (under vmap on
+the number of lanes), so that resuming and replaying use the same one.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.cost import EFFICIENCY, cost, flops_per_second
+from model.field import FieldError
+from train.files import write_json
+from train.parallel import Layout, Shared, parse_layout
+from train.timing import seconds_per_step
+from train.trial import Options, Trial
+
+# Runs that are expected to be shorter are not worth measuring for.
+WORTH_SECONDS = 60.0
+GAIN = 1.1  # what twice the lanes must gain to be tried further
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A layout, why it was taken, and what each candidate took.
+
+  `seconds` are those of one step of one trial with all lanes taken.
+  """
+
+  layout: Layout
+  why: str
+  seconds: Mapping[str, float]
+
+
+def asked(options: Options, devices: Sequence[Any]) -> Choice | None:
+  """Returns the layout that the flags fix, or none if they fix none.
+
+  Raises:
+    FieldError: --lanes is not a layout, or asks for too many devices.
+  """
+  if options.lanes is None:
+    if options.devices is None:
+      return None
+    return Choice(Shared(tuple(devices)), 'asked for by --devices', {})
+  try:
+    layout = parse_layout(options.lanes, devices)
+  except ValueError as e:
+    raise FieldError('lanes', options.lanes, str(e)) from e
+  return Choice(layout, 'asked for by --lanes', {})
+
+
+def pinned(workdir: pathlib.Path, devices: Sequence[Any]) -> Choice | None:
+  """Returns the layout that the directory was begun with, if it fits here."""
+  path = workdir / 'layout.json'
+  if not path.exists():
+    return None
+  text = json.loads(path.read_text())['lanes']
+  try:
+    return Choice(parse_layout(text, devices), 'as begun', {})
+  except ValueError:
+    return None
+
+
+def choose(trials: Sequence[Trial], devices: Sequence[Any]) -> Choice:
+  """Returns the fastest layout for trials of one program.
+
+  Args:
+    trials: those of the largest group that shares a program.
+    devices: what there is.
+  """
+  cpu = devices[0].platform == 'cpu'
+  # On a CPU a second device is a second core: no help to one small batch.
+  alone = Shared(tuple(devices[:1] if cpu else devices))
+  if len(trials) < 2:
+    return Choice(alone, 'no two trials share a program', {})
+  if not cpu:
+    candidates = [alone, *_doubling(len(trials), devices)]
+  elif len(devices) == 1:
+    return Choice(alone, 'one core', {})
+  else:
+    lanes = [f'devices:{len(devices)}', f'vmap:{len(devices)}']
+    beside = [parse_layout(text, devices) for text in lanes]
+    if _expected_seconds(trials) < WORTH_SECONDS:
+      return Choice(beside[0], 'one trial a core; too short to measure', {})
+    candidates = [alone, *beside]
+  seconds: dict[str, float] = {}
+  best = alone
+  for layout in candidates:
+    seconds[layout.text] = seconds_per_step(trials, layout)
+    if seconds[layout.text] <= min(seconds.values()):
+      best = layout
+    elif not cpu and seconds[layout.text] * GAIN > seconds[best.text]:
+      break  # the device is full
+  return Choice(best, 'the fastest measured', seconds)
+
+
+def _doubling(most: int, devices: Sequence[Any]) -> list[Layout]:
+  """Returns 1, 2, 4 ... lanes on each device, up to the number of trials."""
+  found, per_device = [], 1
+  while (per_device - 1) * len(devices) < most:
+    found.append(parse_layout(f'devices:{len(devices)},vmap:{per_device}', devices))
+    per_device *= 2
+  return found
+
+
+def _expected_seconds(trials: Sequence[Trial]) -> float:
+  work = sum(cost(t.config, t.data.vocabulary.size).flops for t in trials)
+  return work / (flops_per_second() * EFFICIENCY)
+
+
+def write_choice(workdir: pathlib.Path, choice: Choice) -> None:
+  """Keeps the layout; before the first step that is kept."""
+  value = {
+    'lanes': choice.layout.text,
+    'devices': len(choice.layout.devices),
+    'why': choice.why,
+    'seconds_per_step_of_a_trial': dict(choice.seconds),
+  }
+  write_json(workdir / 'layout.json', value)

@@ -1,0 +1,123 @@
+"""One trial on the host: where it stands, its files, and what it came to."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+from train.checkpoint import Checkpoints
+from train.files import digest, write_json
+from train.log import Log, TensorBoard
+from train.optimizer import flat
+from train.parallel import to_host
+from train.schema import to_flags
+from train.step import State, init_state
+from train.trial import Figures, Hooks, Notes, Options, Result, Trial
+
+
+class Lane:
+  """One trial of a group: where it stands, and its files."""
+
+  def __init__(self, trial: Trial, options: Options, hooks: Hooks):
+    folder = trial.directory
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / 'config.json', _description(trial))
+    self.trial, self.options, self.config = trial, options, trial.config
+    self.notes, self.ended = Notes(), False
+    self.saved = time.monotonic()
+    self.checkpoints = Checkpoints(
+      folder / 'checkpoints', options.keep_checkpoints, hooks.warn
+    )
+    dims = trial.config.dims(trial.data.vocabulary.size)
+    self.state: State = to_host(init_state(trial.config, dims, trial.initial))
+    if restored := self.checkpoints.restore(self.state):
+      self.state, self.notes = restored.tree, Notes(**restored.extra)
+    sinks = [TensorBoard(folder / 'tensorboard')] if options.tensorboard else []
+    self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
+
+  @property
+  def step(self) -> int:
+    """Returns how many steps are done."""
+    return int(self.state.step)
+
+  @property
+  def diverged(self) -> int:
+    """Returns the step whose loss was not finite, else -1."""
+    return int(self.state.diverged)
+
+  @property
+  def trained(self) -> bool:
+    """Returns whether there is nothing left to train."""
+    return self.step >= self.config.steps or self.diverged >= 0
+
+  def next_stop(self, chunk: int) -> int:
+    """Returns the step to run to: at most up to the next evaluation."""
+    if self.trained:
+      return self.step
+    every = self.config.eval_every
+    evaluation = (self.step // every + 1) * every
+    return min(self.step + chunk, evaluation, self.config.steps)
+
+  @property
+  def at_evaluation(self) -> bool:
+    """Returns whether the validation part is looked at after this step."""
+    due = self.step % self.config.eval_every == 0
+    return self.diverged < 0 and (due or self.step == self.config.steps)
+
+  def save(self, best: bool = False) -> None:
+    """Starts to save the state and the notes; at most once a step."""
+    if self.step in self.checkpoints.steps():
+      return
+    score = self.notes.best_val_loss if best else None
+    notes = dataclasses.asdict(self.notes)
+    self.checkpoints.save(self.step, self.state, notes, score)
+    self.saved = time.monotonic()
+
+  def close(self) -> None:
+    """Waits for the disk; raises what went wrong there."""
+    self.log.close()
+    try:
+      self.checkpoints.wait()
+    finally:
+      self.checkpoints.close()
+
+  def result(self) -> Result:
+    """Returns what a trial came to."""
+    notes, config, fine = self.notes, self.config, self.diverged < 0
+    metrics: Figures = {
+      **notes.last_eval,
+      'best_val_loss': notes.best_val_loss,
+      'best_step': notes.best_step,
+      'train_loss': notes.train_loss,
+    }
+    if not fine:
+      metrics['diverged_at'] = self.diverged
+    steps = self.step if fine else self.diverged
+    return Result(
+      status='ok' if fine else 'diverged',
+      metrics=metrics,
+      clock={
+        'seconds': round(notes.seconds, 3),
+        'compile_seconds': round(notes.compile_seconds, 3),
+        'train_seconds': round(notes.train_seconds, 3),
+      },
+      steps=steps,
+      tokens=steps * config.batch_size * config.seq_len,
+      digest=digest(self.state.params),
+      parameters=sum(int(p.size) for p in flat(self.state.params).values()),
+    )
+
+
+def _description(trial: Trial) -> dict[str, Any]:
+  """Returns what `load` needs to rebuild a trial."""
+  return {
+    'trial': trial.id,
+    'flags': to_flags(trial.config),
+    'data': trial.data.digest,
+    'vocabulary': dataclasses.asdict(trial.data.vocabulary),
+  }
+
+
+def finite(value: Any) -> float | None:
+  """Returns a number, or none where JSON has no word for it."""
+  return float(value) if math.isfinite(value) else None
