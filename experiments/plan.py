@@ -11,7 +11,7 @@ import jax
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.ledger import Refused, check_owner
-from experiments.rows import configure, expand
+from experiments.rows import Requests, configure, expand
 from model.field import FieldError
 from train.config import Config, identity
 from train.files import digest
@@ -62,7 +62,8 @@ def make_plan(
   Raises:
     FieldError, DataError, Refused: what is wrong, in one line.
   """
-  rows = _chosen(expand(base, experiment.rows, ablations, sweeps), command.only)
+  requests = Requests(ablate=tuple(ablations), sweep=tuple(sweeps))
+  rows = _chosen(expand(base, experiment.rows, requests), command.only)
   devices = pick_devices(options.devices)
   count = command.seeds or experiment.seeds
   seeds = tuple(range(base.seed, base.seed + count))

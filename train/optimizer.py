@@ -24,7 +24,7 @@ class AdamW(Variant, tag='adamw'):
   b2: float = field(
     0.99, 'Decay of the mean square.', min=0.0, max=1.0, traced=True
   )
-  eps: float = field(1e-8, 'Added to the root.', min=0.0, traced=True)
+  eps: float = field(1e-8, 'Added to the root.', min=1e-16, traced=True)
 
   def scale(self) -> optax.GradientTransformation:
     """Returns the step before decay and learning rate."""
