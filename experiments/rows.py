@@ -35,13 +35,20 @@ class Requests:
   trials: int | None = None
   search_seed: int = 0
 
+  @property
+  def any(self) -> bool:
+    """Returns whether rows are asked for."""
+    return self != Requests()
+
 
 def expand(
   base: Config, rows: Sequence[Row], requests: Requests
 ) -> tuple[Row, ...]:
   """Returns the rows to run, the base first, each one valid and different.
 
-  The changes of a row are all the flags that tell it from the base.
+  The changes of a row are all the flags that tell it from the base.  A row
+  that is the same as one before it is left out: with --position=none, say, a
+  row without positions is the base.
 
   Args:
     base: the configuration that rows change.
@@ -55,13 +62,7 @@ def expand(
   out: dict[Config, Row] = {base: Row(BASE, {})}
   for row in asked or (row for row in rows if row.name != BASE):
     config = configure(base, row)
-    twin = out.setdefault(config, Row(row.name, changes(base, config)))
-    if not asked and twin.name != row.name:
-      raise FieldError(
-        'only',
-        row.name,
-        f'is the same as row {twin.name!r} with these flags: drop one of them',
-      )
+    out.setdefault(config, Row(row.name, changes(base, config)))
   return tuple(out.values())
 
 

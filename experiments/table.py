@@ -242,7 +242,8 @@ def _notes(
       error = trial.get('error', 'no message')
       failed.append(f'{seed}: {" ".join(error.split())}')
     elif trial['status'] == 'diverged':
-      at = f' at step {trial["diverged_at"]}' if 'diverged_at' in trial else ''
+      step = trial['metrics'].get('diverged_at')
+      at = '' if step is None else f' at step {step}'
       diverged.append(seed + at)
     elif trial['seed'] not in values:
       unmeasured.append(seed)

@@ -282,7 +282,9 @@ def test_one_line_says_what_is_wrong(
   # Were it not refused, it would train for minutes.
   monkeypatch.setattr(cli.engine, 'execute', lambda *_: 0)
   before = tree(here.parent)
-  code = run(*argv, '--workdir=new')
+  # To --evaluate the workdir would be one more flag without effect.
+  new = () if argv[0].startswith('--evaluate') else ('--workdir=new',)
+  code = run(*argv, *new)
   assert_refused(code, *capsys.readouterr(), *BAD[tuple(argv)])
   assert tree(here.parent) == before
 
@@ -434,7 +436,8 @@ def test_refuses_parameters_and_trials_that_do_not_fit(
   wrong = []
   for case, parts in cases.items():
     before = tree(taken.parent)
-    code = run(*argv, *case)
+    evaluates = case[0].startswith('--evaluate')
+    code = run(*(argv[:1] if evaluates else argv), *case)
     try:
       assert_refused(code, *capsys.readouterr(), *parts)
       assert tree(taken.parent) == before

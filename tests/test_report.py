@@ -49,7 +49,7 @@ def _table(values: Mapping[str, Sequence[float | None]]) -> tables.Table:
     for seed, value in enumerate(column):
       status = {'status': 'ok', 'metrics': {'val_loss': value}}
       if value is None:
-        status = {'status': 'diverged', 'metrics': {}, 'diverged_at': 7}
+        status = {'status': 'diverged', 'metrics': {'diverged_at': 7}}
       records.append(
         {'row': row, 'seed': seed, 'clock': {'seconds': 1.0}, **status}
       )

@@ -142,7 +142,9 @@ def test_one_seed_gives_a_difference_without_interval() -> None:
 def test_failed_and_diverged_are_noted_and_hide_nothing() -> None:
   records = [
     *_records({'base': [1.0, 2.0]}),
-    _record('row', 0, math.nan, 'diverged', extra={'diverged_at': 37}),
+    _record(
+      'row', 0, status='diverged', extra={'metrics': {'diverged_at': 37}}
+    ),
     _record('row', 1, 3.0),
     {'row': 'row', 'seed': 2, 'status': 'failed', 'error': 'out of\nmemory'},
     {'row': 'gone', 'seed': 0, 'status': 'failed'},

@@ -87,12 +87,21 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     DataError: there is no such trial, or no whole checkpoint of it.
   """
   directory = find(pathlib.Path(workdir), trial)
-  about = json.loads((directory / 'config.json').read_text())
+  try:
+    about = json.loads((directory / 'config.json').read_text())
+  except (OSError, ValueError) as e:
+    raise DataError(
+      f'{directory}: config.json cannot be read: the trial was not begun'
+    ) from e
   config = override(Config(), about['flags'])
   vocabulary = Vocabulary(**about['vocabulary'])
   template = init_state(config, config.dims(vocabulary.size))
   notes: list[str] = []
-  checkpoints = Checkpoints(directory / 'checkpoints', 1, notes.append)
+  if not (directory / 'checkpoints').is_dir():
+    raise DataError(f'{directory}: has no checkpoint yet')
+  checkpoints = Checkpoints(
+    directory / 'checkpoints', 1, notes.append, read_only=True
+  )
   try:
     restored = (
       checkpoints.restore_best(template)
