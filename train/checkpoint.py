@@ -10,6 +10,7 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,19 @@ from orbax.checkpoint import checkpoint_managers
 # background threads would bury it.
 for _name in ('absl', 'asyncio'):
   logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+def _without_closed_loops(before: Callable[[Any], object]) -> Any:
+  """Returns a hook that drops what a failed save leaves in its threads."""
+
+  def hook(problem: Any) -> None:
+    if str(problem.exc_value) != 'Event loop is closed':
+      before(problem)
+
+  return hook
+
+
+sys.unraisablehook = _without_closed_loops(sys.unraisablehook)
 
 
 class Restored(NamedTuple):
