@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -12,12 +12,13 @@ from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
+from experiments.rows import Requests
 from model.field import FieldError
 from train.config import Config
 from train.flags import define, present
 from train.load import load
 from train.log import tensorboard_writer
-from train.schema import leaves, override, suggest, to_flags
+from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   try:
     return _main(argv, values, usage)
   except (FieldError, DataError, Refused) as e:
-    print(f'launch.py: {e}', file=sys.stderr)
+    print(f'launch.py: {" ".join(str(e).split())}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('launch.py: interrupted before anything ran', file=sys.stderr)
@@ -58,15 +59,15 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   if options.tensorboard:
     tensorboard_writer()
   if command.evaluate is not None:
-    return _evaluate(command.evaluate, base, present(Config, values))
-  plan = make_plan(
-    experiment,
-    base,
-    command,
-    options,
-    _many('ablate', values),
-    _many('sweep', values),
+    return _evaluate(command.evaluate, base, command, present(Config, values))
+  requests = Requests(
+    **{name: tuple(_many(name, values)) for name in MANY},
+    ablate_from=command.ablate_from,
+    add_one=command.add_one,
+    trials=command.trials,
+    search_seed=command.search_seed,
   )
+  plan = make_plan(experiment, base, command, options, requests)
   _introduce(plan)
   if command.plan:
     catalogue.show_plan(plan)
@@ -120,6 +121,8 @@ def _introduce(plan: Plan) -> None:
     f'{plan.experiment.name}: {plan.experiment.title} '
     f'({rows} rows x {seeds} seeds = {rows * seeds} trials)'
   )
+  if plan.left_out:
+    print(f'left out, the same as another row: {", ".join(plan.left_out)}')
   print(f'data: {plan.data.description}')
   devices = plan.devices.devices
   print(f'devices: {len(devices)} x {devices[0].device_kind}')
@@ -132,21 +135,32 @@ def _flag_lines(
   plan: Plan, command: Command, values: flags.FlagValues
 ) -> list[str]:
   """Returns the lines of a flag file that replays the command."""
-  lines = {'experiment': plan.experiment.name, 'seeds': str(len(plan.seeds))}
+  lines = changes(Command(), command) | {'seeds': str(len(plan.seeds))}
+  lines |= {'experiment': plan.experiment.name}
   lines |= to_flags(plan.base) | to_flags(plan.options)
-  if command.only is not None:
-    lines['only'] = command.only
+  lines = {k: v for k, v in lines.items() if k not in ('workdir', 'smoke')}
   many = [(name, v) for name in MANY for v in _many(name, values)]
   return [f'--{k}={v}' for k, v in [*lines.items(), *many]]
 
 
-def _evaluate(target: str, base: Config, given: dict[str, str]) -> int:
+def _evaluate(
+  target: str, base: Config, command: Command, given: Mapping[str, str]
+) -> int:
   """Evaluates a trained trial on a text, and prints a line of JSON."""
   workdir, colon, trial = target.rpartition(':')
   if not colon:
     raise FieldError('evaluate', target, 'must be WORKDIR:TRIAL')
+  idle = [path for path in given if path.partition('.')[0] != 'task']
+  idle += [
+    path
+    for path in changes(Command(), command)
+    if path not in ('evaluate', 'experiment')
+  ]
+  if idle:
+    raise FieldError(
+      'evaluate', target, f'leaves --{idle[0]} without effect: drop it'
+    )
   loaded = load(workdir, trial)
-  task = base.task if any(k.startswith('task') for k in given) else None
-  figures = loaded.evaluate(task)
+  figures = loaded.evaluate(base.task if given else None)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
   return 0

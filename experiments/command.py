@@ -7,7 +7,8 @@ from model.field import Record, field
 # Flags that may be given several times, and what they say.
 MANY = {
   'ablate': '"FIELD=a [FIELD=b ...]": one row against the base (repeatable).',
-  'sweep': '"FIELD=a b c": one axis (repeatable: product).',
+  'sweep': '"FIELD=a b c", "FIELD=log(a,b)": one axis (repeatable: product).',
+  'zip': '"FIELD=a b; FIELD=x y": one axis that moves both (repeatable).',
 }
 
 
@@ -25,6 +26,17 @@ class Command(Record):
     'command resumes.',
   )
   only: str | None = field(None, 'Run this row alone.')
+  ablate_from: str | None = field(
+    None,
+    'A row, or "FIELD=a FIELD=b": that preset, and it without each choice.',
+  )
+  add_one: str | None = field(
+    None, 'A row, or "FIELD=a FIELD=b": the base with each choice alone.'
+  )
+  trials: int | None = field(
+    None, 'Points to draw from --sweep ranges such as log(1e-4,1e-2).', min=1
+  )
+  search_seed: int = field(0, 'Of these draws.', min=0)
   smoke: bool = field(False, 'Tiny sizes, seconds; never for numbers.')
   list: bool = field(
     False, 'List experiments, tasks and variants; run nothing.'

@@ -4,7 +4,9 @@ Trials run one after another here; how many share a program, and where, is
 decided above the loop, by the static half of their configurations.
 """
 
+import errno
 import json
+import os
 import shlex
 import signal
 import sys
@@ -68,28 +70,35 @@ def execute(
   Raises:
     Refused: the directory belongs to something else, or is in use.
   """
-  check_writable(plan.workdir)
-  with locked(plan.workdir):
-    _describe(plan, flag_lines)
-    ledger = Ledger(plan.workdir)
-    stop = Stop()
-    try:
-      with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
-        _run_all(plan, ledger, terminal, stop)
-        finish(plan, ledger, command, terminal)
-    except Interrupted:
-      assert stop.signal is not None
-      print(f'\nsaved; to go on: {shlex.join(command)}', flush=True)
-      return 128 + stop.signal
-    except OSError as e:
-      print(
-        f'{plan.workdir}: cannot be written ({e.strerror or e}); what was '
-        f'saved is kept; make room, then: {shlex.join(command)}',
-        file=sys.stderr,
-      )
-      return 1
-    finally:
-      stop.restore()
+  stop = Stop()
+  try:
+    check_writable(plan.workdir)
+    with locked(plan.workdir):
+      return _execute(plan, command, flag_lines, stop)
+  except Interrupted:
+    assert stop.signal is not None
+    print(f'\nsaved; to go on: {shlex.join(command)}', flush=True)
+    return 128 + stop.signal
+  except OSError as e:
+    print(
+      f'{plan.workdir}: cannot be written ({e.strerror or e}); what was saved '
+      f'is kept; make room, then: {shlex.join(command)}',
+      file=sys.stderr,
+    )
+    return 1
+  finally:
+    stop.restore()
+
+
+def _execute(
+  plan: Plan, command: Sequence[str], flag_lines: Sequence[str], stop: Stop
+) -> int:
+  """Runs and reports a plan whose directory is held; returns the exit code."""
+  _describe(plan, flag_lines)
+  ledger = Ledger(plan.workdir)
+  with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
+    _run_all(plan, ledger, terminal, stop)
+    finish(plan, ledger, command, terminal)
   failed = [p for p in plan.trials if not ledger.finished(p.trial.id)]
   return 1 if failed else 0
 
@@ -137,12 +146,20 @@ def _run_one(plan: Plan, planned: Planned, hooks: Hooks) -> dict[str, Any]:
   except (Interrupted, OSError):
     raise
   except Exception as e:
-    if 'No space left' in str(e):
-      raise OSError(28, 'No space left on device') from e
+    if (problem := _of_the_disk(e)) is not None:
+      raise problem from e
     first = str(e).splitlines()[0] if str(e) else ''
     error = f'{type(e).__name__}: {first}'[:300]
     return record | {'status': 'failed', 'error': error, 'config': config}
   return record | result._asdict() | {'config': config}
+
+
+def _of_the_disk(error: Exception) -> OSError | None:
+  """Returns the error of the disk that Orbax wrapped in one of its own."""
+  for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+    if os.strerror(code) in str(error):
+      return OSError(code, os.strerror(code))
+  return None
 
 
 def _outcome(record: Mapping[str, Any]) -> str:

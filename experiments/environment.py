@@ -20,6 +20,7 @@ PACKAGES = (
   'absl-py',
   'numpy',
   'scipy',
+  'statsmodels',
 )
 
 

@@ -20,15 +20,19 @@ class Strip:
 
 @dataclasses.dataclass(frozen=True)
 class Forest:
-  """The differences of all rows on one axis, in SVG units."""
+  """The differences of all rows on one axis, in SVG units.
+
+  `margin` is from where to where a difference counts as none.
+  """
 
   width: float
   zero: float
+  margin: tuple[float, float]
   ticks: tuple[axes.Tick, ...]
   strips: Mapping[str, Strip]
 
 
-def forest(table: tables.Table, width: float = 190) -> Forest | None:
+def forest(table: tables.Table, width: float = 140) -> Forest | None:
   """Returns the differences on one axis; None when no row has one."""
   rows = {r.row: r for r in table.rows if r.difference is not None}
   points = [r.difference for r in rows.values() if r.difference is not None]
@@ -46,9 +50,11 @@ def forest(table: tables.Table, width: float = 190) -> Forest | None:
   high = min(reach, max([0.0, *points, *ends]))
   pad = 0.06 * (high - low) or 1.0
   scale = axes.Scale(low - pad, high + pad, 0, width)
+  margin = table.absolute_margin or 0.0
   return Forest(
     width,
     scale.at(0.0),
+    (scale.at(max(-margin, scale.low)), scale.at(min(margin, scale.high))),
     scale.ticks(3),
     {name: _strip(row, scale) for name, row in rows.items()},
   )

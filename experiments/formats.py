@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 MISSING = '–'
@@ -21,6 +22,7 @@ _TEX = str.maketrans(
     '{': r'\{',
     '}': r'\}',
     MISSING: '--',
+    '±': r'$\pm$',
   }
 )
 _MARKDOWN = str.maketrans(
@@ -51,6 +53,27 @@ def number(value: float | None, signed: bool = False) -> str:
 def count(count: int | None) -> str:
   """Returns a count with its thousands apart."""
   return MISSING if count is None else f'{count:,}'
+
+
+def p_value(p: float | None) -> str:
+  """Returns a p value with three decimals, or that these would say 0."""
+  if p is None:
+    return MISSING
+  return '<0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def percent(share: float) -> str:
+  """Returns 0.05 as 5 %."""
+  return f'{100 * share:g} %'
+
+
+def unit(values: Iterable[float | None]) -> tuple[str, float]:
+  """Returns the prefix, and its size, in which the values read best."""
+  largest = max((abs(value) for value in values if value), default=0.0)
+  for prefix, size in (('T', 1e12), ('G', 1e9), ('M', 1e6), ('k', 1e3)):
+    if largest >= size:
+      return prefix, size
+  return '', 1.0
 
 
 def seconds(seconds: float | None) -> str:
@@ -92,5 +115,5 @@ def tex_number(text: str) -> str:
     return tex(text)
   text = re.sub(
     r'e[+]?(-?)0*(\d+)', r'\\times 10^{\1\2}', text.replace(', ', r',\ ')
-  )
+  ).replace('±', r'\pm')
   return f'${re.sub(r",(?=[0-9])", "{,}", text)}$'

@@ -63,31 +63,44 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 
 def check_owner(workdir: pathlib.Path, mine: Mapping[str, Any]) -> None:
   """Refuses a directory of another experiment, base configuration or data."""
-  path = workdir / 'config.json'
-  if not path.exists():
-    if workdir.is_dir() and any(workdir.iterdir()):
-      names = {p.name for p in workdir.iterdir()} - {'.lock'}
-      if names:
-        raise Refused(
-          f'--workdir={workdir}: holds files of something else '
-          f'({sorted(names)[0]}): give an empty or a new folder'
-        )
+  theirs = _owner(workdir)
+  if theirs is None:
     return
-  try:
-    theirs = json.loads(path.read_text())
-  except ValueError as e:
-    raise Refused(f'--workdir={workdir}: {path.name} is not JSON: {e}') from e
   for part in ('experiment', 'data'):
     if theirs[part] != mine[part]:
       raise Refused(
         f'--workdir={workdir}: belongs to {part} {theirs[part]}, not '
         f'{mine[part]}: give another --workdir'
       )
-  keys = sorted(set(theirs['base']) | set(mine['base']))
-  for key in keys:
+  for key in sorted(set(theirs['base']) | set(mine['base'])):
     old, new = theirs['base'].get(key), mine['base'].get(key)
     if old != new:
       raise Refused(
         f'--workdir={workdir}: was begun with --{key}={old}, not {new}: give '
         'another --workdir, or --ablate for a row that differs'
       )
+
+
+def _owner(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what a directory was begun with; none if it holds nothing."""
+  try:
+    # Hidden files may be what a kill left of the first moment.
+    names = sorted(p.name for p in workdir.iterdir() if p.name[0] != '.')
+  except FileNotFoundError:
+    return None
+  except OSError as e:
+    raise Refused(
+      f'--workdir={workdir}: cannot be used ({e.strerror}): give another'
+    ) from e
+  if not names:
+    return None
+  try:
+    owner = json.loads((workdir / 'config.json').read_text())
+    if set(owner) == {'experiment', 'base', 'data'} and dict(owner['base']):
+      return owner
+  except (OSError, ValueError, TypeError):
+    pass
+  raise Refused(
+    f'--workdir={workdir}: holds files of something else ({names[0]}): give an '
+    'empty or a new folder'
+  )

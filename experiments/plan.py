@@ -4,14 +4,15 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.ledger import Refused, check_owner
-from experiments.rows import configure, expand
+from experiments.rows import Requests, configure, expand
 from model.field import FieldError
 from train.config import Config, identity
 from train.files import digest
@@ -40,6 +41,7 @@ class Plan:
   experiment: Experiment
   base: Config
   rows: tuple[Row, ...]
+  left_out: tuple[str, ...]  # rows that the flags make equal to another
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
   workdir: pathlib.Path
@@ -54,28 +56,27 @@ def make_plan(
   base: Config,
   command: Command,
   options: Options,
-  ablations: Sequence[str],
-  sweeps: Sequence[str],
+  requests: Requests,
 ) -> Plan:
   """Returns the trials of a command, seeds outermost, all of them checked.
 
   Raises:
     FieldError, DataError, Refused: what is wrong, in one line.
   """
-  rows = _chosen(expand(base, experiment.rows, ablations, sweeps), command.only)
+  every = expand(base, experiment.rows, requests)
+  rows = _chosen(every, command.only)
+  names = {row.name for row in every}
+  left_out = (
+    ()
+    if requests.any
+    else tuple(row.name for row in experiment.rows if row.name not in names)
+  )
   devices = pick_devices(options.devices)
   count = command.seeds or experiment.seeds
   seeds = tuple(range(base.seed, base.seed + count))
   loader = _Loader()
   data = loader.data(base.task)
-  owner = {
-    'experiment': experiment.name,
-    'base': {k: v for k, v in to_flags(base).items() if k != 'seed'},
-    'data': data.digest,
-  }
-  text = json.dumps(owner, sort_keys=True).encode()
-  name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
-  workdir = pathlib.Path(command.workdir or f'runs/{name}')
+  owner, workdir = _home(experiment, base, data, command.workdir)
   check_owner(workdir, owner)
   configs = [(row, configure(base, row)) for row in rows]
   for row, config in configs:
@@ -89,6 +90,7 @@ def make_plan(
     experiment,
     base,
     rows,
+    left_out,
     seeds,
     trials,
     workdir,
@@ -97,6 +99,20 @@ def make_plan(
     options,
     data,
   )
+
+
+def _home(
+  experiment: Experiment, base: Config, data: Data, workdir: str | None
+) -> tuple[dict[str, Any], pathlib.Path]:
+  """Returns what a directory is begun with, and the directory."""
+  owner = {
+    'experiment': experiment.name,
+    'base': {k: v for k, v in to_flags(base).items() if k != 'seed'},
+    'data': data.digest,
+  }
+  text = json.dumps(owner, sort_keys=True).encode()
+  name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
+  return owner, pathlib.Path(workdir or f'runs/{name}')
 
 
 class _Loader:

@@ -92,7 +92,11 @@ def render(report: Report) -> str:
     'seconds': formats.seconds,
     'name': formats.title,
     'interval': table_files.format_interval,
+    'half': table_files.format_half,
     'difference': table_files.format_difference,
+    'tuned': table_files.format_tuned,
+    'p': formats.p_value,
+    'percent': formats.percent,
   }
   maps, pictures = _attention(report)
   rows = [row.row for row in report.table.rows]
@@ -101,6 +105,10 @@ def render(report: Report) -> str:
     table=report.table,
     strokes=charts.strokes(report.table),
     forest=forest(report.table),
+    flops=table_files.flops(report.table),
+    statement=table_files.statement(report.table),
+    detectable=table_files.DETECTABLE,
+    notes=table_files.notes(report.table),
     charts=(
       ('Validation loss', charts.chart(report.curves, report.table)),
       ('Training loss', charts.chart(report.train_curves, report.table)),

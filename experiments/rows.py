@@ -1,46 +1,68 @@
-"""The rows of a table: from an experiment, or from --ablate and --sweep."""
+"""The rows of a table: from an experiment, or from what a command asks for."""
 
-import itertools
+import dataclasses
 from collections.abc import Mapping, Sequence
 
+from experiments.assignment import assignments, join
 from experiments.experiment import BASE, Row
+from experiments.sweeps import points
 from model.field import FieldError
 from train.config import Config
-from train.schema import changes, leaves, override, suggest
+from train.schema import changes, override, suggest
+
+PRESET = 'preset'
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+  """What a command asks for; where it asks for nothing, the experiment's rows.
+
+  Attributes:
+    ablate: 'FIELD=a [FIELD=b ...]', each one row.
+    sweep: 'FIELD=a b c' or 'FIELD=log(a,b)', each one axis of a product.
+    zip: 'FIELD=a b c; FIELD=x y z', each one axis whose fields move together.
+    ablate_from: a preset, to leave out one choice at a time.
+    add_one: a preset, to add one choice of it at a time.
+    trials: how many points to draw where an axis is a range.
+    search_seed: of these draws.
+  """
+
+  ablate: tuple[str, ...] = ()
+  sweep: tuple[str, ...] = ()
+  zip: tuple[str, ...] = ()
+  ablate_from: str | None = None
+  add_one: str | None = None
+  trials: int | None = None
+  search_seed: int = 0
+
+  @property
+  def any(self) -> bool:
+    """Returns whether rows are asked for."""
+    return self != Requests()
 
 
 def expand(
-  base: Config,
-  rows: Sequence[Row],
-  ablations: Sequence[str],
-  sweeps: Sequence[str],
+  base: Config, rows: Sequence[Row], requests: Requests
 ) -> tuple[Row, ...]:
   """Returns the rows to run, the base first, each one valid and different.
 
+  The changes of a row are all the flags that tell it from the base.  A row
+  that is the same as one before it is left out: with --position=none, say, a
+  row without positions is the base.
+
   Args:
     base: the configuration that rows change.
-    rows: those of the experiment; taken unless there is an ablation or a sweep.
-    ablations: 'FIELD=a [FIELD=b ...]', each one row.
-    sweeps: 'FIELD=a b c', each one axis of a product.
+    rows: those of the experiment; taken unless others are asked for.
+    requests: what the command line asks for.
 
   Raises:
     FieldError: an unknown field or value, or a row that breaks a rule.
   """
-  if ablations or sweeps:
-    asked = [_ablation(text) for text in ablations] + _product(sweeps)
-    rows = [Row(BASE, {}), *asked]
-  out: dict[Config, Row] = {}
-  for row in rows:
+  asked = _asked(base, rows, requests)
+  out: dict[Config, Row] = {base: Row(BASE, {})}
+  for row in asked or (row for row in rows if row.name != BASE):
     config = configure(base, row)
-    twin = out.get(config)
-    if twin is None:
-      out[config] = Row(row.name, changes(base, config))
-    elif not (ablations or sweeps):
-      raise FieldError(
-        'only',
-        row.name,
-        f'is the same as row {twin.name!r} with these flags: drop one of them',
-      )
+    out.setdefault(config, Row(row.name, changes(base, config)))
   return tuple(out.values())
 
 
@@ -56,40 +78,77 @@ def configure(base: Config, row: Row) -> Config:
     ) from None
 
 
-def _assignment(flag: str, text: str) -> tuple[str, str]:
-  field, equals, value = text.partition('=')
-  if not equals or not value:
-    raise FieldError(flag, text, 'must be FIELD=VALUE')
-  if field not in leaves(Config):
-    hint = suggest(field, leaves(Config))
-    raise FieldError(flag, text, f'{field} is not a field{hint}')
-  return field, value
+def _asked(base: Config, rows: Sequence[Row], requests: Requests) -> list[Row]:
+  """Returns the rows that a command asks for, in the order of its flags."""
+  ablations = [assignments('ablate', text) for text in requests.ablate]
+  out = [Row(join(values), values) for values in ablations]
+  if requests.ablate_from is not None:
+    out += _leave_one_out(base, rows, requests.ablate_from)
+  if requests.add_one is not None:
+    out += _add_one(base, rows, requests.add_one)
+  swept = points(
+    requests.sweep, requests.zip, requests.trials, requests.search_seed
+  )
+  return out + [Row(join(values), values) for values in swept]
 
 
-def _ablation(text: str) -> Row:
-  parts = [_assignment('ablate', part) for part in text.split()]
-  if not parts:
-    raise FieldError('ablate', text, 'must be FIELD=VALUE [FIELD=VALUE ...]')
-  return Row(text, dict(parts))
+# Presets. ---------------------------------------------------------------------
 
 
-def _product(sweeps: Sequence[str]) -> list[Row]:
-  """Returns a row for each point of the product of the axes."""
-  if not sweeps:
-    return []
-  axes: dict[str, list[str]] = {}
-  for text in sweeps:
-    field, values = _assignment('sweep', text)
-    if field in axes:
-      raise FieldError(
-        'sweep', text, f'{field} is swept twice: join its values'
-      )
-    axes[field] = values.split()
-  return [
-    _point(dict(zip(axes, values, strict=True)))
-    for values in itertools.product(*axes.values())
-  ]
+def _leave_one_out(base: Config, rows: Sequence[Row], text: str) -> list[Row]:
+  """Returns the preset, and the preset without each of its choices."""
+  preset = _preset('ablate_from', text, rows)
+  full = Row(PRESET, preset)
+  out = [full]
+  for choice in _choices(preset):
+    rest = {flag: v for flag, v in preset.items() if flag not in choice}
+    row = Row(f'without {join(choice)}', rest)
+    if configure(base, row) == configure(base, full):
+      raise _idle('ablate_from', text, choice)
+    out.append(row)
+  return out
 
 
-def _point(values: Mapping[str, str]) -> Row:
-  return Row(' '.join(f'{k}={v}' for k, v in values.items()), values)
+def _add_one(base: Config, rows: Sequence[Row], text: str) -> list[Row]:
+  """Returns the base with each choice of the preset alone."""
+  choices = _choices(_preset('add_one', text, rows))
+  out = [Row(join(choice), choice) for choice in choices]
+  for row, choice in zip(out, choices, strict=True):
+    if configure(base, row) == base:
+      raise _idle('add_one', text, choice)
+  return out
+
+
+def _preset(flag: str, text: str, rows: Sequence[Row]) -> Mapping[str, str]:
+  """Returns what a preset sets: a row of the experiment, or a list."""
+  named = {row.name: row.changes for row in rows if row.changes}
+  if text in named:
+    return named[text]
+  if '=' not in text:
+    raise FieldError(
+      flag,
+      text,
+      f'must be a row that changes the base, {"|".join(named)}, or FIELD=VALUE '
+      f'[FIELD=VALUE ...]{suggest(text, named)}',
+    )
+  return assignments(flag, text)
+
+
+def _choices(preset: Mapping[str, str]) -> list[dict[str, str]]:
+  """Returns the parts of a preset that are kept or left out as one.
+
+  A flag of a variant (position.theta) goes with its choice (position).
+  """
+  out: dict[str, dict[str, str]] = {}
+  for flag, value in preset.items():
+    names = flag.split('.')
+    owners = ['.'.join(names[: i + 1]) for i in range(len(names))]
+    root = next(owner for owner in owners if owner in preset)
+    out.setdefault(root, {})[flag] = value
+  return list(out.values())
+
+
+def _idle(flag: str, text: str, choice: dict[str, str]) -> FieldError:
+  return FieldError(
+    flag, text, f'{join(choice)} is what the base has anyway: drop it'
+  )

@@ -1,4 +1,4 @@
-"""Trial records -> an ablation table: paired differences with intervals."""
+"""Trial records -> an ablation table: paired differences and verdicts."""
 
 import dataclasses
 import math
@@ -6,26 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
+
+from experiments import power
+from experiments.statistics import (
+  Comparison,
+  Interval,
+  Verdict,
+  compare,
+  mean_interval,
+)
 
 Record = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
-  """A confidence interval, both ends included."""
-
-  low: float
-  high: float
-
-  def half(self) -> float:
-    """Returns half the width: all there is to say of a Student-t interval."""
-    return (self.high - self.low) / 2
-
-
-@dataclasses.dataclass(frozen=True)
 class RowSummary:
-  """One row over its seeds; `difference` is row - base, paired by seed."""
+  """One row over its seeds; `difference` is row - base, paired by seed.
+
+  The tests and `smallest_effect` are those of `statistics.Comparison`;
+  `seeds_needed` is how many find a difference as large as the margin, with
+  the same power; `tuned` is what the row chose for itself, by flag.
+  """
 
   row: str
   is_base: bool
@@ -36,21 +37,43 @@ class RowSummary:
   interval: Interval | None
   difference: float | None
   difference_interval: Interval | None
+  difference_sd: float | None
+  p: float | None
+  p_holm: float | None
+  p_tost: float | None
+  p_tost_holm: float | None
+  smallest_effect: float | None
+  seeds_needed: int | None
+  verdict: Verdict | None
+  reason: str
   parameters: int | None
+  flops_per_token: float | None
   seconds: float | None
+  tuned: Mapping[str, Any]
   values: Mapping[int, float]
   note: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """The rows of an ablation, measured by one metric against one base."""
+  """The rows of an ablation, measured by one metric against one base.
+
+  `margin` is a share of the base's mean, `absolute_margin` in the unit of the
+  metric (None where the base has no mean); `alpha` is the level of the verdicts
+  over all rows, and 1 - alpha the confidence of each interval on its own.
+  """
 
   metric: str
   lower_is_better: bool
   base: str
-  confidence: float
+  alpha: float
+  margin: float
+  absolute_margin: float | None
   rows: tuple[RowSummary, ...]
+
+  @property
+  def confidence(self) -> float:
+    return 1 - self.alpha
 
 
 def summarise(
@@ -59,83 +82,139 @@ def summarise(
   base: str,
   metric: str = 'val_loss',
   lower_is_better: bool = True,
-  confidence: float = 0.95,
+  margin: float = 0.01,
+  alpha: float = 0.05,
+  withheld: Mapping[str, str] | None = None,
 ) -> Table:
-  """Returns the table of `rows`, in their order, from a trial ledger."""
+  """Returns the table of `rows`, in their order, from a trial ledger.
+
+  Args:
+    records: of the verdict's seeds; they may have 'parameters',
+      'flops_per_token' and 'tuned': what the row chose for itself, by flag.
+    rows: their names.
+    base: the row that the others are compared with.
+    metric: one of theirs.
+    lower_is_better: of that metric.
+    margin: the difference that counts as none, as a share of the base's mean.
+    alpha: level of the verdicts over all rows (see `statistics`).
+    withheld: row -> why it gets no verdict.
+  """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
-  # The ledger is append-only: what a rerun appended replaces what failed.
-  last = {(record['row'], record['seed']): record for record in records}
-  trials = {
-    row: [last[key] for key in sorted(k for k in last if k[0] == row)]
-    for row in rows
-  }
-  base_values = _values(trials[base], metric)
+  trials = _by_row(records, rows)
+  absolute = _absolute(margin, _values(trials[base], metric))
+  comparisons = compare(
+    _outcomes(trials[base], metric),
+    {row: _outcomes(trials[row], metric) for row in rows if row != base},
+    absolute or 0.0,
+    alpha,
+    lower_is_better,
+    withheld,
+  )
+  needed = _seeds_needed(comparisons, absolute, alpha)
   return Table(
     metric,
     lower_is_better,
     base,
-    confidence,
+    alpha,
+    margin,
+    absolute,
     tuple(
       _summarise_row(
-        row,
-        trials[row],
-        None if row == base else base_values,
-        metric,
-        confidence,
+        row, trials[row], metric, alpha, comparisons.get(row), needed.get(row)
       )
       for row in rows
     ),
   )
 
 
+def _absolute(margin: float, base: Mapping[int, float]) -> float | None:
+  """Returns the margin in the unit of the metric."""
+  return margin * abs(float(np.mean([*base.values()]))) if base else None
+
+
+def _by_row(
+  records: Sequence[Record], rows: Sequence[str]
+) -> dict[str, list[Record]]:
+  """Returns the last record of each seed of each row, by seed."""
+  # The ledger is append-only: what a rerun appended replaces what failed.
+  last = {(record['row'], record['seed']): record for record in records}
+  return {
+    row: [last[key] for key in sorted(k for k in last if k[0] == row)]
+    for row in rows
+  }
+
+
 def _summarise_row(
   row: str,
   trials: Sequence[Record],
-  base_values: Mapping[int, float] | None,
   metric: str,
-  confidence: float,
+  alpha: float,
+  compared: Comparison | None,
+  seeds_needed: int | None,
 ) -> RowSummary:
-  """Returns the summary of one row; the base has no `base_values`."""
+  """Returns the summary of one row; the base has no comparison."""
   ok = [trial for trial in trials if trial['status'] == 'ok']
   values = _values(trials, metric)
-  paired = (
-    {}
-    if base_values is None
-    else {
-      seed: value - base_values[seed]
-      for seed, value in values.items()
-      if seed in base_values
-    }
-  )
-  mean, interval = _student_t(list(values.values()), confidence)
-  difference, difference_interval = _student_t(
-    list(paired.values()), confidence
-  )
-  counted = [t['parameters'] for t in trials if 'parameters' in t]
+  mean, interval = mean_interval(list(values.values()), 1 - alpha)
   notes = _notes(trials, values, metric)
-  if base_values is not None and 0 < len(paired) < len(values):
-    seeds = ', '.join(map(str, paired))
-    notes.append(f'difference over the seeds of both: {seeds}')
-  elif base_values is not None and values and not paired:
-    notes.append('no difference: no seed in common with the base')
+  if compared and 0 < compared.pairs < len(values):
+    notes.append(f'difference over the {compared.pairs} seeds of both')
   return RowSummary(
     row=row,
-    is_base=base_values is None,
+    is_base=compared is None,
     seeds=len(values),
     diverged=sum(t['status'] == 'diverged' for t in trials),
     failed=sum(t['status'] == 'failed' for t in trials),
     mean=mean,
     interval=interval,
-    difference=difference,
-    difference_interval=difference_interval,
-    parameters=counted[-1] if counted else None,
+    difference=compared and compared.difference,
+    difference_interval=compared and compared.interval,
+    difference_sd=compared and compared.sd,
+    p=compared and compared.p,
+    p_holm=compared and compared.p_holm,
+    p_tost=compared and compared.p_tost,
+    p_tost_holm=compared and compared.p_tost_holm,
+    smallest_effect=compared and compared.smallest_effect,
+    seeds_needed=seeds_needed,
+    verdict=compared and compared.verdict,
+    reason=compared.reason if compared else '',
+    parameters=_last(trials, 'parameters'),
+    flops_per_token=_last(trials, 'flops_per_token'),
     seconds=(
       float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
     ),
+    tuned=_last(trials, 'tuned') or {},
     values=values,
     note='; '.join(notes),
   )
+
+
+def _seeds_needed(
+  comparisons: Mapping[str, Comparison], margin: float | None, alpha: float
+) -> dict[str, int]:
+  """Returns how many seeds find the margin, of rows whose spread is known."""
+  return {
+    row: power.seeds_needed(compared.sd, margin, alpha=alpha / len(comparisons))
+    for row, compared in comparisons.items()
+    if margin and compared.smallest_effect is not None and compared.sd
+  }
+
+
+def _last(trials: Sequence[Record], name: str) -> Any:
+  """Returns what the last trial that says it says, else None."""
+  return next((t[name] for t in reversed(trials) if name in t), None)
+
+
+def _outcomes(trials: Sequence[Record], metric: str) -> dict[int, float]:
+  """Returns the metric by seed, NaN where the training diverged."""
+  lost = {
+    trial['seed']: math.nan
+    for trial in trials
+    if trial['status'] == 'diverged'
+    or (trial['status'] == 'ok' and metric in trial['metrics'])
+  }
+  return lost | _values(trials, metric)
 
 
 def _values(trials: Sequence[Record], metric: str) -> dict[int, float]:
@@ -152,20 +231,6 @@ def _values(trials: Sequence[Record], metric: str) -> dict[int, float]:
   }
 
 
-def _student_t(
-  values: Sequence[float], confidence: float
-) -> tuple[float | None, Interval | None]:
-  """Returns the mean and its interval: none with fewer than two values."""
-  if not values:
-    return None, None
-  mean = float(np.mean(values))
-  if len(values) < 2:
-    return mean, None
-  quantile = special.stdtrit(len(values) - 1, (1 + confidence) / 2)
-  half = float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
-  return mean, Interval(mean - half, mean + half)
-
-
 def _notes(
   trials: Sequence[Record], values: Mapping[int, float], metric: str
 ) -> list[str]:
@@ -177,7 +242,8 @@ def _notes(
       error = trial.get('error', 'no message')
       failed.append(f'{seed}: {" ".join(error.split())}')
     elif trial['status'] == 'diverged':
-      at = f' at step {trial["diverged_at"]}' if 'diverged_at' in trial else ''
+      step = trial['metrics'].get('diverged_at')
+      at = '' if step is None else f' at step {step}'
       diverged.append(seed + at)
     elif trial['seed'] not in values:
       unmeasured.append(seed)

@@ -10,9 +10,15 @@ from typing import Any
 from rich import box, text
 from rich import table as rich_table
 
-from experiments import formats
-from experiments.table import Interval, RowSummary, Table
+from experiments import formats, power
+from experiments.statistics import Interval
+from experiments.table import RowSummary, Table
 from train.files import write_atomically
+
+DETECTABLE = (
+  'Detectable: the true difference that this many seeds call with power '
+  f'{formats.percent(power.POWER)}, if no other row is called.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,32 +43,62 @@ def write(table: Table, directory: pathlib.Path) -> None:
 
 def render(table: Table) -> rich_table.Table:
   """Returns the table for a terminal of 80 columns."""
-  half = f'± {table.confidence:.0%}'
+  half = f'± {formats.percent(table.confidence)}'
   best = 'lower' if table.lower_is_better else 'higher'
+  lines = ''.join(f'{line}\n' for line in _note_lines(table))
   rendered = rich_table.Table(
     title=text.Text(f'{formats.title(table.metric)} ({best} is better)'),
     box=box.SIMPLE_HEAD,
-    padding=(0, 1),
+    padding=(0, 1, 0, 0),
     pad_edge=False,
     title_justify='left',
     caption_justify='left',
-    caption_style='yellow',
-    caption=text.Text('\n'.join(_note_lines(table))),
+    caption_style='',
+    caption=text.Text.assemble((lines, 'yellow'), (statement(table), 'dim')),
   )
   rendered.add_column('row', max_width=34, overflow='fold')
-  for header in ('n', 'mean', half, 'difference', half):
+  for header in ('n', 'mean', half, 'vs base', half):
     rendered.add_column(header, justify='right', no_wrap=True)
+  rendered.add_column('verdict', no_wrap=True)
   for row in table.rows:
     rendered.add_row(
       text.Text(row.row),
       str(row.seeds),
       formats.number(row.mean),
-      _format_half(row.interval),
+      format_half(row.interval),
       format_difference(row),
-      _format_half(row.difference_interval),
+      format_half(row.difference_interval),
+      _format_verdict(row),
       style='bold' if row.is_base else '',
     )
   return rendered
+
+
+def statement(table: Table) -> str:
+  """Returns how the intervals and verdicts of the table came about."""
+  count = sum(not row.is_base for row in table.rows)
+  interval = formats.percent(table.confidence)
+  intervals = f'Intervals: Student t over the seeds, {interval}'
+  if not count:
+    return f'{intervals}.'
+  alpha, margin = formats.percent(table.alpha), formats.percent(table.margin)
+  width = formats.number(table.absolute_margin)
+  corrected = f'Holm over {count} rows' if count > 1 else 'one row'
+  needed = [
+    row.seeds_needed
+    for row in table.rows
+    if row.verdict == 'undecided' and not row.reason and row.seeds_needed
+  ]
+  advice = needed and (
+    f' About {formats.count(max(needed))} seeds would call a difference of '
+    f'{margin} in every row that is undecided (power '
+    f'{formats.percent(power.POWER)}).'
+  )
+  return (
+    f'{intervals} for each row alone. Verdicts: paired t test ({corrected}, '
+    f'{alpha}); then equivalence within ±{width}, {margin} of {table.base} '
+    f'(TOST, likewise); else undecided.{advice or ""}'
+  )
 
 
 def format_interval(interval: Interval | None, signed: bool = False) -> str:
@@ -73,35 +109,99 @@ def format_interval(interval: Interval | None, signed: bool = False) -> str:
   return f'[{low}, {formats.number(interval.high, signed)}]'
 
 
-def _format_half(interval: Interval | None) -> str:
-  return formats.number(None if interval is None else interval.half())
-
-
 def format_difference(row: RowSummary) -> str:
   """Returns the difference from the base with its sign."""
   return 'base' if row.is_base else formats.number(row.difference, signed=True)
 
 
+def format_tuned(value: object) -> str:
+  """Returns a chosen value: a number as short as it goes."""
+  if value is None:
+    return formats.MISSING
+  return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _tuned(table: Table) -> tuple[str, ...]:
+  """Returns the flags that any row chose for itself."""
+  return tuple(dict.fromkeys(flag for row in table.rows for flag in row.tuned))
+
+
+def flops(table: Table) -> tuple[str, dict[str, str]]:
+  """Returns the title of the FLOPs and each row's, in one unit for all."""
+  prefix, size = formats.unit(row.flops_per_token for row in table.rows)
+  return f'{prefix}FLOPs/token', {
+    row.row: formats.MISSING
+    if row.flops_per_token is None
+    else f'{row.flops_per_token / size:,.3g}'
+    for row in table.rows
+  }
+
+
+def format_half(interval: Interval | None, sign: str = '') -> str:
+  """Returns half the width, after `sign`."""
+  if interval is None:
+    return formats.MISSING
+  return sign + formats.number(interval.half())
+
+
+def _format_pm(
+  value: float | None, interval: Interval | None, signed: bool = False
+) -> str:
+  """Returns `mean ± half`."""
+  mean = formats.number(value, signed)
+  return mean if interval is None else f'{mean} {format_half(interval, "± ")}'
+
+
+def _format_verdict(row: RowSummary) -> str:
+  return formats.MISSING if row.verdict is None else row.verdict
+
+
 def _columns(table: Table) -> tuple[_Column, ...]:
   """Returns the columns of table.md and table.tex; new ones belong here."""
-  interval = f'{table.confidence:.0%} interval'
+  half = f' ± {formats.percent(table.confidence)}'
+  flops_title, flops_of = flops(table)
   return (
     _Column('row', lambda row: row.row, numeric=False),
     _Column('n', lambda row: str(row.seeds)),
-    _Column(formats.title(table.metric), lambda row: formats.number(row.mean)),
-    _Column(interval, lambda row: format_interval(row.interval)),
-    _Column('difference', format_difference),
     _Column(
-      interval,
-      lambda row: format_interval(row.difference_interval, signed=True),
+      formats.title(table.metric) + half,
+      lambda row: _format_pm(row.mean, row.interval),
+    ),
+    _Column(
+      'difference' + half,
+      lambda row: (
+        'base'
+        if row.is_base
+        else _format_pm(row.difference, row.difference_interval, signed=True)
+      ),
+    ),
+    _Column('p (Holm)', lambda row: formats.p_value(row.p_holm)),
+    _Column('verdict', _format_verdict, numeric=False),
+    _Column('detectable', lambda row: formats.number(row.smallest_effect)),
+    *(
+      _Column(
+        formats.title(flag),
+        lambda row, flag=flag: format_tuned(row.tuned.get(flag)),
+      )
+      for flag in _tuned(table)
     ),
     _Column('parameters', lambda row: formats.count(row.parameters)),
+    _Column(flops_title, lambda row: flops_of[row.row]),
     _Column('seconds', lambda row: formats.seconds(row.seconds)),
   )
 
 
+def notes(table: Table) -> list[tuple[str, str]]:
+  """Returns, by row, why its verdict is what it is, then what befell seeds."""
+  return [
+    (row.row, '; '.join(filter(None, (row.reason, row.note))))
+    for row in table.rows
+    if row.reason or row.note
+  ]
+
+
 def _note_lines(table: Table) -> list[str]:
-  return [f'{row.row}: {row.note}' for row in table.rows if row.note]
+  return [f'{row}: {note}' for row, note in notes(table)]
 
 
 def _format_csv(table: Table) -> str:
@@ -113,6 +213,8 @@ def _format_csv(table: Table) -> str:
       if name.endswith('interval'):
         for end in ('low', 'high'):
           line[name.removesuffix('interval') + end] = value and value[end]
+      elif name == 'tuned':
+        line |= {f'tuned_{flag}': value.get(flag) for flag in _tuned(table)}
       elif name != 'values':
         line[name] = value
     lines.append(line)
@@ -134,9 +236,10 @@ def _format_markdown(table: Table) -> str:
       for row in table.rows
     ),
   ]
-  notes = [f'- {formats.markdown(note)}' for note in _note_lines(table)]
+  below = [f'- {formats.markdown(note)}' for note in _note_lines(table)]
   body = [f'| {" | ".join(line)} |' for line in lines]
-  return '\n'.join([*body, *([''] if notes else []), *notes]) + '\n'
+  about = formats.markdown(f'{statement(table)} {DETECTABLE}')
+  return '\n'.join([*body, '', *below, *([''] if below else []), about]) + '\n'
 
 
 def _format_tex(table: Table) -> str:
@@ -167,7 +270,7 @@ def _format_tex(table: Table) -> str:
         r'\end{tabular}',
         *(
           rf'\par{{\footnotesize {formats.tex(note)}}}'
-          for note in _note_lines(table)
+          for note in (*_note_lines(table), f'{statement(table)} {DETECTABLE}')
         ),
       ]
     )

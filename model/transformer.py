@@ -89,8 +89,8 @@ class Transformer(nn.Module):
 def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
   """Returns the parameters: each a function of (key, its path, its shape).
 
-  Layers are stacked along a first axis; layer l of a parameter does not depend
-  on how many layers there are.
+  Layers are stacked along a first axis; the sample of layer l does not depend
+  on how many layers there are, though its scale may.
   """
   params = {}
   for path, what in arch.parameter_table(dims).items():

@@ -23,7 +23,7 @@ import launch
 from experiments import cli
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, discover
-from experiments.rows import expand
+from experiments.plan import Plan
 from model.architecture import Architecture
 from model.field import (
   FieldError,
@@ -52,6 +52,7 @@ TINY = (
   '--steps=4',
   '--eval_every=2',
   '--warmup_steps=1',
+  '--learning_rate=1e-3',
 )
 
 
@@ -197,8 +198,15 @@ OUT_OF_BOUNDS = {
   ('--checkpoint_seconds=-1',): ('--checkpoint_seconds', 'at least 0'),
 }
 IMPOSSIBLE = {
-  ('--num_heads=5',): ('--num_heads=5', '--d_model=64', 'try --num_heads=4'),
-  ('--microbatches=3',): ('--microbatches=3', '--batch_size=16'),
+  ('--d_model=64', '--num_heads=5'): (
+    '--num_heads=5',
+    '--d_model=64',
+    'try --num_heads=4',
+  ),
+  ('--batch_size=16', '--microbatches=3'): (
+    '--microbatches=3',
+    '--batch_size=16',
+  ),
   ('--position=sinusoidal', '--d_model=9', '--num_heads=3'): (
     '--d_model=9',
     'even',
@@ -245,7 +253,10 @@ UNREADABLE = {
   ('--task.path=../inputs/binary.txt',): ('binary.txt', 'binary', 'UTF-8'),
   ('--task.path=../inputs/latin.txt',): ('latin.txt', 'not UTF-8'),
   ('--task.path=../inputs/hollow',): ('hollow', 'no file'),
-  ('--task.path=../inputs/short.txt',): ('short.txt', '--seq_len=64'),
+  ('--task.path=../inputs/short.txt', '--seq_len=32'): (
+    'short.txt',
+    '--seq_len=32',
+  ),
   ('--task.path=../inputs/good.txt', '--seq_len=3000'): (
     'good.txt',
     '--seq_len=3000',
@@ -261,7 +272,7 @@ UNREADABLE = {
 BAD = MISSPELT | MISTYPED | OUT_OF_BOUNDS | IMPOSSIBLE | UNREADABLE
 
 
-@pytest.mark.parametrize('argv', BAD, ids=' '.join)
+@pytest.mark.parametrize('argv', BAD, ids=lambda argv: ' '.join(argv)[:60])
 def test_one_line_says_what_is_wrong(
   argv: Sequence[str],
   here: Path,
@@ -271,7 +282,9 @@ def test_one_line_says_what_is_wrong(
   # Were it not refused, it would train for minutes.
   monkeypatch.setattr(cli.engine, 'execute', lambda *_: 0)
   before = tree(here.parent)
-  code = run(*argv, '--workdir=new')
+  # To --evaluate the workdir would be one more flag without effect.
+  new = () if argv[0].startswith('--evaluate') else ('--workdir=new',)
+  code = run(*argv, *new)
   assert_refused(code, *capsys.readouterr(), *BAD[tuple(argv)])
   assert tree(here.parent) == before
 
@@ -325,8 +338,8 @@ OTHERS = {
     ('--experiment=nanogpt', '--task.corpus=none', *TINY),
     ('experiment', 'ladder', 'nanogpt'),
   ),
-  'base': ((*TINY, '--learning_rate=0.5'), ('--learning_rate=0.001', '0.5')),
-  'choice': ((*TINY, '--position=rope'), ('--position=learned', 'rope')),
+  'base': ((*TINY, '--learning_rate=0.5'), ('--learning_rate=', 'not 0.5')),
+  'choice': ((*TINY, '--position=rope'), ('--position=', 'not rope')),
   'data': (TINY, ('data',)),
 }
 
@@ -423,7 +436,8 @@ def test_refuses_parameters_and_trials_that_do_not_fit(
   wrong = []
   for case, parts in cases.items():
     before = tree(taken.parent)
-    code = run(*argv, *case)
+    evaluates = case[0].startswith('--evaluate')
+    code = run(*(argv[:1] if evaluates else argv), *case)
     try:
       assert_refused(code, *capsys.readouterr(), *parts)
       assert tree(taken.parent) == before
@@ -532,16 +546,39 @@ def test_plan_shows_every_row_and_makes_nothing(
 # Rows. ------------------------------------------------------------------------
 
 
-def names(
-  base: Config, ablations: Sequence[str] = (), sweeps: Sequence[str] = ()
-) -> list[str]:
-  """Returns the rows that --ablate and --sweep make."""
-  return [row.name for row in expand(base, (), ablations, sweeps)]
+@pytest.fixture
+def rows(
+  here: Path,
+  capsys: pytest.CaptureFixture[str],
+  monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., list[str]]:
+  """Returns a function from arguments to the names of the rows they make."""
+  plans: list[Plan] = []
+
+  def execute(plan: Plan, *_: object) -> int:
+    plans.append(plan)
+    return 0
+
+  monkeypatch.setattr(cli.engine, 'execute', execute)
+
+  def make(*argv: str) -> list[str]:
+    assert run(*argv, '--workdir=new') == 0
+    capsys.readouterr()
+    assert not list(here.iterdir())
+    return [row.name for row in plans.pop().rows]
+
+  return make
 
 
-def test_rows_are_ablations_then_the_product_of_the_axes() -> None:
-  sweeps = ['learning_rate=1e-4 3e-4', 'position=rope none']
-  assert names(Config(), ['scale=none norm=rmsnorm'], sweeps) == [
+def test_rows_are_ablations_then_the_product_of_the_axes(
+  rows: Callable[..., list[str]],
+) -> None:
+  names = rows(
+    '--sweep=learning_rate=1e-4 3e-4',
+    '--ablate=scale=none norm=rmsnorm',
+    '--sweep=position=rope none',
+  )
+  assert names == [
     BASE,
     'scale=none norm=rmsnorm',
     'learning_rate=1e-4 position=rope',
@@ -551,23 +588,33 @@ def test_rows_are_ablations_then_the_product_of_the_axes() -> None:
   ]
 
 
-def test_equal_rows_are_merged_into_the_first() -> None:
-  rate = Config().optimization.learning_rate
-  same = [f'{rate}', f'{rate:.9f}', '2e-3', '0.002', '.002']
-  sweep = f'learning_rate={" ".join(same)}'
-  assert names(Config(), [], [sweep]) == [BASE, 'learning_rate=2e-3']
-  twice = ['steps=5', 'steps=5 position=learned']
-  assert names(Config(), twice) == [BASE, 'steps=5']
+def test_equal_rows_are_merged_into_the_first(
+  rows: Callable[..., list[str]],
+) -> None:
+  sweep = '--sweep=learning_rate=0.001 1e-3 .001 2e-3 0.002 .002'
+  assert rows('--learning_rate=1e-3', sweep) == [BASE, 'learning_rate=2e-3']
+  twice = ['--ablate=steps=5', '--ablate=steps=5 position=rope']
+  assert rows('--position=rope', *twice) == [BASE, 'steps=5']
 
 
-def test_a_sweep_of_a_sub_flag_goes_with_its_choice() -> None:
-  base = override(Config(), {'position': 'rope'})
-  sweep = 'position.theta=1e3 1e4 1e5'
-  assert names(base, [], [sweep]) == [
+def test_a_sweep_of_a_sub_flag_goes_with_its_choice(
+  rows: Callable[..., list[str]],
+) -> None:
+  # 1e4 is the default of the base.
+  sweep = '--sweep=position.theta=1e3 1e4 1e5'
+  assert rows('--position=rope', sweep) == [
     BASE,
     'position.theta=1e3',
     'position.theta=1e5',
   ]
+
+
+def test_without_ablations_the_rows_are_those_of_the_experiment(
+  rows: Callable[..., list[str]],
+) -> None:
+  experiment = discover()['ladder']
+  assert rows() == [row.name for row in experiment.rows]
+  assert rows(f'--only={BASE}') == [BASE]
 
 
 # What is right. ---------------------------------------------------------------

@@ -391,6 +391,13 @@ def assert_recovers(mine: Trial, halves: Halves, at_least: int = 1) -> None:
   assert read_lines(mine.directory / 'metrics.jsonl') == halves.figures
 
 
+# What Orbax leaves behind when a restore fails is found by the collector.
+QUIET = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+@QUIET
 @pytest.mark.parametrize('damage', DAMAGES, ids=lambda d: d.__name__)
 def test_falls_back_to_the_checkpoint_before(
   damage: Callable[[Path], None], text: Path, halves: Halves, tmp_path: Path
@@ -401,6 +408,7 @@ def test_falls_back_to_the_checkpoint_before(
   assert_recovers(mine, halves)
 
 
+@QUIET
 def test_begins_again_if_all_are_damaged(
   text: Path, halves: Halves, tmp_path: Path
 ) -> None:
@@ -484,6 +492,7 @@ def damage_every_file(
   return wrong
 
 
+@QUIET
 def test_a_flipped_digit_in_the_notes_is_noticed(
   text: Path, halves: Halves, tmp_path: Path
 ) -> None:
@@ -497,6 +506,7 @@ def test_a_flipped_digit_in_the_notes_is_noticed(
   assert_recovers(mine, halves)
 
 
+@QUIET
 @pytest.mark.slow
 @pytest.mark.parametrize('how', EVERY_FILE)
 def test_damage_to_any_file_is_noticed_or_harmless(
@@ -671,18 +681,33 @@ def test_a_read_only_disk_is_refused(
     assert f'--workdir={workdir}' in err
 
 
-# The largest file that may be written: a checkpoint, the record and the report
-# are larger than these.
-LIMITS = {'checkpoint': 4096, 'record': 6000, 'report': 40_000}
+def largest(folder: Path, pattern: str) -> int:
+  """Returns the size of the largest file that matches."""
+  return max(p.stat().st_size for p in folder.glob(pattern) if p.is_file())
 
 
-@pytest.mark.parametrize('what', LIMITS)
+@pytest.mark.parametrize(
+  'what', [pytest.param('JSON', marks=pytest.mark.slow), 'arrays', 'report']
+)
 def test_writes_that_fail_end_the_run_and_lose_nothing(
-  what: str, text: Path, expected: Outcome, tmp_path: Path
+  what: str, text: Path, whole: Path, expected: Outcome, tmp_path: Path
 ) -> None:
+  """No file may grow to its full size, as on a disk with quotas."""
+  patterns = {
+    'JSON': 'runs/*/checkpoints/*/extra/*',
+    'arrays': 'runs/*/checkpoints/*/state/**/*',
+    'report': 'report.html',
+  }
   workdir = tmp_path / 'run'
+  if what == 'report':  # smaller than arrays, so they must be there
+    shutil.copytree(whole, workdir)
   argv = words(text, '--seeds=2', f'--workdir={workdir}')
-  more = says_to_make_room(end(start(argv, LIMITS[what])), workdir)
+  child = start(argv, largest(whole, patterns[what]) - 1)
+  more = says_to_make_room(end(child), workdir)
+  done = {r['trial']: r['status'] for r in read_lines(workdir / 'trials.jsonl')}
+  assert set(done.values()) <= {'ok'}
+  # Files of the same arrays differ by some bytes: a few may still fit.
+  assert len(done) == 4 if what == 'report' else len(done) < 4
   assert run(*argv) == 0
   assert_same(workdir, expected)
   assert not more
@@ -845,12 +870,12 @@ def test_more_seeds_and_rows_keep_what_was_there(
   new = read_lines(path)[4:]
   assert [(r['row'], r['seed']) for r in new] == [('base', 2), (ROW, 2)]
 
-  assert run(*argv, '--ablate=scale=none') == 0
+  assert run(*argv, '--ablate=learning_rate=2e-3') == 0
   assert path.read_bytes().startswith(more)
   new = read_lines(path)[6:]
   assert [(r['row'], r['seed']) for r in new] == [
-    ('scale=none', seed) for seed in range(3)
+    ('learning_rate=2e-3', seed) for seed in range(3)
   ]
   table = json.loads((workdir / 'table.json').read_text())
   rows = {row['row']: row['seeds'] for row in table['rows']}
-  assert rows == {'base': 3, ROW: 3, 'scale=none': 3}
+  assert rows == {'base': 3, ROW: 3, 'learning_rate=2e-3': 3}

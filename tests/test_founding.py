@@ -19,10 +19,10 @@ from model.attention import (
   Unnormalized,
   attend,
 )
-from model.feedforward import Mlp
+from model.feedforward import Mlp, NoFeedForward
 from model.mask import Full
 from model.parameter import Kind
-from model.position import Learned, NoPosition, Sinusoidal
+from model.position import Learned, NoPosition, Rope, Sinusoidal
 from model.projections import Qkv, Raw, SharedKv
 from test_reference import (
   BASE,
@@ -101,7 +101,9 @@ def start_of(arch: Architecture) -> dict[str, np.ndarray]:
 # What attention knows of positions. -------------------------------------------
 
 
-@pytest.mark.parametrize('position', [NoPosition(), Sinusoidal(), Learned()])
+@pytest.mark.parametrize(
+  'position', [NoPosition(), Sinusoidal(), Learned(), Rope()]
+)
 def test_attention_alone_does_not_know_the_order(position: Any) -> None:
   """What does attention know of position?
 
@@ -410,11 +412,12 @@ def test_rows_start_from_equal_values_where_they_share_a_parameter() -> None:
 def test_depth_scales_what_is_added_to_the_residual_and_nothing_else() -> None:
   """Do more layers change how the first ones start?
 
-  With --init=gpt2 only in size: by 1 / sqrt(2L), in W_O and W_2.
+  With --init=gpt2 only in size, by 1 / sqrt(2L), where a sub-layer is added.
   """
-  few = initial(SQUARE)
-  many = initial(dataclasses.replace(SQUARE, num_layers=8))
-  table = SQUARE.parameter_table(SQUARE.dims(**SQUARE_DIMS))
+  shallow = dataclasses.replace(SQUARE, feedforward=NoFeedForward())
+  few = initial(shallow)
+  many = initial(dataclasses.replace(shallow, num_layers=8))
+  table = shallow.parameter_table(shallow.dims(**SQUARE_DIMS))
   for path, value in few.items():
     first = many[path][:2] if path.startswith('blocks/') else many[path]
     if table[path].init is Kind.RESIDUAL:

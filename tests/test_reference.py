@@ -6,6 +6,7 @@ and fails the collection of this file until `reference.REFERENCES` has it.
 
 import dataclasses
 import itertools
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -63,7 +64,7 @@ def examples(cls: type[Variant]) -> list[Any]:
     elif hint is bool:
       options[name] = (False, True)
     elif hint is float and default:
-      low = default if meta.min is None else meta.min
+      low = -math.inf if meta.min is None else meta.min
       options[name] = (max(low, 0.75 * default),)
   return [
     cls(**dict(zip(options, values, strict=True)))
@@ -167,13 +168,13 @@ Cast = Callable[[Any], Any]
 Pair = tuple[Any, Any]
 
 
-def scales(variant: Any, cast: Cast) -> Iterator[Pair]:
+def scale_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   for head_dim in (1, 4, 8):
     factor = cast(variant.factor(head_dim))
     yield factor, REFERENCES['scale'][variant.tag](variant, head_dim)
 
 
-def normalizers(variant: Any, cast: Cast) -> Iterator[Pair]:
+def normalizer_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   logits_BNTS = 3 * draws(2, 2, 5, 5)
   mask_TS = draws(5, 5) > 0.3
   mask_TS[1] = False  # a row in which nothing is seen
@@ -192,7 +193,7 @@ def normalizers(variant: Any, cast: Cast) -> Iterator[Pair]:
     yield variant.weights(cast(shifted_BNTS), mask_TS), expected_BNTS
 
 
-def masks(variant: Any, cast: Cast) -> Iterator[Pair]:
+def mask_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['mask'][variant.tag]
   for num_queries, num_keys in ((4, 4), (3, 5)):
     seen_TS = variant.allowed(
@@ -208,7 +209,7 @@ def masks(variant: Any, cast: Cast) -> Iterator[Pair]:
     )
 
 
-def positions(variant: Any, cast: Cast) -> Iterator[Pair]:
+def position_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['position'][variant.tag]
   params = drawn_params(variant.params(dims_of(BASE)))
   x_BTD, t_T = draws(2, 4, 8), np.array([0, 1, 3, 5])
@@ -235,7 +236,7 @@ def positions(variant: Any, cast: Cast) -> Iterator[Pair]:
   )
 
 
-def projections(variant: Any, cast: Cast) -> Iterator[Pair]:
+def projection_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['projections'][variant.tag]
   x_BTD, y_BSD = draws(2, 3, 8), draws(2, 4, 8)
   for use_bias in (False, True):
@@ -264,7 +265,7 @@ def projections(variant: Any, cast: Cast) -> Iterator[Pair]:
     yield variant.merge(cast(params), cast(heads_BTNH)), merged_BTD
 
 
-def norms(variant: Any, cast: Cast) -> Iterator[Pair]:
+def norm_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop, x_BTD = REFERENCES['norm'][variant.tag], draws(2, 3, 8)
   x_BTD[0] = (0.01 * x_BTD[0]).astype(np.float32)  # where eps shows
   for use_bias in (False, True):
@@ -276,7 +277,7 @@ def norms(variant: Any, cast: Cast) -> Iterator[Pair]:
     yield variant.apply(cast(params), cast(x_BTD)), expected_BTD
 
 
-def residuals(variant: Any, cast: Cast) -> Iterator[Pair]:
+def residual_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop, x_BTD = REFERENCES['residual'][variant.tag], draws(2, 3, 8)
   actual = variant.connect(
     cast(x_BTD), lambda x_BTD: x_BTD * x_BTD, lambda x_BTD: 3.0 * x_BTD + 1.0
@@ -291,7 +292,7 @@ def residuals(variant: Any, cast: Cast) -> Iterator[Pair]:
   assert variant.final_norm == loop.final_norm
 
 
-def feedforwards(variant: Any, cast: Cast) -> Iterator[Pair]:
+def feedforward_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop, x_BTD = REFERENCES['feedforward'][variant.tag], draws(2, 3, 8)
   if loop is None:
     assert not variant.params(dims_of(BASE))
@@ -305,7 +306,7 @@ def feedforwards(variant: Any, cast: Cast) -> Iterator[Pair]:
     yield variant.apply(cast(params), cast(x_BTD), None), expected_BTD
 
 
-def schedules(variant: Any, cast: Cast) -> Iterator[Pair]:
+def schedule_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   total = 9
   for warmup in (0, 3, 20):
     optimization = Optimization(schedule=variant, warmup_steps=warmup)
@@ -322,7 +323,7 @@ def schedules(variant: Any, cast: Cast) -> Iterator[Pair]:
     )
 
 
-def optimizers(variant: Any, cast: Cast) -> Iterator[Pair]:
+def optimizer_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   grads = draws(5, 3)
   transform = variant.scale()
   state, actual = transform.init(cast(np.zeros(3))), []
@@ -339,16 +340,16 @@ def optimizers(variant: Any, cast: Cast) -> Iterator[Pair]:
 
 
 UNITS: Mapping[str, Callable[[Any, Cast], Iterator[Pair]]] = {
-  'scale': scales,
-  'normalizer': normalizers,
-  'mask': masks,
-  'position': positions,
-  'projections': projections,
-  'norm': norms,
-  'residual': residuals,
-  'feedforward': feedforwards,
-  'schedule': schedules,
-  'optimizer': optimizers,
+  'scale': scale_pairs,
+  'normalizer': normalizer_pairs,
+  'mask': mask_pairs,
+  'position': position_pairs,
+  'projections': projection_pairs,
+  'norm': norm_pairs,
+  'residual': residual_pairs,
+  'feedforward': feedforward_pairs,
+  'schedule': schedule_pairs,
+  'optimizer': optimizer_pairs,
 }
 ALL = unions(Architecture) | unions(Optimization)
 

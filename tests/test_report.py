@@ -49,7 +49,7 @@ def _table(values: Mapping[str, Sequence[float | None]]) -> tables.Table:
     for seed, value in enumerate(column):
       status = {'status': 'ok', 'metrics': {'val_loss': value}}
       if value is None:
-        status = {'status': 'diverged', 'metrics': {}, 'diverged_at': 7}
+        status = {'status': 'diverged', 'metrics': {'diverged_at': 7}}
       records.append(
         {'row': row, 'seed': seed, 'clock': {'seconds': 1.0}, **status}
       )
@@ -191,6 +191,63 @@ def test_missing_rows_are_named() -> None:
   assert '1 diverged: seed 0 at step 7' in ' '.join(text.split())
 
 
+def test_verdicts_are_words_with_their_reasons() -> None:
+  page = _Page(
+    report.render(
+      dataclasses.replace(
+        _report(),
+        table=_table(
+          {
+            'qkv': [1.0, 2.0, 3.0],
+            'raw': [2.0, 3.01, 3.99],
+            'same': [1.0, 2.0, 3.0],
+            'few': [None, None, 3.0],
+            'gone': [None, None, None],
+          }
+        ),
+      )
+    )
+  )
+  text = ' '.join(page.text.split())
+  assert 'worse <0.001' in text.replace('worse<', 'worse <')
+  for part in (
+    '± 0.0248',
+    'equivalent†',
+    'undecided†',
+    '† same: the same numbers as the base',
+    '† few: 1 paired seed; 2 diverged',
+    '† gone: 3 seeds diverged, with the base none of them',
+    'Holm over 4 rows, 5 %',
+    'seeds for 1 %',
+    'within ±0.0200, 1 % of qkv',
+  ):
+    assert part in text, part
+
+
+def test_what_a_row_costs_and_chose() -> None:
+  table = _table({'qkv': [1.0, 2.0], 'raw': [2.0, 3.5]})
+  rows = [
+    dataclasses.replace(
+      row,
+      flops_per_token=flops,
+      parameters=1234,
+      tuned={'learning_rate': 3e-4, _ATTACK: _ATTACK},
+    )
+    for row, flops in zip(table.rows, (2.5e9, 4.44e8), strict=True)
+  ]
+  page = report.render(
+    dataclasses.replace(
+      _report(), table=dataclasses.replace(table, rows=tuple(rows))
+    )
+  )
+  assert '<script>alert' not in page
+  text = ' '.join(_Page(page).text.split())
+  assert 'parametersGFLOPs/token' in text
+  assert '1,2342.5' in text
+  assert '1,2340.444' in text
+  assert 'tuned: learning_rate=0.0003' in text
+
+
 def test_weights_survive_the_encoding() -> None:
   weights_LNTS = _maps()
   signed_LNTS = np.where(weights_LNTS < 0.1, -3 * weights_LNTS, weights_LNTS)
@@ -313,6 +370,21 @@ def test_forest_cuts_what_leaves_its_axis() -> None:
   for strip in found.strips.values():
     assert (strip.low or 0) >= 0
     assert (strip.high or 0) <= found.width
+
+
+def test_forest_shows_the_margin() -> None:
+  table = _table({'qkv': [10.0, 12.0], 'a': [10.5, 12.6], 'b': [9.0, 11.5]})
+  found = forest.forest(table)
+  assert found is not None
+  low, high = found.margin
+  # 1 % of the base's mean 11, on either side of 0; a differs by five of it.
+  assert high - found.zero == pytest.approx(found.zero - low, rel=0.02)
+  assert (found.strips['a'].at - found.zero) / (
+    high - found.zero
+  ) == pytest.approx(0.55 / 0.11, rel=0.02)
+  narrow = forest.forest(_table({'qkv': [10.0, 12.0], 'a': [10.01, 12.01]}))
+  assert narrow is not None
+  assert 0 <= narrow.margin[0] < narrow.margin[1] <= narrow.width
 
 
 def test_rows_keep_apart_by_stroke() -> None:

@@ -68,7 +68,7 @@ def test_interval_of_three_seeds_by_hand() -> None:
 
 def test_confidence_sets_the_quantile() -> None:
   table = tables.summarise(
-    _records({'base': [1.0, 3.0]}), ['base'], 'base', confidence=0.9
+    _records({'base': [1.0, 3.0]}), ['base'], 'base', alpha=0.1
   )
   # Standard deviation sqrt(2), so half = t(0.95, 1) = 6.313752.
   assert table.rows[0].interval is not None
@@ -118,7 +118,7 @@ def test_difference_uses_the_seeds_of_both() -> None:
   assert row.mean == pytest.approx(3.0)
   assert row.difference == pytest.approx(0.5)
   assert row.difference_interval == tables.Interval(0.5, 0.5)
-  assert row.note == 'difference over the seeds of both: 1, 2'
+  assert row.note == 'difference over the 2 seeds of both'
 
 
 def test_no_seed_in_common_gives_no_difference() -> None:
@@ -126,7 +126,7 @@ def test_no_seed_in_common_gives_no_difference() -> None:
   row = _only(tables.summarise(records, ['base', 'row'], 'base'), 'row')
   assert row.mean == 2.0
   assert row.difference is None
-  assert 'no seed in common' in row.note
+  assert (row.verdict, row.reason) == ('undecided', 'no paired seed')
 
 
 def test_one_seed_gives_a_difference_without_interval() -> None:
@@ -136,12 +136,15 @@ def test_one_seed_gives_a_difference_without_interval() -> None:
   row = _only(table, 'row')
   assert (row.interval, row.difference_interval) == (None, None)
   assert row.difference == 0.5
+  assert (row.verdict, row.reason) == ('undecided', '1 paired seed')
 
 
 def test_failed_and_diverged_are_noted_and_hide_nothing() -> None:
   records = [
     *_records({'base': [1.0, 2.0]}),
-    _record('row', 0, math.nan, 'diverged', extra={'diverged_at': 37}),
+    _record(
+      'row', 0, status='diverged', extra={'metrics': {'diverged_at': 37}}
+    ),
     _record('row', 1, 3.0),
     {'row': 'row', 'seed': 2, 'status': 'failed', 'error': 'out of\nmemory'},
     {'row': 'gone', 'seed': 0, 'status': 'failed'},
@@ -233,6 +236,173 @@ def test_csv_round_trip(tmp_path: pathlib.Path) -> None:
       assert float(line['high']) == (row.interval and row.interval.high)
 
 
+_SPREAD = [0.0, 0.1, -0.1, 0.2, 0.05]
+
+
+def _judged() -> tables.Table:
+  """One row for each verdict, in this order, after the base."""
+  base = [2.0 + x for x in _SPREAD]
+  noise = [0.001, -0.001, 0.002, 0.0, -0.002]
+  values = {
+    'base': base,
+    'b': [x - 0.5 + e for x, e in zip(base, noise, strict=True)],
+    'w': [x + 0.5 + e for x, e in zip(base, noise, strict=True)],
+    'e': [x + e for x, e in zip(base, noise, strict=True)],
+    'u': [x + 50 * e for x, e in zip(base, noise, strict=True)],
+  }
+  records = [
+    record
+    | {
+      'flops_per_token': 4_870_000 if record['row'] != 'w' else 12_345_678,
+      'tuned': {'learning_rate': 1e-3 if record['row'] != 'b' else 3e-4},
+    }
+    for record in _records(values)
+  ]
+  return tables.summarise(records, list(values), 'base')
+
+
+def test_verdicts_of_a_table() -> None:
+  table = _judged()
+  verdicts = [row.verdict for row in table.rows]
+  assert verdicts == [None, 'better', 'worse', 'equivalent', 'undecided']
+  assert [row.reason for row in table.rows] == [''] * 5
+  # The margin is a share of the base's mean, 2.05.
+  assert table.absolute_margin == pytest.approx(0.0205)
+  row = _only(table, 'u')
+  assert row.p is not None
+  assert row.smallest_effect is not None
+  assert row.seeds_needed is not None
+  # Four rows: the measured effect that is found at 0.05 / 4 is large, ...
+  assert row.smallest_effect > table.absolute_margin
+  # ... and the seeds that would find the margin are more than there are.
+  assert row.seeds_needed > 5
+  assert f'About {row.seeds_needed} seeds' in table_files.statement(table)
+  assert '±0.0205, 1 % of base' in table_files.statement(table)
+  assert 'Holm over 4 rows, 5 %' in table_files.statement(table)
+
+
+def test_margin_and_direction_are_arguments() -> None:
+  records = _records(
+    {'base': [1.0, 2.0, 3.0], 'row': [1.30, 2.29, 3.31]},
+  )
+  rows = ['base', 'row']
+  higher = tables.summarise(records, rows, 'base', lower_is_better=False)
+  assert _only(higher, 'row').verdict == 'better'
+  wide = tables.summarise(records, rows, 'base', margin=0.5, alpha=1e-4)
+  assert wide.absolute_margin == 1.0
+  row = _only(wide, 'row')
+  assert row.p_tost is not None
+  assert row.p_tost < 1e-3
+  assert wide.confidence == 1 - 1e-4
+
+
+def test_a_diverged_trial_is_a_result() -> None:
+  records = [
+    *_records({'base': [1.0, 2.0, 3.0, 4.0]}),
+    *(_record('gone', seed, status='diverged') for seed in range(4)),
+    # Better, but for the seed that it lost.
+    _record('lucky', 0, status='diverged'),
+    *(_record('lucky', seed, seed + 0.5 + seed / 99) for seed in (1, 2, 3)),
+    # A crash is no outcome.
+    {'row': 'crashed', 'seed': 0, 'status': 'failed', 'error': 'x'},
+    *(_record('crashed', seed, seed + 0.5 + seed / 99) for seed in (1, 2, 3)),
+    # Ended, but with a loss that JSON has no number for.
+    *(_record('null', seed) for seed in range(4)),
+  ]
+  for record in records:
+    if record['row'] == 'null':
+      record['metrics'] = {'val_loss': None}
+  rows = ['base', 'gone', 'lucky', 'crashed', 'null']
+  table = tables.summarise(records, rows, 'base')
+  found = {row.row: (row.verdict, row.reason) for row in table.rows}
+  reason = '4 seeds diverged, with the base none of them'
+  assert found['gone'] == found['null'] == ('worse', reason)
+  reason = 'not called better: 1 seed diverged here, not with the base'
+  assert found['lucky'] == ('undecided', reason)
+  assert found['crashed'] == ('better', '')
+
+
+def test_a_verdict_can_be_withheld(tmp_path: pathlib.Path) -> None:
+  records = _records({'base': [1.0, 2.0, 3.0], 'row': [2.0, 3.1, 3.9]})
+  table = tables.summarise(
+    records, ['base', 'row'], 'base', withheld={'row': 'edge of the grid'}
+  )
+  row = _only(table, 'row')
+  assert (row.verdict, row.reason) == ('undecided', 'edge of the grid')
+  assert 'row: edge of the grid' in _printed(table)
+  table_files.write(table, tmp_path)
+  for suffix in ('json', 'csv', 'md', 'tex'):
+    assert 'edge of the grid' in (tmp_path / f'table.{suffix}').read_text()
+
+
+def test_every_file_shows_verdict_cost_and_choice(
+  tmp_path: pathlib.Path,
+) -> None:
+  table = _judged()
+  table_files.write(table, tmp_path)
+  read = json.loads((tmp_path / 'table.json').read_text())
+  assert (read['alpha'], read['margin']) == (0.05, 0.01)
+  with (tmp_path / 'table.csv').open(newline='') as file:
+    lines = list(csv.DictReader(file))
+  for row, inner, line in zip(table.rows, read['rows'], lines, strict=True):
+    assert inner['verdict'] == row.verdict
+    assert line['verdict'] == (row.verdict or '')
+    for name in ('p', 'p_holm', 'p_tost', 'p_tost_holm', 'smallest_effect'):
+      assert (float(line[name]) if line[name] else None) == inner[name]
+    assert inner['tuned'] == row.tuned
+    assert float(line['tuned_learning_rate']) == row.tuned['learning_rate']
+    assert float(line['flops_per_token']) == row.flops_per_token
+  markdown = (tmp_path / 'table.md').read_text()
+  assert '| p (Holm) | verdict | detectable | learning rate |' in markdown
+  assert '| +0.5000 ± 0.0020 | &lt;0.001 | worse |' in markdown
+  assert '| MFLOPs/token | seconds |' in markdown
+  assert '| 0.0003 | 1,234 | 4.87 | 2.0 |' in markdown
+  assert '| 0.001 | 1,234 | 12.3 | 2.0 |' in markdown
+  tex = (tmp_path / 'table.tex').read_text()
+  assert r'& $+0.5000 \pm 0.0020$ & $<0.001$ & worse &' in tex
+  assert '±' not in tex
+  for written in (markdown, tex.replace('\\%', '%')):
+    assert 'Verdicts: paired t test (Holm over 4 rows, 5 %)' in written
+    assert 'Detectable: the true difference' in written
+
+
+def test_verdicts_on_a_terminal_are_words() -> None:
+  printed = _printed(_judged())
+  assert max(map(len, printed.splitlines())) <= 80
+  for verdict in ('better', 'worse', 'equivalent', 'undecided'):
+    assert sum(verdict in line for line in printed.splitlines()) >= 1, verdict
+  (line,) = [x for x in printed.splitlines() if 'equivalent ' in x[-14:]]
+  assert line.split()[0] == 'e'
+
+
+def test_a_table_without_rows_to_compare() -> None:
+  table = tables.summarise(_records({'base': [1.0, 2.0]}), ['base'], 'base')
+  assert table_files.statement(table) == (
+    'Intervals: Student t over the seeds, 95 %.'
+  )
+  empty = tables.summarise([], ['base', 'row'], 'base')
+  assert empty.absolute_margin is None
+  assert _only(empty, 'row').verdict == 'undecided'
+  assert 'no trial' in _printed(empty)
+
+
+def test_p_values_shares_and_units() -> None:
+  assert [formats.p_value(p) for p in (None, 0.0, 9e-4, 0.0123, 1.0)] == [
+    '–',
+    '<0.001',
+    '<0.001',
+    '0.012',
+    '1.000',
+  ]
+  assert [formats.percent(x) for x in (0.01, 0.005, 1 - 0.05)] == [
+    '1 %',
+    '0.5 %',
+    '95 %',
+  ]
+  assert formats.unit([None, 2e6, 3e9]) == ('G', 1e9)
+  assert formats.unit([None]) == formats.unit([12.0]) == ('', 1.0)
+
+
 def test_json_has_no_nan() -> None:
   written = formats.json_text({'a': [math.nan, {'b': math.inf}], 'c': 1.0})
   assert json.loads(written) == {'a': [None, {'b': None}], 'c': 1.0}
@@ -248,7 +418,7 @@ def test_tex_is_escaped(tmp_path: pathlib.Path) -> None:
   )
   body = written.split(r'\midrule')[1].split(r'\bottomrule')[0]
   assert all(
-    line.replace(r'\&', '').count('&') == 7
+    line.replace(r'\&', '').count('&') == 9
     for line in body.strip().splitlines()
   )
 
@@ -257,7 +427,7 @@ def test_markdown_keeps_its_columns(tmp_path: pathlib.Path) -> None:
   table_files.write(_example(), tmp_path)
   lines = (tmp_path / 'table.md').read_text().splitlines()
   assert r'| a_b & 50% \| &lt;i> | 2 |' in lines[3]
-  assert all(line.replace(r'\|', '').count('|') == 9 for line in lines[:5])
+  assert all(line.replace(r'\|', '').count('|') == 11 for line in lines[:5])
 
 
 def test_writing_leaves_no_temporary_file_and_survives_a_failure(

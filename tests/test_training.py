@@ -11,6 +11,7 @@ import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -223,19 +224,29 @@ def test_replicas_agree() -> None:
 # Compilation. -----------------------------------------------------------------
 
 
+class Compilations:
+  """The programs that are compiled from now on."""
+
+  def __init__(self) -> None:
+    # JAX calls a listener with keywords that differ from event to event.
+    self.listener = mock.Mock()
+
+  @property
+  def names(self) -> list[str]:
+    calls = self.listener.call_args_list
+    return [
+      call.kwargs['fun_name']
+      for call in calls
+      if call.args[0].endswith('backend_compile_duration')
+    ]
+
+
 @pytest.fixture
-def compiled() -> Iterator[list[str]]:
-  """The names of the programs compiled since."""
-  names: list[str] = []
-
-  def listen(event: str, seconds: float, **about: str) -> None:  # JAX calls so
-    del seconds
-    if event.endswith('backend_compile_duration'):
-      names.append(about['fun_name'])
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  yield names
-  jax.monitoring.unregister_event_duration_listener(listen)
+def compiled() -> Iterator[Compilations]:
+  found = Compilations()
+  jax.monitoring.register_event_duration_secs_listener(found.listener)
+  yield found
+  jax.monitoring.unregister_event_duration_listener(found.listener)
 
 
 def _calls(
@@ -255,18 +266,18 @@ def _calls(
 
 @pytest.mark.parametrize('count', [1, 8])
 def test_one_compilation_for_all_chunks_and_numbers(
-  count: int, compiled: list[str]
+  count: int, compiled: Compilations
 ) -> None:
   devices = cpus(count)
   sig, _ = programs.signature(config(TINY), data(), devices)
   # A program of its own: another test may have compiled the shared one.
   own = programs.program.__wrapped__(sig)
   init_state(config(TINY), sig.dims)  # compiles what draws the parameters
-  compiled.clear()
+  compiled.listener.reset_mock()
   assert _calls(lambda: own, devices, seed=0) == 12
-  assert len(compiled) == 1, compiled
+  assert len(compiled.names) == 1, compiled.names
   assert _calls(lambda: own, devices, seed=1) == 12
-  assert len(compiled) == 1, compiled
+  assert len(compiled.names) == 1, compiled.names
 
 
 def test_numbers_share_a_program() -> None:
@@ -334,15 +345,15 @@ def test_accelerator_chunk_length_and_seed_keep_every_bit(
 
 @pytest.mark.gpu
 def test_accelerator_compiles_once(
-  accelerator: Devices, compiled: list[str]
+  accelerator: Devices, compiled: Compilations
 ) -> None:
   sig, _ = programs.signature(config(TINY), data(), accelerator)
   own = programs.program.__wrapped__(sig)
   init_state(config(TINY), sig.dims)
-  compiled.clear()
+  compiled.listener.reset_mock()
   for seed in (0, 1):
     assert _calls(lambda: own, accelerator, seed) == 12
-  assert len(compiled) == 1, compiled
+  assert len(compiled.names) == 1, compiled.names
 
 
 @pytest.mark.gpu

@@ -6,9 +6,11 @@ match, or does not restore, is set aside and the one before is taken.
 """
 
 import hashlib
+import json
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +19,23 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-logging.getLogger('absl').setLevel(logging.ERROR)
+# What goes wrong is raised or warned of in one line; their tracebacks of
+# background threads would bury it.
+for _name in ('absl', 'asyncio'):
+  logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+def _without_closed_loops(before: Callable[[Any], object]) -> Any:
+  """Returns a hook that drops what a failed save leaves in its threads."""
+
+  def hook(problem: Any) -> None:
+    if str(problem.exc_value) != 'Event loop is closed':
+      before(problem)
+
+  return hook
+
+
+sys.unraisablehook = _without_closed_loops(sys.unraisablehook)
 
 
 class Restored(NamedTuple):
@@ -35,13 +53,18 @@ class Checkpoints:
     directory: where they lie; made if absent.
     keep: how many of the last ones stay.
     warn: called with one line for each checkpoint that is set aside.
+    read_only: changes nothing; another process may be at work there.
   """
 
   def __init__(
-    self, directory: pathlib.Path, keep: int, warn: Callable[[str], None]
+    self,
+    directory: pathlib.Path,
+    keep: int,
+    warn: Callable[[str], None],
+    read_only: bool = False,
   ):
     self._directory = directory.absolute()
-    self._warn = warn
+    self._warn, self._read_only = warn, read_only
     latest = checkpoint_managers.LatestN(n=keep)
     best = checkpoint_managers.BestN(
       get_metric_fn=lambda metrics: metrics['val_loss'],
@@ -55,7 +78,9 @@ class Checkpoints:
       ),
       best_fn=best.get_metric_fn,
       best_mode='min',
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not read_only,
+      read_only=read_only,
+      create=not read_only,
       enable_async_checkpointing=True,
     )
     self._manager = self._open()
@@ -80,7 +105,9 @@ class Checkpoints:
     """
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
-      extra=ocp.args.JsonSave({'digests': _digests(tree), **extra}),
+      extra=ocp.args.JsonSave(
+        {'digests': _digests(tree, extra), 'extra': dict(extra)}
+      ),
     )
     metrics = None if best is None else {'val_loss': best}
     self._manager.save(step, args=items, metrics=metrics, force=True)
@@ -109,10 +136,10 @@ class Checkpoints:
         return self.restore_step(step, template)
       except Exception as e:
         reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
-        aside = self._set_aside(step)
+        done = 'left out' if self._read_only else self._set_aside(step)
         self._warn(
-          f'checkpoint {step} is damaged ({reason}): moved to {aside}; trying '
-          'the one before'
+          f'checkpoint {step} is damaged ({reason}): {done}; trying the one '
+          'before'
         )
     return None
 
@@ -129,8 +156,8 @@ class Checkpoints:
         state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
       ),
     )
-    extra = dict(items['extra'])
-    stored, found = extra.pop('digests'), _digests(items['state'])
+    extra, stored = items['extra']['extra'], items['extra']['digests']
+    found = _digests(items['state'], extra)
     if bad := [path for path in found if stored.get(path) != found[path]]:
       raise ValueError(f'the digest of {bad[0]} does not match')
     return Restored(step, items['state'], extra)
@@ -140,7 +167,7 @@ class Checkpoints:
     best = self._manager.best_step()
     return None if best is None else self.restore_step(best, template)
 
-  def _set_aside(self, step: int) -> pathlib.Path:
+  def _set_aside(self, step: int) -> str:
     folder = self._directory.with_name(f'{self._directory.name}-damaged')
     folder.mkdir(exist_ok=True)
     taken = len(list(folder.iterdir()))
@@ -148,13 +175,14 @@ class Checkpoints:
     self._manager.close()
     shutil.move(self._directory / str(step), target)
     self._manager = self._open()
-    return target
+    return f'moved to {target}'
 
 
-def _digests(tree: Any) -> dict[str, str]:
-  """Returns the sha256 of every array of a tree, by its path."""
+def _digests(tree: Any, extra: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the sha256 of every array of a tree by its path, and of extra."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
+  text = json.dumps(extra, sort_keys=True)
+  return {'extra': hashlib.sha256(text.encode()).hexdigest()} | {
     jax.tree_util.keystr(path): hashlib.sha256(
       f'{leaf.dtype} {leaf.shape} '.encode()
       + np.ascontiguousarray(leaf).tobytes()

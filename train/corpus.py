@@ -70,6 +70,15 @@ def read(path_text: str) -> str:
     DataError: nothing there, nothing in it, or not UTF-8 text.
   """
   path = pathlib.Path(path_text)
+  try:
+    return _read(path)
+  except OSError as e:
+    raise DataError(
+      f'{path}: cannot be read ({e.strerror}): give a text file or a folder'
+    ) from e
+
+
+def _read(path: pathlib.Path) -> str:
   if path.is_dir():
     files = sorted(
       p
@@ -90,10 +99,7 @@ def read(path_text: str) -> str:
 
 
 def _read_file(path: pathlib.Path) -> str:
-  try:
-    data = path.read_bytes()
-  except OSError as e:
-    raise DataError(f'{path}: cannot be read: {e.strerror}') from e
+  data = path.read_bytes()
   if b'\0' in data:
     raise DataError(f'{path}: is binary (it has a zero byte): give UTF-8 text')
   try:

@@ -15,7 +15,7 @@ from train.optimizer import flat
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
   """Replaces a file: a reader sees the old one or the new one, whole."""
   data = content.encode() if isinstance(content, str) else content
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary = path.with_name(f'.{path.name}.tmp')
   try:
     with temporary.open('wb') as f:
       f.write(data)

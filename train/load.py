@@ -80,19 +80,29 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
 
   Args:
     workdir: of the run.
-    trial: the id of a trial or its beginning, or ROW, or ROW/SEED.
+    trial: ROW/SEED, or ROW for its first seed, or the id of a trial or its
+      beginning.
     best: the checkpoint with the lowest validation loss, not the last one.
 
   Raises:
     DataError: there is no such trial, or no whole checkpoint of it.
   """
   directory = find(pathlib.Path(workdir), trial)
-  about = json.loads((directory / 'config.json').read_text())
+  try:
+    about = json.loads((directory / 'config.json').read_text())
+  except (OSError, ValueError) as e:
+    raise DataError(
+      f'{directory}: config.json cannot be read: the trial was not begun'
+    ) from e
   config = override(Config(), about['flags'])
   vocabulary = Vocabulary(**about['vocabulary'])
   template = init_state(config, config.dims(vocabulary.size))
   notes: list[str] = []
-  checkpoints = Checkpoints(directory / 'checkpoints', 1, notes.append)
+  if not (directory / 'checkpoints').is_dir():
+    raise DataError(f'{directory}: has no checkpoint yet')
+  checkpoints = Checkpoints(
+    directory / 'checkpoints', 1, notes.append, read_only=True
+  )
   try:
     restored = (
       checkpoints.restore_best(template)
@@ -103,9 +113,9 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     checkpoints.close()
   if restored is None:
     raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
-  return Loaded(
-    about['trial'], config, vocabulary, restored.tree.params, restored.step
-  )
+  # On a device, so that functions of it can be compiled.
+  params = jax.tree.map(jnp.asarray, restored.tree.params)
+  return Loaded(about['trial'], config, vocabulary, params, restored.step)
 
 
 def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
@@ -116,15 +126,17 @@ def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
     raise DataError(f'{workdir}: is not a working directory with trials')
   row, _, seed = trial.rpartition('/') if '/' in trial else (trial, '', '')
   named = {
-    line['trial']
+    line['seed']: line['trial']
     for line in read_lines(workdir / 'trials.jsonl')
     if line['row'] == row and (not seed or str(line['seed']) == seed)
   }
-  found = [i for i in ids if i.startswith(trial)] or sorted(named & set(ids))
-  if not found:
+  if named:
+    return runs / named[min(named)]
+  found = [name for name in ids if trial and name.startswith(trial)]
+  if len(found) != 1:
+    some = ', '.join(found[:8] or ids[:8])
+    what = f'{len(found)} trials' if found else 'no trial'
     raise DataError(
-      f'{workdir}: has no trial {trial}: there are {", ".join(ids[:8])}'
+      f'{workdir}: has {what} {trial}: there are {some}, or ROW, or ROW/SEED'
     )
-  if len(found) > 1 and seed:
-    raise DataError(f'{workdir}: {trial} could be {", ".join(found[:8])}')
   return runs / found[0]

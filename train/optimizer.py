@@ -19,12 +19,12 @@ class AdamW(Variant, tag='adamw'):
   """Adam with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
   b1: float = field(
-    0.9, 'Decay of the mean gradient.', min=0.0, max=1.0, traced=True
+    0.9, 'Decay of the mean gradient.', min=0.0, max=0.999999, traced=True
   )
   b2: float = field(
-    0.99, 'Decay of the mean square.', min=0.0, max=1.0, traced=True
+    0.99, 'Decay of the mean square.', min=0.0, max=0.999999, traced=True
   )
-  eps: float = field(1e-8, 'Added to the root.', min=0.0, traced=True)
+  eps: float = field(1e-8, 'Added to the root.', min=1e-16, traced=True)
 
   def scale(self) -> optax.GradientTransformation:
     """Returns the step before decay and learning rate."""

@@ -83,7 +83,7 @@ def update(
     # Each device holds the gradient of its own sum: add first, divide after.
     grads, sums = jax.lax.psum((grads, sums), axis)
   grads = jax.tree.map(lambda g: g / sums.count, grads)
-  loss, grad_norm = sums.loss / sums.count, optax.global_norm(grads)
+  loss, grad_norm = sums.loss / sums.count, optax.tree.norm(grads)
   optimization, total = config.optimization, jnp.asarray(config.steps)
   table = config.architecture.parameter_table(dims)
   updates, opt_state = optimization.transform(table, total).update(

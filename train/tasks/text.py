@@ -35,6 +35,10 @@ class Text(Task, tag='text'):
   )
   level: Level = field('char', 'What a token is:')
 
+  @property
+  def _name(self) -> str:
+    return self.path or self.corpus or 'pydoc'
+
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between fields."""
     if self.path is not None and self.corpus is not None:
@@ -46,7 +50,7 @@ class Text(Task, tag='text'):
 
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns the tokens of the text, split into training and validation."""
-    name = self.path or self.corpus or 'pydoc'
+    name = self._name
     if self.path is not None:
       text = corpus.read(self.path)
     elif name == 'shakespeare':
@@ -67,7 +71,7 @@ class Text(Task, tag='text'):
       vocabulary=vocabulary,
       digest=digest,
       description=(
-        f'{name}: {ids.size:,} {self.level}s, {vocabulary.size} symbols, '
+        f'{name}: {ids.size:,} {vocabulary.level}s, {vocabulary.size} symbols, '
         f'sha256 {digest[:12]}'
       ),
     )
@@ -77,7 +81,7 @@ class Text(Task, tag='text'):
     for split, ids in data.arrays.items():
       if ids.size < seq_len + 1:
         return (
-          f'{self.path or self.corpus}: its {split} part has {ids.size} '
+          f'{self._name}: its {split} part has {ids.size} '
           f'tokens, fewer than --seq_len={seq_len} and the one to predict: '
           'give a longer text or a smaller --seq_len'
         )

@@ -1,0 +1,347 @@
+"""Trained trials back in Python, and as the initial values of others."""
+
+import json
+import pathlib
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import cli
+from tolerance import assert_close
+from train.files import digest, read_lines
+from train.load import load
+from train.task import DataError
+from train.tasks.text import Text
+
+# The validation part, the last tenth, is unlike the rest: the better the one is
+# learned the worse the other is guessed, so that the best checkpoint is not the
+# last.
+TEXT = 'abcabcabd' * 40 + 'dcbadcba' * 5
+OTHER = 'abdc' * 100
+
+SIZES = {
+  'd_model': '16',
+  'num_heads': '2',
+  'seq_len': '16',
+  'batch_size': '4',
+  'steps': '20',
+  'eval_every': '5',
+  'warmup_steps': '2',
+  'learning_rate': '0.02',
+}
+
+
+class Ran(NamedTuple):
+  """A working directory, and its records by (row, seed)."""
+
+  workdir: pathlib.Path
+  text: pathlib.Path
+  records: Mapping[tuple[str, int], Mapping[str, Any]]
+
+
+def _launch(workdir: pathlib.Path, *arguments: str) -> int:
+  """Runs a command line in this process and returns its exit code."""
+  handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    argv = ['launch.py', f'--workdir={workdir}', *arguments]
+    return cli.main(argv, flags.FlagValues(), '')
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
+
+
+def _flags(text: pathlib.Path, more: Mapping[str, str]) -> list[str]:
+  given = {'task.path': str(text)} | SIZES | dict(more)
+  return [f'--{name}={value}' for name, value in given.items()]
+
+
+def _records(
+  workdir: pathlib.Path,
+) -> dict[tuple[str, int], Mapping[str, Any]]:
+  lines = read_lines(workdir / 'trials.jsonl')
+  return {(line['row'], line['seed']): line for line in lines}
+
+
+ROPE = 'position=rope'
+
+
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+  """Two rows with two seeds each."""
+  folder = tmp_path_factory.mktemp('loading')
+  text, workdir = folder / 'text.txt', folder / 'run'
+  text.write_text(TEXT)
+  more = [f'--ablate={ROPE}', '--seeds=2']
+  assert _launch(workdir, *_flags(text, {}), *more) == 0
+  records = _records(workdir)
+  assert set(records) == {(r, s) for r in ('base', ROPE) for s in (0, 1)}
+  return Ran(workdir, text, records)
+
+
+CASES = [(row, seed) for row in ('base', ROPE) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(('row', 'seed'), CASES)
+def test_parameters_are_those_recorded(ran: Ran, row: str, seed: int) -> None:
+  record = ran.records[row, seed]
+  names = (record['trial'], record['trial'][:8], f'{row}/{seed}')
+  for name in names:
+    loaded = load(ran.workdir, name)
+    assert loaded.trial == record['trial']
+    assert loaded.step == record['steps'] == 20
+    assert loaded.config.seed == seed
+    assert loaded.config.architecture.position.tag == (
+      'rope' if row == ROPE else 'learned'
+    )
+    assert digest(loaded.params) == record['digest']
+  digests = {r['digest'] for r in ran.records.values()}
+  assert len(digests) == 4
+
+
+def test_row_without_a_seed_is_one_of_its_trials(ran: Ran) -> None:
+  loaded = load(str(ran.workdir), ROPE)
+  trials = [ran.records[ROPE, seed]['trial'] for seed in (0, 1)]
+  assert loaded.trial in trials
+
+
+@pytest.mark.parametrize('name', ['nothing', 'base/7', 'qk/0', 'zzz/0'])
+def test_what_is_not_there_is_named(ran: Ran, name: str) -> None:
+  with pytest.raises(DataError, match=f'has no trial {name}: there are '):
+    load(ran.workdir, name)
+
+
+def test_what_is_no_working_directory_is_named(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(DataError, match='is not a working directory'):
+    load(tmp_path, 'base/0')
+
+
+def test_loading_changes_no_file(ran: Ran) -> None:
+  def files() -> dict[str, bytes]:
+    found = (p for p in ran.workdir.rglob('*') if p.is_file())
+    return {str(p): p.read_bytes() for p in found}
+
+  before = files()
+  load(ran.workdir, 'base/0')
+  load(ran.workdir, 'base/0', best=True)
+  assert files() == before
+
+
+# What is loaded computes what was recorded. -----------------------------------
+
+
+def _loss(logits_BTV: jax.Array, targets_BT: np.ndarray) -> float:
+  """Returns the mean cross-entropy in float64."""
+  logits_BTV = np.asarray(logits_BTV, np.float64)
+  top_BT1 = logits_BTV.max(-1, keepdims=True)
+  total_BT = np.exp(logits_BTV - top_BT1).sum(-1)
+  chosen_BT1 = np.take_along_axis(logits_BTV, targets_BT[..., None], -1)
+  return float((np.log(total_BT) + (top_BT1 - chosen_BT1)[..., 0]).mean())
+
+
+def _windows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns inputs and targets of the windows of a validation part."""
+  count = (ids.size - 1) // 16
+  inputs_BT = ids[: count * 16].reshape(count, 16).astype(np.int32)
+  targets_BT = ids[1 : count * 16 + 1].reshape(count, 16).astype(np.int32)
+  return inputs_BT, targets_BT
+
+
+@pytest.mark.parametrize('row', ['base', ROPE])
+def test_apply_gives_the_recorded_loss(ran: Ran, row: str) -> None:
+  loaded, record = load(ran.workdir, f'{row}/0'), ran.records[row, 0]
+  held = loaded.encode(TEXT)[int(0.9 * len(TEXT)) :]
+  inputs_BT, targets_BT = _windows(held)
+  out = loaded.apply(inputs_BT, want_weights=True)
+  assert_close(
+    np.float32(_loss(out.logits_BTV, targets_BT)),
+    record['metrics']['val_loss'],
+    inputs_BT.size * 16,
+  )
+  assert out.weights_LBNTS is not None
+  assert out.weights_LBNTS.shape == (2, len(inputs_BT), 2, 16, 16)
+  assert_close(out.weights_LBNTS.sum(-1), np.ones((2, 2, 2, 16)), 16)
+  assert loaded.apply(inputs_BT).weights_LBNTS is None
+  # A list of ids, and a context shorter than that in training.
+  short = loaded.apply([loaded.encode('abc').tolist()])
+  assert short.logits_BTV.shape == (1, 3, 4)
+
+
+def test_evaluate_gives_the_recorded_figures(ran: Ran) -> None:
+  figures = load(ran.workdir, 'base/1').evaluate()
+  metrics = ran.records['base', 1]['metrics']
+  assert figures['val_loss'] == metrics['val_loss']
+  assert figures['val_accuracy'] == metrics['val_accuracy']
+  assert figures['tokens'] == 32
+
+
+def test_best_is_the_checkpoint_with_the_lowest_loss(ran: Ran) -> None:
+  metrics = ran.records['base', 0]['metrics']
+  assert metrics['best_step'] < 20
+  assert metrics['best_val_loss'] < metrics['val_loss'] - 0.1
+  best = load(ran.workdir, 'base/0', best=True)
+  assert best.step == metrics['best_step']
+  assert best.evaluate()['val_loss'] == metrics['best_val_loss']
+  assert digest(best.params) != ran.records['base', 0]['digest']
+
+
+def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'other.txt'
+  path.write_text(OTHER)
+  loaded = load(ran.workdir, 'base/0')
+  figures = loaded.evaluate(Text(path=str(path)))
+  inputs_BT, targets_BT = _windows(loaded.encode(OTHER)[360:])
+  logits_BTV = loaded.apply(inputs_BT).logits_BTV
+  assert figures['tokens'] == inputs_BT.size == 32
+  assert figures['val_loss'] == pytest.approx(_loss(logits_BTV, targets_BT))
+  path.write_text(OTHER + 'ß')
+  with pytest.raises(DataError, match=r"other.txt: 1 char.*'ß'.*level=byte"):
+    loaded.evaluate(Text(path=str(path)))
+  path.write_text('abcd')
+  with pytest.raises(DataError, match=r'other.txt: its .* part has .* tokens'):
+    loaded.evaluate(Text(path=str(path)))
+
+
+# The command line. ------------------------------------------------------------
+
+
+def _evaluate(ran: Ran, trial: str, *arguments: str) -> int:
+  argv = ['launch.py', f'--evaluate={ran.workdir}:{trial}', *arguments]
+  return cli.main(argv, flags.FlagValues(), '')
+
+
+def test_evaluate_flag_prints_the_recorded_loss(
+  ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+  assert _evaluate(ran, f'{ROPE}/1') == 0
+  (line,) = capsys.readouterr().out.splitlines()
+  record = ran.records[ROPE, 1]
+  printed = json.loads(line)
+  assert printed['trial'] == record['trial']
+  assert printed['step'] == 20
+  assert printed['val_loss'] == record['metrics']['val_loss']
+  assert printed['val_accuracy'] == record['metrics']['val_accuracy']
+
+
+def test_evaluate_flag_on_another_text(
+  ran: Ran, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  path = tmp_path / 'other.txt'
+  path.write_text(OTHER)
+  assert _evaluate(ran, 'base/0', f'--task.path={path}') == 0
+  printed = json.loads(capsys.readouterr().out)
+  loaded = load(ran.workdir, 'base/0')
+  other = loaded.evaluate(Text(path=str(path)))
+  assert printed['val_loss'] == other['val_loss']
+  assert printed['val_loss'] != ran.records['base', 0]['metrics']['val_loss']
+  path.write_text('naïve ' * 100)
+  assert _evaluate(ran, 'base/0', f'--task.path={path}') == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1
+  assert "'ï'" in error
+
+
+@pytest.mark.parametrize(
+  ('target', 'message'),
+  [('nowhere', 'must be WORKDIR:TRIAL'), ('nowhere:x', 'is not a working')],
+)
+def test_evaluate_flag_refuses(
+  target: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+  argv = ['launch.py', f'--evaluate={target}']
+  assert cli.main(argv, flags.FlagValues(), '') == 2
+  error = capsys.readouterr().err
+  assert message in error
+  assert error.count('\n') == 1
+
+
+# Initial values. --------------------------------------------------------------
+
+
+def test_init_from_starts_from_exactly_these_parameters(
+  ran: Ran, tmp_path: pathlib.Path
+) -> None:
+  source = ran.records['base', 1]
+  alone = ('--only=base', '--seeds=2')
+  still = {
+    'init_from': f'{ran.workdir}:{source["trial"]}',
+    # At a learning rate of 0 nothing moves, decay included.
+    'learning_rate': '0',
+    'steps': '3',
+  }
+  assert _launch(tmp_path / 'new', *_flags(ran.text, still), *alone) == 0
+  records = _records(tmp_path / 'new')
+  assert len(records) == 2
+  for record in records.values():
+    assert record['digest'] == source['digest']
+    assert record['trial'] != source['trial']
+    assert record['metrics']['val_loss'] == source['metrics']['val_loss']
+
+
+def test_init_from_goes_on_from_there(ran: Ran, tmp_path: pathlib.Path) -> None:
+  alone = ('--only=base', '--seeds=1')
+  more = {'init_from': f'{ran.workdir}:base/1', 'steps': '5'}
+  assert _launch(tmp_path / 'new', *_flags(ran.text, more), *alone) == 0
+  (record,) = _records(tmp_path / 'new').values()
+  # A model from scratch is near log 4 after 5 steps of warm-up.
+  source = ran.records['base', 1]['metrics']['train_loss']
+  assert record['metrics']['train_loss'] == pytest.approx(source, abs=0.2)
+  assert record['digest'] != ran.records['base', 1]['digest']
+
+
+@pytest.mark.parametrize(
+  ('text', 'more', 'message'),
+  [
+    (TEXT, {'d_model': '32'}, r'blocks/\S+ is \(2, .* there and .* in row'),
+    (TEXT, {'num_layers': '3'}, r'blocks/\S+ is \(2, .* there and \(3, '),
+    (TEXT, {'position': 'rope'}, r'position/table is .* there and absent in'),
+    (TEXT, {'use_bias': 'true'}, r'bias is absent there and '),
+    (TEXT + 'x', {}, 'has another vocabulary than --task: '),
+    (TEXT, {'task.level': 'byte'}, 'has another vocabulary than --task: '),
+  ],
+  ids=['width', 'depth', 'position', 'bias', 'characters', 'bytes'],
+)
+def test_init_from_refuses_what_does_not_fit(
+  ran: Ran,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+  text: str,
+  more: Mapping[str, str],
+  message: str,
+) -> None:
+  path = tmp_path / 'text.txt'
+  path.write_text(text)
+  given = {'init_from': f'{ran.workdir}:base/1'} | dict(more)
+  assert _launch(tmp_path / 'new', *_flags(path, given)) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('launch.py: --init_from=')
+  assert re.search(message, line), line
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  ('value', 'message'),
+  [
+    ('nowhere', 'must be WORKDIR:TRIAL'),
+    ('nowhere:base/0', 'is not a working directory'),
+    ('{}:base/9', 'has no trial base/9'),
+  ],
+)
+def test_init_from_refuses_what_is_not_there(
+  ran: Ran,
+  tmp_path: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+  value: str,
+  message: str,
+) -> None:
+  given = {'init_from': value.format(ran.workdir)}
+  assert _launch(tmp_path / 'new', *_flags(ran.text, given)) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('launch.py: --init_from=')
+  assert message in line
+  assert not (tmp_path / 'new').exists()

@@ -1,0 +1,449 @@
+"""Tasks, vocabularies and corpora: what a batch is, and where text comes from.
+
+The digests pinned here say that data order and initial values are the same on
+every supported version of JAX.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pooch
+import pytest
+
+from model.field import FieldError
+from model.parameter import key_of
+from train import corpus
+from train.config import Config
+from train.files import digest
+from train.optimizer import flat
+from train.schema import override
+from train.step import batch_of, init_state
+from train.task import Batch, Data, DataError
+from train.tasks.text import Text
+from train.vocabulary import UnknownCharacters, Vocabulary
+
+# Of every width in UTF-8, with a combining mark and the highest code point.
+LETTERS = 'aäβ汉🙂e\u0301\n\t \ufeff\x7f\U0010ffff'
+COUNTED = ''.join(chr(97 + n % 26) + str(n % 10) for n in range(300))
+
+
+def _write(
+  folder: pathlib.Path, text: str | bytes, name: str = 'a.txt'
+) -> Text:
+  path = folder / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(text.encode() if isinstance(text, str) else text)
+  return Text(path=str(path))
+
+
+@pytest.fixture
+def counted(tmp_path: pathlib.Path) -> tuple[Text, Data]:
+  task = _write(tmp_path, COUNTED)
+  return task, task.load()
+
+
+def _batch(
+  task: Text, data: Data, step: int, size: int = 8, seq_len: int = 16
+) -> Batch:
+  arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
+  return task.batch(arrays, jax.random.key(7), jnp.int32(step), size, seq_len)
+
+
+def _bytes(batch: Batch) -> list[bytes]:
+  return [np.asarray(x).tobytes() for x in batch]
+
+
+# Batches. ---------------------------------------------------------------------
+
+
+def test_batch_is_a_function_of_key_and_step(
+  counted: tuple[Text, Data],
+) -> None:
+  forth = [_bytes(_batch(*counted, step)) for step in (0, 1, 5)]
+  back = [_bytes(_batch(*counted, step)) for step in (5, 1, 0)]
+  assert forth == back[::-1]
+  task, data = counted
+  arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
+  compiled = jax.jit(
+    lambda step: task.batch(arrays, jax.random.key(7), step, 8, 16)
+  )
+  assert _bytes(compiled(jnp.int32(5))) == forth[2]
+  other = task.batch(arrays, jax.random.key(8), jnp.int32(0), 8, 16)
+  assert not np.array_equal(other.inputs_BT, _batch(*counted, 0).inputs_BT)
+  assert np.array_equal(other.ids_B, _batch(*counted, 0).ids_B)
+
+
+def test_example_does_not_depend_on_the_batch_around_it(
+  counted: tuple[Text, Data],
+) -> None:
+  # Example 10 is the third of step 1 of 8, and the first of step 5 of 2.
+  large, small = _batch(*counted, 1), _batch(*counted, 5, size=2)
+  assert int(large.ids_B[2]) == int(small.ids_B[0]) == 10
+  assert np.array_equal(large.inputs_BT[2], small.inputs_BT[0])
+
+
+def test_steps_and_examples_differ(counted: tuple[Text, Data]) -> None:
+  batches = [_batch(*counted, step) for step in range(20)]
+  ids = np.concatenate([b.ids_B for b in batches])
+  assert ids.tolist() == list(range(160))
+  windows = {np.asarray(x).tobytes() for b in batches for x in b.inputs_BT}
+  # 524 offsets, 160 draws: about 22 pairs coincide.
+  assert len(windows) > 100
+
+
+def test_targets_are_inputs_shifted_by_one(counted: tuple[Text, Data]) -> None:
+  _, data = counted
+  text = data.vocabulary.decode(data.arrays['train'])
+  batch = _batch(*counted, 3)
+  assert batch.weights_BT.shape == batch.inputs_BT.shape == (8, 16)
+  assert (np.asarray(batch.weights_BT) == 1).all()
+  for inputs_T, targets_T in zip(
+    batch.inputs_BT, batch.targets_BT, strict=True
+  ):
+    assert np.array_equal(inputs_T[1:], targets_T[:-1])
+    window = data.vocabulary.decode(np.append(inputs_T, targets_T[-1]))
+    assert window in text
+
+
+def test_offsets_reach_the_last_and_stay_inside(tmp_path: pathlib.Path) -> None:
+  # All characters differ, so that a window tells its offset.
+  text = ''.join(map(chr, range(0x4E00, 0x4E00 + 40)))
+  task = _write(tmp_path, text)
+  data = task.load()
+  assert data.arrays['train'].size == 36
+  seen: set[int] = set()
+  for step in range(40):
+    batch = _batch(task, data, step, size=32, seq_len=30)
+    for inputs_T, target in zip(
+      batch.inputs_BT, batch.targets_BT[:, -1], strict=True
+    ):
+      start = int(inputs_T[0])
+      # A gather clamps what lies outside: a clamped window has a repetition.
+      assert inputs_T.tolist() == list(range(start, start + 30))
+      assert int(target) == start + 30
+      seen.add(start)
+  assert seen == set(range(6))
+
+
+def test_the_shortest_text_has_one_window(tmp_path: pathlib.Path) -> None:
+  task = _write(tmp_path, 'abcdefghij' * 2)
+  data = task.load()
+  assert task.problem(data, 1) is None
+  assert task.evaluation_size(data.arrays, 1) == 1
+  problem = task.problem(data, 2)
+  assert problem
+  assert 'a.txt: its validation part has 2 tokens' in problem
+  assert '--seq_len=2' in problem
+
+
+def test_split_has_no_overlap(counted: tuple[Text, Data]) -> None:
+  task, data = counted
+  train, held = data.arrays['train'], data.arrays['validation']
+  assert (train.size, held.size) == (540, 60)
+  whole = data.vocabulary.decode(np.concatenate([train, held]))
+  assert whole == COUNTED
+  arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
+  size = task.evaluation_size(arrays, 16)
+  assert size == 3
+  batch = task.evaluation_batch(arrays, jnp.arange(size), 16)
+  assert np.array_equal(np.asarray(batch.inputs_BT).ravel(), held[:48])
+  assert np.array_equal(np.asarray(batch.targets_BT).ravel(), held[1:49])
+
+
+def test_rows_with_one_seed_share_their_batches(
+  counted: tuple[Text, Data],
+) -> None:
+  task, data = counted
+  arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
+  base = dataclasses.replace(Config(), task=task)
+  same = override(
+    base,
+    {'position': 'rope', 'learning_rate': '0.1', 'dropout_residual': '0.2'},
+  )
+  other = override(base, {'seed': '1'})
+  first, second, third = (
+    batch_of(c, arrays, jnp.int32(2)).inputs_BT for c in (base, same, other)
+  )
+  assert np.array_equal(first, second)
+  assert not np.array_equal(first, third)
+
+
+# Vocabularies. ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('level', ['char', 'byte'])
+def test_decode_reverses_encode(level: str) -> None:
+  assert level in ('char', 'byte')
+  text = LETTERS * 3 + 'end'
+  vocabulary = Vocabulary.of(text, level)
+  ids = vocabulary.encode(text)
+  assert vocabulary.decode(ids) == text
+  assert int(ids.max()) < vocabulary.size
+  count = len(text) if level == 'char' else len(text.encode())
+  assert ids.size == len(vocabulary.symbols(ids)) == count
+  assert vocabulary.size == (len(set(text)) if level == 'char' else 256)
+
+
+def test_every_byte_is_its_own_id() -> None:
+  vocabulary = Vocabulary.of('', 'byte')
+  ids = vocabulary.encode('é\x00A')
+  assert ids.tolist() == [0xC3, 0xA9, 0, 65]
+  assert vocabulary.symbols(ids) == ['c3', 'a9', '\x00', 'A']
+  assert vocabulary.decode(ids[:1]) == '\ufffd'
+
+
+def test_more_symbols_than_a_byte_holds() -> None:
+  text = ''.join(map(chr, range(0x4E00, 0x4E00 + 300)))
+  vocabulary = Vocabulary.of(text, 'char')
+  assert vocabulary.encode(text).tolist() == list(range(300))
+
+
+def test_characters_are_ordered_by_code_point() -> None:
+  assert Vocabulary.of('zaéa', 'char').characters == 'azé'
+
+
+def test_unknown_characters_are_named() -> None:
+  vocabulary = Vocabulary.of('abc', 'char')
+  with pytest.raises(UnknownCharacters, match=r"2 characters .*: 'ß' '🙂'$"):
+    vocabulary.encode('a🙂bßß')
+  many = ''.join(map(chr, range(0x100, 0x110)))
+  with pytest.raises(UnknownCharacters, match=r"16 characters .* 'ć' .*\.\.\."):
+    vocabulary.encode(many)
+
+
+def test_text_with_unknown_characters_is_refused(
+  tmp_path: pathlib.Path,
+) -> None:
+  task = _write(tmp_path, 'naïve')
+  with pytest.raises(DataError, match=r"'ï'.*--task\.level=byte"):
+    task.load(Vocabulary.of('naive', 'char'))
+  known = task.load(Vocabulary.of('naïve!', 'char'))
+  assert known.vocabulary.size == 6
+
+
+# Files and folders. -----------------------------------------------------------
+
+
+def test_folder_is_read_in_order_without_hidden_files(
+  tmp_path: pathlib.Path,
+) -> None:
+  for name in ('b.txt', 'a/z.txt', 'a/b/c', '10', '9', 'empty'):
+    _write(tmp_path, '' if name == 'empty' else f'<{name}>', name)
+  for name in ('.hidden', 'a/.x', '.git/config', 'a/.y/z'):
+    _write(tmp_path, b'\0 hidden', name)
+  assert corpus.read(str(tmp_path)) == '<10><9><a/b/c><a/z.txt><b.txt>'
+
+
+def test_folder_below_a_hidden_one_is_read(tmp_path: pathlib.Path) -> None:
+  _write(tmp_path, 'text', '.local/data/a.txt')
+  assert corpus.read(str(tmp_path / '.local' / 'data')) == 'text'
+
+
+def test_byte_order_mark_is_no_character(tmp_path: pathlib.Path) -> None:
+  _write(tmp_path, b'\xef\xbb\xbfone', 'a')
+  _write(tmp_path, b'\xef\xbb\xbftwo', 'b')
+  assert corpus.read(str(tmp_path / 'a')) == 'one'
+  assert corpus.read(str(tmp_path)) == 'onetwo'
+
+
+def test_line_ends_are_kept(tmp_path: pathlib.Path) -> None:
+  _write(tmp_path, b'a\r\nb\rc\n')
+  assert corpus.read(str(tmp_path / 'a.txt')) == 'a\r\nb\rc\n'
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', r'a\.txt: is empty: give'),
+    (b'\xef\xbb\xbf', r'a\.txt: is empty: give'),
+    (b'ab\0c', r'a\.txt: is binary \(it has a zero byte\): give'),
+    (b'abc\xff', r'a\.txt: is not UTF-8 text \(byte 3\): convert'),
+    ('né'.encode('latin-1'), r'a\.txt: is not UTF-8 text \(byte 1\): convert'),
+    ('text'.encode('utf-16'), r'a\.txt: is binary'),
+  ],
+)
+def test_what_is_no_text_is_refused(
+  tmp_path: pathlib.Path, content: bytes, message: str
+) -> None:
+  task = _write(tmp_path, content)
+  with pytest.raises(DataError, match=message):
+    task.load()
+  with pytest.raises(DataError, match=message.replace(r'a\.txt', '.*')):
+    Text(path=str(tmp_path)).load()
+
+
+def test_what_is_not_there_is_refused(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(DataError, match='gone: does not exist: give'):
+    Text(path=str(tmp_path / 'gone')).load()
+  with pytest.raises(DataError, match='the folder holds no file: give'):
+    Text(path=str(tmp_path)).load()
+
+
+def test_a_path_and_a_corpus_exclude_each_other(
+  tmp_path: pathlib.Path,
+) -> None:
+  with pytest.raises(FieldError, match=r'--corpus=pydoc: has no effect beside'):
+    Text(path=str(tmp_path), corpus='pydoc')
+
+
+# Named corpora. ---------------------------------------------------------------
+
+
+def test_shakespeare_is_found_in_the_data_folder(
+  shakespeare: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv('ABLAX_DATA', str(shakespeare.parent))
+  data = Text(corpus='shakespeare').load()
+  assert data.digest == corpus.SHAKESPEARE_SHA256
+  assert data.description == (
+    'shakespeare: 1,115,394 chars, 65 symbols, sha256 86c4e6aa9db7'
+  )
+  assert data.arrays['train'].size == 1_003_854  # nanoGPT's split
+  assert data.arrays['train'].dtype == np.uint8
+
+
+def test_another_shakespeare_is_refused(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  (tmp_path / 'tinyshakespeare.txt').write_text('To be, or not to be.')
+  monkeypatch.setenv('ABLAX_DATA', str(tmp_path))
+  with pytest.raises(DataError, match=r'is not tiny Shakespeare.*86c4e6aa9db7'):
+    Text(corpus='shakespeare').load()
+
+
+@pytest.mark.parametrize('folder', [True, False])
+@pytest.mark.parametrize(
+  'error',
+  [
+    ConnectionError('Name or service not known\nin five lines'),
+    ValueError('SHA256 hash of downloaded file does not match'),
+    TimeoutError(),
+  ],
+  ids=['no network', 'another file', 'no message'],
+)
+def test_without_a_network_one_line_says_what_to_do(
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  folder: bool,
+  error: Exception,
+) -> None:
+  asked = []
+
+  def fail(
+    url: str, known_hash: str, fname: str, path: object, progressbar: bool
+  ) -> str:
+    del fname, path, progressbar
+    asked.append((url, known_hash))
+    raise error
+
+  monkeypatch.setattr(pooch, 'retrieve', fail)
+  monkeypatch.delenv('ABLAX_DATA', raising=False)
+  if folder:  # without the file in it
+    monkeypatch.setenv('ABLAX_DATA', str(tmp_path))
+  with pytest.raises(DataError) as caught:
+    Text(corpus='shakespeare').load()
+  message = str(caught.value)
+  assert '\n' not in message
+  assert message.startswith('tinyshakespeare.txt: cannot be downloaded from ')
+  assert type(error).__name__ in message
+  assert message.endswith('set ABLAX_DATA to that folder')
+  assert asked == [
+    (corpus.SHAKESPEARE_URL, f'sha256:{corpus.SHAKESPEARE_SHA256}')
+  ]
+
+
+def test_download_is_used_where_it_succeeds(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = tmp_path / 'fetched.txt'
+  path.write_text('fetched')
+
+  def fetch(
+    url: str, known_hash: str, fname: str, path: object, progressbar: bool
+  ) -> str:
+    del url, known_hash, path, progressbar
+    assert fname == 'tinyshakespeare.txt'
+    return str(tmp_path / 'fetched.txt')
+
+  monkeypatch.setattr(pooch, 'retrieve', fetch)
+  monkeypatch.delenv('ABLAX_DATA', raising=False)
+  assert corpus.shakespeare() == 'fetched'
+
+
+def test_pydoc_is_described_with_its_digest() -> None:
+  text = corpus.pydoc()
+  found = hashlib.sha256(text.encode()).hexdigest()
+  data = Text().load()
+  assert data.digest == found
+  assert data.description == (
+    f'pydoc: {len(text):,} chars, {len(set(text))} symbols, sha256 {found[:12]}'
+  )
+  assert len(text) > 100_000
+
+
+# Pins: the same on every version of JAX. --------------------------------------
+
+TINY = {'seq_len': '8', 'batch_size': '4', 'd_model': '8', 'num_heads': '2'}
+
+
+def _tiny(task: Text, init: str) -> Config:
+  made = override(
+    dataclasses.replace(Config(), task=task), TINY | {'init': init}
+  )
+  assert isinstance(made, Config)
+  return made
+
+
+def test_data_order_is_pinned(counted: tuple[Text, Data]) -> None:
+  task, data = counted
+  arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
+  total = hashlib.sha256()
+  for step in (0, 1, 1000):
+    batch = batch_of(_tiny(task, 'gpt2'), arrays, jnp.int32(step))
+    total.update(np.asarray(batch.inputs_BT, '<i4').tobytes())
+    total.update(np.asarray(batch.targets_BT, '<i4').tobytes())
+    total.update(np.asarray(batch.ids_B, '<i4').tobytes())
+  assert total.hexdigest()[:16] == 'b70cd79e30ea6f03'
+
+
+def test_keys_are_pinned() -> None:
+  key = key_of('embedding/token', key_of('init', jax.random.key(0)))
+  bits = np.asarray(jax.random.bits(key, (4,)))
+  assert bits.tolist() == [746896207, 2046449389, 3363075977, 1225930589]
+
+
+@pytest.mark.parametrize(
+  ('init', 'coarse', 'exact'),
+  [
+    ('gpt2', '47f24eaf16650db5', '672e31791950050a'),
+    ('xavier', 'ab190873edbf5db4', '93778514a878cda6'),
+  ],
+)
+def test_initial_values_are_pinned(
+  counted: tuple[Text, Data], init: str, coarse: str, exact: str
+) -> None:
+  task, data = counted
+  made = _tiny(task, init)
+  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+    params = init_state(made, made.dims(data.vocabulary.size)).params
+  total = hashlib.sha256()
+  for path, array in sorted(flat(params).items()):
+    # To 0.003: the last bits are those of a processor's multiply-add.
+    total.update(f'{path} {array.shape}'.encode())
+    total.update(np.rint(300 * np.asarray(array)).astype('<i4').tobytes())
+  assert total.hexdigest()[:16] == coarse
+  if _fuses():
+    assert digest(params)[:16] == exact
+
+
+def _fuses() -> bool:
+  """True on x86 with fused multiply-add, where the last bits were recorded."""
+  info = pathlib.Path('/proc/cpuinfo')
+  if platform.machine() != 'x86_64' or not info.exists():
+    return False
+  return ' fma ' in info.read_text()
