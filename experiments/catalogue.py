@@ -90,7 +90,7 @@ def show_plan(plan: Plan) -> None:
       f'{figures.flops / 1e12:.3f}',
     )
   console.print(table)
-  rate = flops_per_second() * EFFICIENCY * plan.devices.count
+  rate = flops_per_second() * EFFICIENCY
   minutes = total / rate / 60
   console.print(
     f'{len(plan.trials)} trials, {programs(configs)} programs to compile, '

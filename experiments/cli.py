@@ -18,6 +18,7 @@ from train.config import Config
 from train.flags import define, present
 from train.load import load
 from train.log import tensorboard_writer
+from train.parallel import use_all_cores
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
@@ -60,6 +61,7 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     tensorboard_writer()
   if command.evaluate is not None:
     return _evaluate(command.evaluate, base, command, present(Config, values))
+  use_all_cores()
   requests = Requests(
     **{name: tuple(_many(name, values)) for name in MANY},
     ablate_from=command.ablate_from,
@@ -124,7 +126,7 @@ def _introduce(plan: Plan) -> None:
   if plan.left_out:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')
   print(f'data: {plan.data.description}')
-  devices = plan.devices.devices
+  devices = plan.devices
   print(f'devices: {len(devices)} x {devices[0].device_kind}')
   print(f'workdir: {plan.workdir}', flush=True)
   if warning := accelerator_warning():

@@ -1,35 +1,26 @@
-"""The engine: runs the trials of a plan, keeps the record, writes the table.
-
-Trials run one after another here; how many share a program, and where, is
-decided above the loop, by the static half of their configurations.
-"""
+"""The engine: runs the trials of a plan and keeps the record."""
 
 import errno
-import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from experiments import table as tables
-from experiments import table_files
+from experiments.cost import cost
 from experiments.environment import environment
-from experiments.experiment import BASE
+from experiments.layout import choose, describe_choice, write_choice
 from experiments.ledger import Ledger, locked
-from experiments.plan import Plan, Planned, check_writable
-from experiments.report import AttentionMaps, Report, write_report
+from experiments.plan import Plan, Planned, check_writable, program_key
+from experiments.results import METRIC, finish
 from experiments.terminal import Terminal
 from train import loop
-from train.files import read_lines, write_atomically, write_json
+from train.files import write_atomically, write_json
+from train.parallel import Layout, Shared
 from train.schema import to_flags
-from train.trial import Hooks, Interrupted
-
-METRIC = 'val_loss'
+from train.trial import Hooks, Interrupted, Result, Trial
 
 
 class Stop:
@@ -81,7 +72,7 @@ def execute(
     return 128 + stop.signal
   except OSError as e:
     print(
-      f'{plan.workdir}: cannot be written ({e.strerror or e}); what was saved '
+      f'{plan.workdir}: cannot be written ({e}); what was saved '
       f'is kept; make room, then: {shlex.join(command)}',
       file=sys.stderr,
     )
@@ -97,61 +88,119 @@ def _execute(
   _describe(plan, flag_lines)
   ledger = Ledger(plan.workdir)
   with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
-    _run_all(plan, ledger, terminal, stop)
+    _Run(plan, ledger, terminal, stop).everything()
     finish(plan, ledger, command, terminal)
   failed = [p for p in plan.trials if not ledger.finished(p.trial.id)]
   return 1 if failed else 0
 
 
 def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
-  """Writes what the run is: flags, configuration, environment, layout."""
+  """Writes what the run is: flags, configuration, environment."""
   workdir = plan.workdir
   write_json(workdir / 'config.json', plan.owner)
   write_atomically(workdir / 'flags.txt', '\n'.join(flag_lines) + '\n')
   about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
   write_json(workdir / 'environment.json', about)
-  layout = {'lanes': 'solo', 'devices': plan.devices.count}
-  write_json(workdir / 'layout.json', layout)
 
 
-def _run_all(
-  plan: Plan, ledger: Ledger, terminal: Terminal, stop: Stop
-) -> None:
-  hooks = Hooks(terminal.advance, terminal.warn, stop.requested)
-  for number, planned in enumerate(plan.trials, 1):
-    steps = planned.trial.config.steps
-    head = f'[{number}/{len(plan.trials)}] {planned.row}, seed {planned.seed}:'
-    if ledger.finished(planned.trial.id):
-      terminal.end(steps, f'{head} done before')
-      continue
-    if stop.requested():
+class _Run:
+  """The trials of a plan while they run."""
+
+  def __init__(
+    self, plan: Plan, ledger: Ledger, terminal: Terminal, stop: Stop
+  ):
+    self._plan, self._ledger, self._terminal = plan, ledger, terminal
+    self._stop, self._ended = stop, 0
+    self._by_id = {p.trial.id: p for p in plan.trials}
+    self._hooks = Hooks(
+      terminal.advance, self._end, terminal.warn, stop.requested
+    )
+
+  def everything(self) -> None:
+    """Runs what is not finished, those that share a program side by side."""
+    groups: dict[Hashable, list[Planned]] = {}
+    for planned in self._plan.trials:
+      if self._ledger.finished(planned.trial.id):
+        self._say(planned, 'done before')
+      else:
+        groups.setdefault(program_key(planned.trial), []).append(planned)
+    if not groups:
+      return
+    layout = self._lay_out(max(groups.values(), key=len))
+    for group in groups.values():
+      for part in _batched(group, layout.lanes):
+        self._run(part, layout)
+
+  def _lay_out(self, group: Sequence[Planned]) -> Layout:
+    """Returns the layout of all trials, and keeps it."""
+    choice = self._plan.choice
+    if choice is None:
+      self._terminal.begin('measuring layouts')
+      trials = [planned.trial for planned in group]
+      choice = choose(trials, self._plan.devices)
+    write_choice(self._plan.workdir, choice)
+    self._terminal.say(f'layout: {describe_choice(choice)}')
+    return choice.layout
+
+  def _run(self, part: Sequence[Planned], layout: Layout) -> None:
+    """Runs trials side by side; if they fail, one after another."""
+    if self._stop.requested():
       raise Interrupted
-    terminal.begin(f'{planned.row} {planned.seed}')
-    record = _run_one(plan, planned, hooks)
-    ledger.append(record)
-    terminal.end(steps, f'{head} {_outcome(record)}')
+    seeds = ' '.join(str(planned.seed) for planned in part)
+    self._terminal.begin(f'{part[0].row} {seeds}')
+    trials = [planned.trial for planned in part]
+    try:
+      loop.run(trials, self._plan.options, layout, self._hooks)
+    except (Interrupted, OSError):
+      raise
+    except Exception as e:
+      if (problem := _of_the_disk(e)) is not None:
+        raise problem from e
+      left = [p for p in part if not self._ledger.finished(p.trial.id)]
+      if len(part) == 1:
+        self._append(part[0], {'status': 'failed', 'error': _one_line(e)})
+        return
+      self._terminal.warn(
+        f'{part[0].row}: {_one_line(e)}: each trial alone now'
+      )
+      for planned in left:
+        self._run([planned], Shared(self._plan.devices[:1]))
+
+  def _end(self, trial: Trial, result: Result) -> None:
+    self._append(self._by_id[trial.id], result._asdict())
+
+  def _append(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+    """Records how a trial ended."""
+    config, data = planned.trial.config, planned.trial.data
+    record = {
+      'row': planned.row,
+      'trial': planned.trial.id,
+      'seed': planned.seed,
+      **outcome,
+      'flops_per_token': cost(config, data.vocabulary.size).flops_per_token,
+      'config': to_flags(config),
+    }
+    self._ledger.append(record)
+    self._say(planned, _outcome(record))
+
+  def _say(self, planned: Planned, text: str) -> None:
+    self._ended += 1
+    head = f'[{self._ended}/{len(self._plan.trials)}] {planned.row}'
+    self._terminal.end(
+      planned.trial.config.steps, f'{head}, seed {planned.seed}: {text}'
+    )
 
 
-def _run_one(plan: Plan, planned: Planned, hooks: Hooks) -> dict[str, Any]:
-  """Returns the record of a trial; one that fails does not stop the others."""
-  record: dict[str, Any] = {
-    'row': planned.row,
-    'trial': planned.trial.id,
-    'seed': planned.seed,
-  }
-  config = to_flags(planned.trial.config)
-  try:
-    result = loop.run(planned.trial, plan.options, plan.devices, hooks)
-  except (Interrupted, OSError):
-    raise
-  except Exception as e:
-    if (problem := _of_the_disk(e)) is not None:
-      raise problem from e
-    first = str(e).splitlines()[0] if str(e) else ''
-    error = f'{type(e).__name__}: {first}'[:300]
-    return record | {'status': 'failed', 'error': error, 'config': config}
-  return record | result._asdict() | {'config': config}
+def _batched(group: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
+  """Returns the group in parts of `size`, the last one smaller."""
+  return [group[n : n + size] for n in range(0, len(group), size)]
+
+
+def _one_line(error: Exception) -> str:
+  """Returns the type and the first line of an error."""
+  first = str(error).splitlines()[0] if str(error) else ''
+  return f'{type(error).__name__}: {first}'[:300]
 
 
 def _of_the_disk(error: Exception) -> OSError | None:
@@ -169,87 +218,3 @@ def _outcome(record: Mapping[str, Any]) -> str:
     return f'diverged at step {record["metrics"]["diverged_at"]}'
   value, seconds = record['metrics'][METRIC], record['clock']['seconds']
   return f'{METRIC} {value:.4f} in {seconds:.1f} s'
-
-
-# Table and report. ------------------------------------------------------------
-
-
-def finish(
-  plan: Plan, ledger: Ledger, command: Sequence[str], terminal: Terminal
-) -> None:
-  """Writes the table and the report of what there is, and shows the table."""
-  records = []
-  for planned in plan.trials:
-    record = ledger.record(planned.trial.id)
-    if record is not None:
-      records.append({**record, 'row': planned.row})
-  rows = [row.name for row in plan.rows]
-  base = BASE if BASE in rows else rows[0]
-  table = tables.summarise(records, rows, base, METRIC)
-  table_files.write(table, plan.workdir)
-  path = write_report(plan.workdir, _report(plan, table, command))
-  terminal.show(table_files.render(table))
-  terminal.say(f'report: {path}')
-
-
-def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
-  return Report(
-    title=plan.experiment.title,
-    claim=plan.experiment.claim,
-    citation=plan.experiment.citation,
-    command=shlex.join(command),
-    definitions=(
-      'val_loss: cross-entropy in nats per token on '
-      + _evaluated(plan)
-      + f'; data: {plan.data.description}.'
-    ),
-    table=table,
-    curves=_curves(plan, 'val_loss'),
-    train_curves=_curves(plan, 'loss'),
-    attention=_attention(plan),
-    environment=json.loads((plan.workdir / 'environment.json').read_text()),
-    row_commands={
-      row.name: shlex.join([*command, f'--only={row.name}', '--workdir=NEW'])
-      for row in plan.rows
-    },
-    row_changes={
-      row.name: ' '.join(f'{k}={v}' for k, v in row.changes.items())
-      for row in plan.rows
-    },
-  )
-
-
-def _evaluated(plan: Plan) -> str:
-  count = plan.base.eval_examples
-  if count is None:
-    return 'all windows of the validation part'
-  return f'{count} windows, spread evenly over the validation part'
-
-
-def _curves(
-  plan: Plan, name: str
-) -> dict[str, dict[int, list[tuple[int, float]]]]:
-  out: dict[str, dict[int, list[tuple[int, float]]]] = {}
-  for planned in plan.trials:
-    lines = read_lines(planned.trial.directory / 'metrics.jsonl')
-    points = [
-      (line['step'], line[name])
-      for line in lines
-      if name in line and line[name] is not None
-    ]
-    if points:
-      out.setdefault(planned.row, {})[planned.seed] = points
-  return out
-
-
-def _attention(plan: Plan) -> dict[str, AttentionMaps]:
-  """Returns the maps of each row's first seed that has them."""
-  out: dict[str, AttentionMaps] = {}
-  for planned in plan.trials:
-    path = planned.trial.directory / 'attention.npz'
-    if planned.row in out or not path.exists():
-      continue
-    with np.load(path) as saved:
-      symbols = planned.trial.data.vocabulary.symbols(saved['tokens_T'])
-      out[planned.row] = AttentionMaps(symbols, saved['weights_LNTS'])
-  return out

@@ -5,11 +5,10 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-
-from train.parallel import Devices
 
 PACKAGES = (
   'jax',
@@ -24,16 +23,14 @@ PACKAGES = (
 )
 
 
-def environment(devices: Devices) -> dict[str, Any]:
+def environment(devices: Sequence[Any]) -> dict[str, Any]:
   """Returns versions, devices and git state, as JSON values."""
   return {
     'python': platform.python_version(),
     'platform': platform.platform(),
     'cpu_count': os.cpu_count(),
     'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'devices': [
-      f'{d.platform}:{d.id} {d.device_kind}' for d in devices.devices
-    ],
+    'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in devices],
     'git': _git(),
   }
 

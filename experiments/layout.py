@@ -76,11 +76,16 @@ def choose(trials: Sequence[Trial], devices: Sequence[Any]) -> Choice:
   if len(trials) < 2:
     return Choice(alone, 'no two trials share a program', {})
   if not cpu:
+    if trials[0].config.batch_size % (
+      alone.shares * trials[0].config.microbatches
+    ):
+      alone = Shared(tuple(devices[:1]))
     candidates = [alone, *_doubling(len(trials), devices)]
   elif len(devices) == 1:
     return Choice(alone, 'one core', {})
   else:
-    lanes = [f'devices:{len(devices)}', f'vmap:{len(devices)}']
+    most = min(len(devices), len(trials))
+    lanes = [f'devices:{most}', f'vmap:{most}']
     beside = [parse_layout(text, devices) for text in lanes]
     if _expected_seconds(trials) < WORTH_SECONDS:
       return Choice(beside[0], 'one trial a core; too short to measure', {})
@@ -100,7 +105,9 @@ def _doubling(most: int, devices: Sequence[Any]) -> list[Layout]:
   """Returns 1, 2, 4 ... lanes on each device, up to the number of trials."""
   found, per_device = [], 1
   while (per_device - 1) * len(devices) < most:
-    found.append(parse_layout(f'devices:{len(devices)},vmap:{per_device}', devices))
+    found.append(
+      parse_layout(f'devices:{len(devices)},vmap:{per_device}', devices)
+    )
     per_device *= 2
   return found
 
@@ -110,11 +117,21 @@ def _expected_seconds(trials: Sequence[Trial]) -> float:
   return work / (flops_per_second() * EFFICIENCY)
 
 
+def describe_choice(choice: Choice) -> str:
+  """Returns the choice as the terminal shows it."""
+  best = choice.seconds.get(choice.layout.text)
+  others = ', '.join(
+    f'{text} {seconds / best:.2f}x its time'
+    for text, seconds in choice.seconds.items()
+    if best is not None and text != choice.layout.text
+  )
+  return f'{choice.layout.text} ({choice.why}{": " if others else ""}{others})'
+
+
 def write_choice(workdir: pathlib.Path, choice: Choice) -> None:
   """Keeps the layout; before the first step that is kept."""
   value = {
     'lanes': choice.layout.text,
-    'devices': len(choice.layout.devices),
     'why': choice.why,
     'seconds_per_step_of_a_trial': dict(choice.seconds),
   }

@@ -4,21 +4,21 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
+from experiments.layout import Choice, asked, pinned
 from experiments.ledger import Refused, check_owner
 from experiments.rows import Requests, configure, expand
-from model.field import FieldError
+from model.field import FieldError, split
 from train.config import Config, identity
 from train.files import digest
 from train.load import load
 from train.optimizer import flat
-from train.parallel import Devices
 from train.schema import suggest, to_flags
 from train.step import Params
 from train.task import Data, DataError, Task
@@ -46,7 +46,8 @@ class Plan:
   trials: tuple[Planned, ...]
   workdir: pathlib.Path
   owner: Mapping[str, object]
-  devices: Devices
+  devices: tuple[Any, ...]  # of jax.Device, which is no type to a checker
+  choice: Choice | None  # of a layout; none measures
   options: Options
   data: Data
 
@@ -65,12 +66,6 @@ def make_plan(
   """
   every = expand(base, experiment.rows, requests)
   rows = _chosen(every, command.only)
-  names = {row.name for row in every}
-  left_out = (
-    ()
-    if requests.any
-    else tuple(row.name for row in experiment.rows if row.name not in names)
-  )
   devices = pick_devices(options.devices)
   count = command.seeds or experiment.seeds
   seeds = tuple(range(base.seed, base.seed + count))
@@ -78,9 +73,11 @@ def make_plan(
   data = loader.data(base.task)
   owner, workdir = _home(experiment, base, data, command.workdir)
   check_owner(workdir, owner)
+  choice = asked(options, devices) or pinned(workdir, devices)
+  shares = 1 if choice is None else choice.layout.shares
   configs = [(row, configure(base, row)) for row in rows]
   for row, config in configs:
-    _check(row, config, loader, devices)
+    _check(row, config, loader, shares)
   trials = tuple(
     _trial(row, config, seed, loader, workdir)
     for seed in seeds
@@ -90,15 +87,22 @@ def make_plan(
     experiment,
     base,
     rows,
-    left_out,
+    () if requests.any else _missing(experiment.rows, every),
     seeds,
     trials,
     workdir,
     owner,
     devices,
+    choice,
     options,
     data,
   )
+
+
+def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:
+  """Returns the names of the rows that were not kept."""
+  names = {row.name for row in kept}
+  return tuple(row.name for row in rows if row.name not in names)
 
 
 def _home(
@@ -160,8 +164,8 @@ def _chosen(rows: tuple[Row, ...], only: str | None) -> tuple[Row, ...]:
   return tuple(row for row in rows if row.name == only)
 
 
-def pick_devices(wanted: int | None) -> Devices:
-  """Returns the devices of one program: one on a CPU unless more are asked."""
+def pick_devices(wanted: int | None) -> tuple[Any, ...]:
+  """Returns the devices to use: those asked for, or all there are."""
   there = jax.local_devices()
   if wanted is not None and wanted > len(there):
     fix = (
@@ -170,22 +174,27 @@ def pick_devices(wanted: int | None) -> Devices:
       else f'--devices={len(there)}'
     )
     raise FieldError('devices', wanted, f'there are {len(there)}: set {fix}')
-  default = 1 if there[0].platform == 'cpu' else len(there)
-  return Devices(tuple(there[: wanted or default]))
+  return tuple(there[: wanted or len(there)])
 
 
-def _check(row: Row, config: Config, loader: _Loader, devices: Devices) -> None:
+def program_key(trial: Trial) -> tuple[Hashable, ...]:
+  """Returns what trials must have in common to share a program."""
+  static, _ = split(trial.config)
+  return (static, trial.data.digest, trial.data.vocabulary)
+
+
+def _check(row: Row, config: Config, loader: _Loader, shares: int) -> None:
   """Raises what is wrong with a row on this data and these devices."""
   data = loader.data(config.task)
   if problem := config.task.problem(data, config.seq_len):
     raise DataError(problem)
-  share = devices.count * config.microbatches
+  share = shares * config.microbatches
   if config.batch_size % share:
     up = -(-config.batch_size // share) * share
     raise FieldError(
       'batch_size',
       config.batch_size,
-      f'must be divisible by {devices.count} devices x {config.microbatches} '
+      f'must be divisible by {shares} devices x {config.microbatches} '
       f'micro-batches: try --batch_size={up}, or --devices',
     )
   params, _ = loader.initial(config)

@@ -8,9 +8,12 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from compilations import Compilations
 
 ROOT = Path(__file__).resolve().parent.parent
 VIRTUAL_DEVICES = '--xla_force_host_platform_device_count'
@@ -61,3 +64,14 @@ def shakespeare() -> Path:
   if not path.is_file():
     pytest.skip('ABLAX_DATA holds no tinyshakespeare.txt')
   return path
+
+
+@pytest.fixture
+def compiled() -> Iterator[Compilations]:
+  """Returns the programs that are compiled during the test."""
+  import jax  # after the environment is set
+
+  found = Compilations()
+  jax.monitoring.register_event_duration_secs_listener(found.listener)
+  yield found
+  jax.monitoring.unregister_event_duration_listener(found.listener)

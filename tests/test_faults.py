@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import alone
 import launch
 from experiments import cli
 from source import ROOT
@@ -26,7 +27,7 @@ from train import loop
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.files import read_lines
-from train.parallel import Devices, to_host
+from train.parallel import Shared, to_host
 from train.schema import override
 from train.step import init_state
 from train.trial import Hooks, Interrupted, Options, Result, Trial
@@ -275,9 +276,9 @@ def test_a_kill_before_the_owner_is_written_is_no_stranger(
 # Damaged checkpoints, in this process. ----------------------------------------
 
 
-def devices() -> Devices:
+def devices() -> Shared:
   """Returns one device."""
-  return Devices((jax.local_devices()[0],))
+  return Shared((jax.local_devices()[0],))
 
 
 def trial(text: Path, directory: Path) -> Trial:
@@ -293,13 +294,14 @@ def train(
   warnings: list[str] = []
   reached = [0]
   hooks = Hooks(
-    lambda progress: reached.__setitem__(0, progress.step),
-    warnings.append,
-    lambda: until is not None and reached[0] >= until,
+    progress=lambda progress: reached.__setitem__(0, progress.step),
+    ended=lambda trial, result: None,
+    warn=warnings.append,
+    stop_requested=lambda: until is not None and reached[0] >= until,
   )
   options = Options(checkpoint_seconds=0.0, log_every=3)
   try:
-    return loop.run(mine, options, devices(), hooks), warnings
+    return alone.run(mine, options, devices(), hooks), warnings
   except Interrupted:
     return None, warnings
 
@@ -759,12 +761,12 @@ def test_a_trial_that_raises_is_recorded_and_run_again(
 ) -> None:
   real, ran = loop.run, list[str]()
 
-  def breaks(mine: Trial, *rest: Any) -> Result:
-    ran.append(mine.id)
-    architecture = mine.config.architecture
-    if architecture.position.tag == 'none' and mine.config.seed == 1:
-      raise RuntimeError('out of luck\nand a second line')
-    return real(mine, *rest)
+  def breaks(trials: Sequence[Trial], *rest: Any) -> None:
+    for mine in trials:
+      architecture = mine.config.architecture
+      if architecture.position.tag == 'none' and mine.config.seed == 1:
+        raise RuntimeError('out of luck\nand a second line')
+    real(trials, *rest)
 
   monkeypatch.setattr(loop, 'run', breaks)
   workdir = tmp_path / 'run'
@@ -781,9 +783,8 @@ def test_a_trial_that_raises_is_recorded_and_run_again(
     assert 'out of luck' in (workdir / name).read_text()
 
   monkeypatch.setattr(
-    loop, 'run', lambda *a: (ran.append(a[0].id), real(*a))[1]
+    loop, 'run', lambda *a: (ran.extend(t.id for t in a[0]), real(*a))[1]
   )
-  ran.clear()
   assert run(*argv) == 0
   assert ran == [records[-1]['trial']]
   again = read_lines(workdir / 'trials.jsonl')

@@ -14,7 +14,7 @@ import pytest
 
 from model import transformer
 from train.config import Config
-from train.parallel import Devices, to_host
+from train.parallel import Shared, to_host
 from train.program import program, signature
 from train.schema import override
 from train.step import init_state
@@ -67,7 +67,7 @@ class Learned(NamedTuple):
 
 def _learn(flags: Mapping[str, str]) -> Learned:
   config = override(Config(), BASE | flags)
-  devices = Devices((jax.local_devices()[0],))
+  devices = Shared((jax.local_devices()[0],))
   sig, values = signature(config, _data(), devices)
   state = devices.place(to_host(init_state(config, sig.dims)))
   placed = devices.place(values), devices.place(dict(_data().arrays))

@@ -9,9 +9,8 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,12 @@ import numpy as np
 import optax
 import pytest
 
+import alone
+from compilations import Compilations
 from experiments.command import Command
 from experiments.experiment import BASE, Experiment, Row
 from experiments.plan import make_plan
+from experiments.rows import Requests
 from model import transformer
 from model.field import FieldError, hints, split, variants
 from model.parameter import Kind
@@ -31,12 +33,12 @@ from train import program as programs
 from train.config import Config
 from train.files import digest, read_lines
 from train.optimizer import flat, tree
-from train.parallel import Devices, to_host
+from train.parallel import Shared, to_host
 from train.schema import leaves, override
 from train.step import Metrics, State, batch_of, evaluate, init_state, update
 from train.task import Data
 from train.tasks.text import Text
-from train.trial import Hooks, Options, Result, Trial
+from train.trial import Options, Result, Trial
 from train.vocabulary import Vocabulary
 
 STEPS = 8
@@ -87,15 +89,15 @@ def data() -> Data:
   return Data(arrays, vocabulary, 'digest', 'draws')
 
 
-def cpus(count: int) -> Devices:
-  return Devices(tuple(jax.local_devices(backend='cpu')[:count]))
+def cpus(count: int) -> Shared:
+  return Shared(tuple(jax.local_devices(backend='cpu')[:count]))
 
 
 @pytest.fixture(scope='session')
-def accelerator() -> Devices:
+def accelerator() -> Shared:
   if jax.default_backend() == 'cpu':
     pytest.skip('JAX finds no accelerator')
-  return Devices(tuple(jax.local_devices()))
+  return Shared(tuple(jax.local_devices()))
 
 
 class Course(NamedTuple):
@@ -107,7 +109,7 @@ class Course(NamedTuple):
 
 def course(
   made: Config,
-  devices: Devices | None = None,
+  devices: Shared | None = None,
   stops: Sequence[int] = (STEPS,),
   params: Any = None,
   fresh: bool = False,
@@ -137,7 +139,7 @@ def course(
 
 
 def evaluation(
-  made: Config, params: Any, devices: Devices | None = None
+  made: Config, params: Any, devices: Shared | None = None
 ) -> loss.Sums:
   devices = devices or cpus(1)
   sig, values = programs.signature(made, data(), devices)
@@ -173,7 +175,7 @@ def assert_same_course(a: Course, b: Course) -> None:
     assert_close(param, flat(b.state.params)[path], TERMS, scale=1.0)
 
 
-# Devices and micro-batches. ---------------------------------------------------
+# Shared and micro-batches. ---------------------------------------------------
 
 
 @pytest.mark.parametrize('flags', [TINY, EVERYTHING], ids=['plain', 'all'])
@@ -224,33 +226,8 @@ def test_replicas_agree() -> None:
 # Compilation. -----------------------------------------------------------------
 
 
-class Compilations:
-  """The programs that are compiled from now on."""
-
-  def __init__(self) -> None:
-    # JAX calls a listener with keywords that differ from event to event.
-    self.listener = mock.Mock()
-
-  @property
-  def names(self) -> list[str]:
-    calls = self.listener.call_args_list
-    return [
-      call.kwargs['fun_name']
-      for call in calls
-      if call.args[0].endswith('backend_compile_duration')
-    ]
-
-
-@pytest.fixture
-def compiled() -> Iterator[Compilations]:
-  found = Compilations()
-  jax.monitoring.register_event_duration_secs_listener(found.listener)
-  yield found
-  jax.monitoring.unregister_event_duration_listener(found.listener)
-
-
 def _calls(
-  make: Callable[[], programs.Program], devices: Devices, seed: int
+  make: Callable[[], programs.Program], devices: Shared, seed: int
 ) -> int:
   """Calls a program with chunks of five lengths; returns the last step."""
   made = config(TINY | {'seed': str(seed), 'learning_rate': f'0.0{seed + 1}'})
@@ -320,7 +297,7 @@ def test_same_seed_same_bits() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize('flags', [TINY, EVERYTHING], ids=['plain', 'all'])
 def test_accelerators_equal_a_cpu(
-  flags: dict[str, str], accelerator: Devices
+  flags: dict[str, str], accelerator: Shared
 ) -> None:
   found = course(config(flags | {'batch_size': '16'}), accelerator)
   # Products on an accelerator may round to 11 bits (TF32).
@@ -334,9 +311,9 @@ def test_accelerators_equal_a_cpu(
 
 @pytest.mark.gpu
 def test_accelerator_chunk_length_and_seed_keep_every_bit(
-  accelerator: Devices,
+  accelerator: Shared,
 ) -> None:
-  devices = Devices(accelerator.devices[:1])
+  devices = Shared(accelerator.devices[:1])
   whole = course(config(EVERYTHING), devices)
   steps = range(1, STEPS + 1)
   assert_same_bits(course(config(EVERYTHING), devices, stops=steps), whole)
@@ -345,7 +322,7 @@ def test_accelerator_chunk_length_and_seed_keep_every_bit(
 
 @pytest.mark.gpu
 def test_accelerator_compiles_once(
-  accelerator: Devices, compiled: Compilations
+  accelerator: Shared, compiled: Compilations
 ) -> None:
   sig, _ = programs.signature(config(TINY), data(), accelerator)
   own = programs.program.__wrapped__(sig)
@@ -357,8 +334,8 @@ def test_accelerator_compiles_once(
 
 
 @pytest.mark.gpu
-def test_bfloat16_trains_like_float32(accelerator: Devices) -> None:
-  devices = Devices(accelerator.devices[:1])
+def test_bfloat16_trains_like_float32(accelerator: Shared) -> None:
+  devices = Shared(accelerator.devices[:1])
   assert_bfloat16_is_near(devices)
 
 
@@ -367,7 +344,7 @@ def test_bfloat16_trains_like_float32_on_a_cpu() -> None:
   assert_bfloat16_is_near(cpus(1))
 
 
-def assert_bfloat16_is_near(devices: Devices) -> None:
+def assert_bfloat16_is_near(devices: Shared) -> None:
   full = course(config(TINY), devices, stops=(40,))
   half = course(config(TINY | {'dtype': 'bfloat16'}), devices, stops=(40,))
   assert {x.dtype.name for x in jax.tree.leaves(half.state.params)} == {
@@ -726,7 +703,7 @@ def test_evaluation_equals_a_loop_over_windows() -> None:
 
 
 def _windows_seen(
-  monkeypatch: pytest.MonkeyPatch, made: Config, devices: Devices
+  monkeypatch: pytest.MonkeyPatch, made: Config, devices: Shared
 ) -> tuple[list[int], float]:
   """Returns the windows that an evaluation reads, sorted, and its tokens."""
   seen: list[int] = []
@@ -778,12 +755,10 @@ def test_evaluation_reads_each_window_once_on_eight_devices(
 
 # The loop. --------------------------------------------------------------------
 
-QUIET = Hooks(lambda progress: None, lambda line: None, lambda: False)
-
 
 def _run(folder: pathlib.Path, flags: Mapping[str, str]) -> Result:
   trial = Trial('tiny', config(flags), folder / 'runs' / 'tiny', data())
-  return loop.run(trial, Options(log_every=3), cpus(1), QUIET)
+  return alone.run(trial, Options(log_every=3), cpus(1))
 
 
 @pytest.fixture(scope='module')
@@ -906,7 +881,7 @@ def _evaluation_steps(made: Config, place: Place) -> object:
   with place.monkeypatch.context() as patch:
     patch.setattr(loop, 'program', lambda _: programs.program(sig))
     folder = place.empty / str(made.eval_every)
-    loop.run(Trial('tiny', made, folder, data()), Options(), cpus(1), QUIET)
+    alone.run(Trial('tiny', made, folder, data()), Options(), cpus(1))
   lines = read_lines(folder / 'metrics.jsonl')
   return [line['step'] for line in lines if 'val_loss' in line]
 
@@ -929,7 +904,7 @@ def _start(made: Config, place: Place) -> object:
     'x', 'x', 'x', 'x', 'own', 'x', made, (Row(BASE, {}),), 1, {}
   )
   command = Command(workdir=str(place.empty))
-  plan = make_plan(experiment, made, command, Options(), [], [])
+  plan = make_plan(experiment, made, command, Options(), Requests())
   (planned,) = plan.trials
   start = planned.trial.initial
   return digest(init_state(made, made.dims(24), start).params)

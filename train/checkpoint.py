@@ -84,6 +84,7 @@ class Checkpoints:
       enable_async_checkpointing=True,
     )
     self._manager = self._open()
+    self._begun = set(self.steps())
 
   def _open(self) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(self._directory, options=self._options)
@@ -98,11 +99,15 @@ class Checkpoints:
     """Starts to save arrays on the host, and JSON beside them.
 
     Args:
-      step: names the checkpoint; one that exists is left as it is.
+      step: names the checkpoint; one that exists, or is being written, is
+        left as it is.
       tree: numpy arrays; they must not change any more.
       extra: JSON values.
       best: validation loss, if it is the best so far.
     """
+    if step in self._begun:
+      return
+    self._begun.add(step)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
       extra=ocp.args.JsonSave(
@@ -123,6 +128,8 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps of the checkpoints, ascending."""
+    # While a save runs, Orbax removes old ones: they would vanish under us.
+    self._manager.wait_until_finished()
     return sorted(self._manager.all_steps(read=True))
 
   def restore(self, template: Any) -> Restored | None:
@@ -174,6 +181,7 @@ class Checkpoints:
     target = folder / f'{step}-{taken}'
     self._manager.close()
     shutil.move(self._directory / str(step), target)
+    self._begun.discard(step)
     self._manager = self._open()
     return f'moved to {target}'
 

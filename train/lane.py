@@ -65,9 +65,7 @@ class Lane:
     return self.diverged < 0 and (due or self.step == self.config.steps)
 
   def save(self, best: bool = False) -> None:
-    """Starts to save the state and the notes; at most once a step."""
-    if self.step in self.checkpoints.steps():
-      return
+    """Starts to save the state and the notes."""
     score = self.notes.best_val_loss if best else None
     notes = dataclasses.asdict(self.notes)
     self.checkpoints.save(self.step, self.state, notes, score)

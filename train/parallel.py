@@ -8,8 +8,10 @@ the first call; else the second call would compile again.  (jax.pmap is jit +
 shard_map since JAX 0.10.)
 """
 
+import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -86,7 +88,7 @@ class Shared:
   @property
   def text(self) -> str:
     """Returns the name of the layout."""
-    return 'solo'
+    return f'shared:{self.shares}'
 
   def place(self, tree: Any) -> Any:
     """Returns the tree with a copy of each array on every device."""
@@ -264,20 +266,33 @@ def parse_layout(text: str, devices: Sequence[Any]) -> Layout:
   Raises:
     ValueError: the text is none, or asks for more devices than there are.
   """
-  if text == 'solo':
-    return Shared(tuple(devices))
-  parts = dict(part.partition(':')[::2] for part in text.split(','))
-  sizes = {name: int(n) for name, n in parts.items() if n.isdecimal()}
-  known = set(sizes) <= {'devices', 'vmap', 'map'} and not (
-    {'vmap', 'map'} <= set(sizes)
-  )
-  if len(sizes) < len(parts) or not known or min(sizes.values()) < 1:
+  parts = [part.partition(':') for part in text.split(',')]
+  sizes = {name: int(n) for name, _, n in parts if n.isdecimal()}
+  allowed = ({'shared'}, {'devices'}, {'vmap'}, {'map'})
+  allowed = (*allowed, {'devices', 'vmap'}, {'devices', 'map'})
+  if (
+    len(sizes) < len(parts) or set(sizes) not in allowed or 0 in sizes.values()
+  ):
     raise ValueError(
-      'must be solo, devices:N, vmap:N, map:N, devices:N,vmap:M or '
+      'must be shared:N, devices:N, vmap:N, map:N, devices:N,vmap:M or '
       'devices:N,map:M'
     )
-  count = sizes.get('devices', 1)
+  count = sizes.get('shared', sizes.get('devices', 1))
   if count > len(devices):
     raise ValueError(f'asks for {count} devices, and there are {len(devices)}')
+  if 'shared' in sizes:
+    return Shared(tuple(devices[:count]))
   how: Literal['vmap', 'map'] = 'map' if 'map' in sizes else 'vmap'
   return Lanes(tuple(devices[:count]), sizes.get(how, 1), how)
+
+
+def use_all_cores() -> None:
+  """Makes a CPU appear as one device a core, so that each may hold a trial.
+
+  Has no effect where XLA_FLAGS sets the number, or JAX has begun already.
+  """
+  if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+    return
+  # A device that begins later cannot be split: then there are fewer lanes.
+  with contextlib.suppress(RuntimeError):
+    jax.config.update('jax_num_cpu_devices', os.cpu_count() or 1)

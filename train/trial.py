@@ -16,12 +16,12 @@ class Options(Record):
   """Options: how trials run; their numbers do not depend on these."""
 
   devices: int | None = field(
-    None, 'Devices to use; none is all of them.', min=1
+    None, 'Devices that share each batch; none is as --lanes says.', min=1
   )
   lanes: str | None = field(
     None,
-    'How trials lie on devices: solo (all share one batch), devices:N (one '
-    'trial each), vmap:N, map:N, or devices:N,vmap:M; none measures.',
+    'How trials lie on devices: shared:N (N share each batch), devices:N (a '
+    'trial on each), vmap:N, map:N, devices:N,vmap:M; none measures.',
   )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0

@@ -1,0 +1,283 @@
+"""Trials side by side: each lane is the trial alone, whatever its neighbours.
+
+`lax.map` and, without dropout, one lane a device leave every bit as it is
+alone; `vmap`, and one lane a device with dropout (the compiler then fuses
+otherwise), agree to rounding.  A neighbour that ends, diverges, or is not there
+changes no bit in any layout.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import pytest
+
+import alone
+from compilations import Compilations
+from experiments import layout as layouts
+from model.field import FieldError
+from tolerance import tolerance
+from train import loop
+from train.config import Config
+from train.files import digest, read_lines
+from train.load import load
+from train.optimizer import flat
+from train.parallel import Lanes, Layout, Shared, parse_layout, to_host
+from train.program import program, signature
+from train.schema import override
+from train.step import State, init_state
+from train.task import Data
+from train.tasks.text import Text
+from train.timing import seconds_per_step
+from train.trial import Interrupted, Options, Result, Trial
+from train.vocabulary import Vocabulary
+
+TINY = {
+  'd_model': '16',
+  'num_heads': '2',
+  'seq_len': '16',
+  'batch_size': '4',
+  'steps': '9',
+  'eval_every': '4',
+  'warmup_steps': '2',
+  'learning_rate': '1e-2',
+}
+EXACT = ('devices:2', 'map:2', 'devices:2,map:2')
+LAYOUTS = (*EXACT, 'vmap:2', 'devices:2,vmap:2')
+
+
+@functools.cache
+def data() -> Data:
+  """Returns a short text."""
+  text = 'the cat sat on the mat and the dog saw the cat. ' * 40
+  vocabulary = Vocabulary.of(text, 'char')
+  ids = vocabulary.encode(text)
+  return Data(
+    {'train': ids[:1500], 'validation': ids[1500:]}, vocabulary, '', ''
+  )
+
+
+def trials(
+  folder: pathlib.Path, changes: Sequence[dict[str, str]]
+) -> list[Trial]:
+  """Returns a trial for each change, in directories of their own."""
+  return [
+    Trial(
+      str(n), override(Config(), TINY | own), folder / 'runs' / str(n), data()
+    )
+    for n, own in enumerate(changes)
+  ]
+
+
+def layout_of(text: str) -> Layout:
+  """Returns a layout over the virtual devices of the tests."""
+  return parse_layout(text, jax.local_devices(backend='cpu'))
+
+
+def run(mine: Sequence[Trial], text: str) -> dict[str, Result]:
+  """Trains trials side by side, and returns their results by id."""
+  results: dict[str, Result] = {}
+  hooks = dataclasses.replace(
+    alone.QUIET, ended=lambda trial, result: results.update({trial.id: result})
+  )
+  layout = layout_of(text)
+  for n in range(0, len(mine), layout.lanes):
+    part = mine[n : n + layout.lanes]
+    loop.run(part, Options(log_every=1), layout, hooks)
+  return results
+
+
+def timeless(result: Result) -> Result:
+  """Returns a result without what a clock gave."""
+  return result._replace(clock={})
+
+
+NUMBERS = [
+  {'seed': '0'},
+  {'seed': '1', 'learning_rate': '3e-3', 'weight_decay': '0.3'},
+  {'seed': '2', 'steps': '5', 'init.std': '0.1', 'optimizer.b2': '0.9'},
+]
+
+
+@pytest.fixture(scope='module')
+def solo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+  """Returns the results of the trials, one after another."""
+  return run(trials(tmp_path_factory.mktemp('solo'), NUMBERS), 'shared:1')
+
+
+@pytest.mark.parametrize('text', LAYOUTS)
+def test_a_lane_is_the_trial_alone(
+  text: str, solo: dict[str, Result], tmp_path: pathlib.Path
+) -> None:
+  """Three trials over two or four lanes: one group is not full."""
+  results = run(trials(tmp_path, NUMBERS), text)
+  assert set(results) == set(solo)
+  for name, result in results.items():
+    if text in EXACT:
+      assert timeless(result) == timeless(solo[name])
+    else:
+      assert_near(result, solo[name])
+
+
+def assert_near(result: Result, expected: Result) -> None:
+  """Asserts that two results agree to rounding."""
+  assert result.steps == expected.steps
+  loss, near = (r.metrics['val_loss'] for r in (result, expected))
+  assert loss is not None
+  assert near is not None
+  assert abs(loss - near) < tolerance(np.float32, 16 * 9) * near
+
+
+def test_a_lane_with_dropout_is_near_the_trial_alone(
+  tmp_path: pathlib.Path,
+) -> None:
+  """The masks are the same; the compiler fuses their division otherwise."""
+  changes = [
+    {'seed': seed, 'dropout_attention': '0.2', 'dropout_residual': '0.1'}
+    for seed in '01'
+  ]
+  expected = run(trials(tmp_path / 'alone', changes), 'shared:1')
+  for text in ('devices:2', 'vmap:2'):
+    results = run(trials(tmp_path / text, changes), text)
+    for name, result in results.items():
+      assert_near(result, expected[name])
+
+
+@pytest.mark.parametrize('text', ['devices:2', 'vmap:2'])
+def test_a_lane_driven_to_nan_leaves_its_neighbours(
+  text: str, tmp_path: pathlib.Path
+) -> None:
+  """The neighbour's bytes are those beside a lane that stays finite."""
+  bytes_of = {}
+  for name, rate in (('calm', '1e-2'), ('wild', '1e30')):
+    mine = trials(
+      tmp_path / name,
+      [{'seed': '0'}, {'seed': '1', 'learning_rate': rate, 'clip': '1e30'}],
+    )
+    results = run(mine, text)
+    bytes_of[name] = results['0'].digest
+    assert results['1'].status == ('ok' if name == 'calm' else 'diverged')
+    lines = read_lines(mine[0].directory / 'metrics.jsonl')
+    assert [line['step'] for line in lines if 'loss' in line] == list(
+      range(1, 10)
+    )
+  assert bytes_of['calm'] == bytes_of['wild']
+  diverged = load(tmp_path / 'wild', '1')
+  assert all(np.isfinite(p).all() for p in flat(diverged.params).values())
+
+
+def test_a_group_goes_on_where_each_lane_stands(
+  solo: dict[str, Result], tmp_path: pathlib.Path
+) -> None:
+  """One lane is further than the other when the group goes on."""
+  mine = trials(tmp_path, NUMBERS[:2])
+  for n, until in ((0, 4), (1, 2)):
+    reached = [0]
+    hooks = dataclasses.replace(
+      alone.QUIET,
+      progress=lambda p, reached=reached: reached.__setitem__(0, p.step),
+      stop_requested=lambda reached=reached, until=until: reached[0] >= until,
+    )
+    with pytest.raises(Interrupted):
+      loop.run([mine[n]], Options(), layout_of('shared:1'), hooks)
+  results = run(mine, 'devices:2')
+  for name, result in results.items():
+    assert timeless(result) == timeless(solo[name])
+
+
+def test_packing_is_undone() -> None:
+  for text in ('shared:2', *LAYOUTS, 'devices:8'):
+    layout = layout_of(text)
+    trees = [
+      {'a': np.full((2, 3), n), 'b': np.int32(n)} for n in range(layout.lanes)
+    ]
+    for before, after in zip(
+      trees, layout.unpack(layout.pack(trees)), strict=True
+    ):
+      assert jax.tree.all(
+        jax.tree.map(lambda x, y: np.array_equal(x, y), before, after)
+      )
+    assert layout_of(layout.text) == layout
+
+
+@pytest.mark.parametrize('text', ['devices:2', 'vmap:2', 'shared:2'])
+def test_one_compilation_serves_all_calls(
+  text: str, compiled: Compilations
+) -> None:
+  """State enters with the sharding that it leaves with, or step 2 compiles."""
+  layout = layout_of(text)
+  (mine,) = trials(pathlib.Path('unused'), NUMBERS[:1])
+  sig, values = signature(mine.config, data(), layout)
+  program.cache_clear()
+  chunk = program(sig).chunk
+  lanes = layout.lanes
+  state: State = layout.pack([init_state(mine.config, sig.dims)] * lanes)
+  packed = layout.pack([values] * lanes)
+  arrays = layout.place(dict(data().arrays))
+  for stop in (0, 2, 3, 7):
+    before = len(compiled.names)
+    stops = layout.pack([np.int32(stop)] * lanes)
+    state, _ = chunk(state, packed, arrays, stops)
+    jax.block_until_ready(state)
+    new = compiled.names[before:]
+    assert bool(new) == (stop == 0), (stop, new)
+  assert {digest(s.params) for s in layout.unpack(state)} == {
+    digest(to_host(layout.unpack(state)[0].params))
+  }
+
+
+def test_layouts_are_named_and_refused() -> None:
+  devices = jax.local_devices(backend='cpu')
+  for text in (
+    '',
+    'solo',
+    'vmap',
+    'vmap:0',
+    'vmap:2,map:2',
+    'lanes:2',
+    'vmap:x',
+  ):
+    with pytest.raises(ValueError, match='must be shared:N'):
+      parse_layout(text, devices)
+  with pytest.raises(ValueError, match='asks for 9 devices, and there are 8'):
+    parse_layout('devices:9', devices)
+  with pytest.raises(FieldError, match='--lanes=solo: must be shared:N'):
+    layouts.asked(Options(lanes='solo'), devices)
+
+
+def test_the_layout_is_measured_and_kept(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  mine = trials(tmp_path, NUMBERS)
+  devices = jax.local_devices(backend='cpu')[:2]
+  assert layouts.choose(mine[:1], devices).layout == Shared((devices[0],))
+  short = layouts.choose(mine, devices)
+  assert (short.layout, short.seconds) == (Lanes((*devices,), 1), {})
+  monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
+  figures = {'shared:1': 3.0, 'devices:2': 2.0, 'vmap:2': 1.0}
+  monkeypatch.setattr(
+    layouts, 'seconds_per_step', lambda _, layout: figures[layout.text]
+  )
+  for best in figures:
+    figures[best] /= 10
+    choice = layouts.choose(mine, devices)
+    assert choice.layout.text == best
+    assert choice.seconds == figures
+    layouts.write_choice(tmp_path, choice)
+    again = layouts.pinned(tmp_path, devices)
+    assert again is not None
+    assert again.layout == choice.layout
+
+
+def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:
+  mine = trials(tmp_path, NUMBERS)
+  assert 0 < seconds_per_step(mine, layout_of('devices:2')) < 10
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_text_is_the_only_task() -> None:
+  """A lane must equal its trial for every task: a new one joins here."""
+  assert isinstance(Config().task, Text)
