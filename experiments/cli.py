@@ -125,6 +125,8 @@ def _introduce(plan: Plan) -> None:
   )
   if plan.left_out:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')
+  for note in plan.notes:
+    print(f'matched {note}')
   print(f'data: {plan.data.description}')
   devices = plan.devices
   print(f'devices: {len(devices)} x {devices[0].device_kind}')

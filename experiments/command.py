@@ -1,6 +1,7 @@
 """The flags of a run that are not part of any trial's configuration."""
 
 import dataclasses
+from typing import Literal
 
 from model.field import Record, field
 
@@ -37,6 +38,12 @@ class Command(Record):
     None, 'Points to draw from --sweep ranges such as log(1e-4,1e-2).', min=1
   )
   search_seed: int = field(0, 'Of these draws.', min=0)
+  match: Literal['params', 'flops', 'none'] = field(
+    'none', "Solve widths so that each row has the base's size in:"
+  )
+  margin: float = field(
+    0.01, "Difference that counts as none, of the base's metric.", min=0.0
+  )
   smoke: bool = field(False, 'Tiny sizes, seconds; never for numbers.')
   list: bool = field(
     False, 'List experiments, tasks and variants; run nothing.'

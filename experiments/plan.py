@@ -13,13 +13,14 @@ from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.layout import Choice, asked, pinned
 from experiments.ledger import Refused, check_owner
+from experiments.matching import match
 from experiments.rows import Requests, configure, expand
 from model.field import FieldError, split
 from train.config import Config, identity
 from train.files import digest
 from train.load import load
 from train.optimizer import flat
-from train.schema import suggest, to_flags
+from train.schema import changes, suggest, to_flags
 from train.step import Params
 from train.task import Data, DataError, Task
 from train.trial import Options, Trial
@@ -46,6 +47,8 @@ class Plan:
   trials: tuple[Planned, ...]
   workdir: pathlib.Path
   owner: Mapping[str, object]
+  command: Command
+  notes: tuple[str, ...]  # on rows whose size was matched
   devices: tuple[Any, ...]  # of jax.Device, which is no type to a checker
   choice: Choice | None  # of a layout; none measures
   options: Options
@@ -71,6 +74,7 @@ def make_plan(
   seeds = tuple(range(base.seed, base.seed + count))
   loader = _Loader()
   data = loader.data(base.task)
+  rows, notes = _matched(base, rows, loader, command)
   owner, workdir = _home(experiment, base, data, command.workdir)
   check_owner(workdir, owner)
   choice = asked(options, devices) or pinned(workdir, devices)
@@ -92,11 +96,30 @@ def make_plan(
     trials,
     workdir,
     owner,
+    command,
+    notes,
     devices,
     choice,
     options,
     data,
   )
+
+
+def _matched(
+  base: Config, rows: tuple[Row, ...], loader: '_Loader', command: Command
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+  """Returns the rows at the base's size, as --match asks, and notes on them."""
+  if command.match == 'none':
+    return rows, ()
+  out, notes = [], []
+  size = loader.data(base.task).vocabulary.size
+  for row in rows:
+    config = configure(base, row)
+    own = loader.data(config.task).vocabulary.size
+    found = match(base, config, own, command.match, size)
+    out.append(Row(row.name, changes(base, found.config)))
+    notes.append(f'{row.name}: {found.ratio:.3f} of the base ({found.note})')
+  return tuple(out), tuple(notes)
 
 
 def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:

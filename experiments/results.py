@@ -29,7 +29,14 @@ def finish(
       records.append({**record, 'row': planned.row})
   rows = [row.name for row in plan.rows]
   base = BASE if BASE in rows else rows[0]
-  table = tables.summarise(records, rows, base, METRIC)
+  withheld = (
+    dict.fromkeys(rows, 'a smoke run: nothing has learned')
+    if plan.command.smoke
+    else None
+  )
+  table = tables.summarise(
+    records, rows, base, METRIC, margin=plan.command.margin, withheld=withheld
+  )
   table_files.write(table, plan.workdir)
   path = write_report(plan.workdir, _report(plan, table, command))
   terminal.show(table_files.render(table))
@@ -53,7 +60,9 @@ def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
     attention=_attention(plan),
     environment=json.loads((plan.workdir / 'environment.json').read_text()),
     row_commands={
-      row.name: shlex.join([*command, f'--only={row.name}', '--workdir=NEW'])
+      row.name: shlex.join(
+        [*command, f'--only={row.name}', *_lanes(plan), '--workdir=NEW']
+      )
       for row in plan.rows
     },
     row_changes={
@@ -61,6 +70,14 @@ def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
       for row in plan.rows
     },
   )
+
+
+def _lanes(plan: Plan) -> list[str]:
+  """Returns the flag that pins the layout, on which bits may depend."""
+  path = plan.workdir / 'layout.json'
+  if not path.exists():
+    return []
+  return [f'--lanes={json.loads(path.read_text())["lanes"]}']
 
 
 def _evaluated(plan: Plan) -> str:

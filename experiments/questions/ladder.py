@@ -42,7 +42,7 @@ EXPERIMENT = Experiment(
     Row('no positions', {'position': 'none'}),
     Row('frozen embeddings', {'freeze': '^embedding/'}),
   ),
-  seeds=3,
+  seeds=5,
   smoke={
     'steps': '4',
     'batch_size': '2',
