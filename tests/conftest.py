@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def compiled() -> Iterator[Compilations]:
   jax.monitoring.register_event_duration_secs_listener(found.listener)
   yield found
   jax.monitoring.unregister_event_duration_listener(found.listener)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+  """Whoever runs the engine in his own process keeps his signal handlers."""
+  numbers = signal.SIGINT, signal.SIGTERM
+  before = [signal.getsignal(number) for number in numbers]
+  yield
+  assert [signal.getsignal(number) for number in numbers] == before

@@ -6,13 +6,12 @@ import math
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,6 @@ def numbers(workdir: str | Path) -> dict[tuple[str, int], tuple[Any, ...]]:
     (r['row'], r['seed']): (r['trial'], r['digest'], r['metrics'])
     for r in trials(workdir)
   }
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-  """Whoever runs the engine in his own process keeps his signal handlers."""
-  numbers = signal.SIGINT, signal.SIGTERM
-  before = [signal.getsignal(number) for number in numbers]
-  yield
-  assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.fixture

@@ -134,15 +134,6 @@ def assert_same(workdir: Path, expected: Outcome) -> None:
   assert found.table == expected.table
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-  """Whoever runs the engine in his own process keeps his signal handlers."""
-  numbers = signal.SIGINT, signal.SIGTERM
-  before = [signal.getsignal(number) for number in numbers]
-  yield
-  assert [signal.getsignal(number) for number in numbers] == before
-
-
 @pytest.fixture(scope='module')
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A text of about 3 kB."""
