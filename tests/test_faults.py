@@ -1,5 +1,6 @@
 """Kills, damage, full disks and signals: the numbers stay what they were."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -82,6 +83,16 @@ def start(
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+@contextlib.contextmanager
+def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+  """Starts `python launch.py ARGV`; nothing of it outlives the block."""
+  with start(argv) as process:
+    try:
+      yield process
+    finally:
+      process.kill()
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -539,20 +550,21 @@ def test_a_signal_saves_and_says_how_to_go_on(
   number = signal.Signals[name]
   workdir = tmp_path / 'a run; of "mine"'
   argv = words(text, '--seeds=2', f'--workdir={workdir}')
-  process = start(argv)
-  wait_for(process, workdir, 'runs/*/metrics.jsonl')
-  os.kill(process.pid, signal.SIGSTOP)
-  if name == 'SIGINT':
-    before = sorted(workdir.rglob('*'))
-    assert run(*argv) == 2
-    refused = capsys.readouterr().err
-    assert len(refused.splitlines()) == 1
-    assert f'process {process.pid} works there' in refused
-    assert sorted(workdir.rglob('*')) == before
-  os.kill(process.pid, number)
-  os.kill(process.pid, signal.SIGCONT)
-  code, out, err = end(process)
-  assert (code, err) == (128 + number, '')
+  with running(argv) as process:
+    wait_for(process, workdir, 'runs/*/metrics.jsonl')
+    os.kill(process.pid, signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # The signal takes a while to arrive.
+    if name == 'SIGINT':
+      before = sorted(workdir.rglob('*'))
+      assert run(*argv) == 2
+      refused = capsys.readouterr().err
+      assert len(refused.splitlines()) == 1
+      assert f'process {process.pid} works there' in refused
+      assert sorted(workdir.rglob('*')) == before
+    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
+    code, out, err = end(process)
+    assert (code, err) == (128 + number, '')
   assert len(read_lines(workdir / 'trials.jsonl')) < 4
 
   folder = Path(sys.executable).parent
