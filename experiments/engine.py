@@ -1,11 +1,12 @@
 """The engine: runs the trials of a plan and keeps the record."""
 
+import collections
 import errno
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -88,7 +89,7 @@ def _execute(
   _describe(plan, flag_lines)
   ledger = Ledger(plan.workdir)
   with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
-    _Run(plan, ledger, terminal, stop).everything()
+    _Run(plan, ledger, terminal, stop).all_of(plan.trials)
     finish(plan, ledger, command, terminal)
   failed = [p for p in plan.trials if not ledger.finished(p.trial.id)]
   return 1 if failed else 0
@@ -112,16 +113,17 @@ class _Run:
   ):
     self._plan, self._ledger, self._terminal = plan, ledger, terminal
     self._stop, self._ended = stop, 0
-    self._by_id = {p.trial.id: p for p in plan.trials}
+    self._by_id: dict[str, Planned] = {}
     self._hooks = Hooks(
       terminal.advance, self._end, terminal.warn, stop.requested
     )
 
-  def everything(self) -> None:
-    """Runs what is not finished, those that share a program side by side."""
+  def all_of(self, stage: Sequence[Planned]) -> None:
+    """Runs what is not settled, those that share a program side by side."""
     groups: dict[Hashable, list[Planned]] = {}
-    for planned in self._plan.trials:
-      if self._ledger.finished(planned.trial.id):
+    self._by_id |= {planned.trial.id: planned for planned in stage}
+    for planned in stage:
+      if self._settled(planned):
         self._say(planned, 'done before')
       else:
         groups.setdefault(program_key(planned.trial), []).append(planned)
@@ -129,8 +131,10 @@ class _Run:
       return
     layout = self._lay_out(max(groups.values(), key=len))
     for group in groups.values():
-      for part in _batched(group, layout.lanes):
-        self._run(part, layout)
+      self._run(group, layout)
+
+  def _settled(self, planned: Planned) -> bool:
+    return self._ledger.settled(planned.trial.id, planned.trial.pause)
 
   def _lay_out(self, group: Sequence[Planned]) -> Layout:
     """Returns the layout of all trials, and keeps it."""
@@ -143,28 +147,39 @@ class _Run:
     self._terminal.say(f'layout: {describe_choice(choice)}')
     return choice.layout
 
-  def _run(self, part: Sequence[Planned], layout: Layout) -> None:
-    """Runs trials side by side; if they fail, one after another."""
-    if self._stop.requested():
-      raise Interrupted
-    seeds = ' '.join(str(planned.seed) for planned in part)
-    self._terminal.begin(f'{part[0].row} {seeds}')
-    trials = [planned.trial for planned in part]
-    try:
-      loop.run(trials, self._plan.options, layout, self._hooks)
-    except (Interrupted, OSError):
-      raise
-    except Exception as e:
-      if (problem := _of_the_disk(e)) is not None:
-        raise problem from e
-      left = [p for p in part if not self._ledger.finished(p.trial.id)]
-      if len(part) == 1:
-        self._append(part[0], {'status': 'failed', 'error': _one_line(e)})
-        return
-      self._terminal.warn(
-        f'{part[0].row}: {_one_line(e)}: each trial alone now'
-      )
-      for planned in left:
+  def _run(self, group: Sequence[Planned], layout: Layout) -> None:
+    """Runs trials side by side; those of a failure, one after another."""
+    waiting, begun = collections.deque(group), list[Planned]()
+
+    def take() -> Iterator[Trial]:
+      while waiting:
+        begun.append(waiting.popleft())
+        self._terminal.begin(f'{begun[-1].row} {begun[-1].seed}')
+        yield begun[-1].trial
+
+    while waiting:
+      if self._stop.requested():
+        raise Interrupted
+      begun.clear()
+      try:
+        loop.run(take(), self._plan.options, layout, self._hooks)
+      except (Interrupted, OSError):
+        raise
+      except Exception as e:
+        if (problem := _of_the_disk(e)) is not None:
+          raise problem from e
+        self._after(e, begun)
+
+  def _after(self, error: Exception, begun: Sequence[Planned]) -> None:
+    """Records a failure, or finds by running each alone whose it is."""
+    if len(begun) == 1:
+      self._append(begun[0], {'status': 'failed', 'error': _one_line(error)})
+      return
+    self._terminal.warn(
+      f'{begun[0].row}: {_one_line(error)}: each trial alone now'
+    )
+    for planned in begun:
+      if not self._settled(planned):
         self._run([planned], Shared(self._plan.devices[:1]))
 
   def _end(self, trial: Trial, result: Result) -> None:
@@ -190,11 +205,6 @@ class _Run:
     self._terminal.end(
       planned.trial.config.steps, f'{head}, seed {planned.seed}: {text}'
     )
-
-
-def _batched(group: Sequence[Planned], size: int) -> list[Sequence[Planned]]:
-  """Returns the group in parts of `size`, the last one smaller."""
-  return [group[n : n + size] for n in range(0, len(group), size)]
 
 
 def _one_line(error: Exception) -> str:

@@ -28,6 +28,14 @@ class Ledger:
     """True if the trial need not run: it ended, well or by diverging."""
     return trial in self._last and self._last[trial]['status'] in FINISHED
 
+  def settled(self, trial: str, pause: int | None) -> bool:
+    """True if the trial need not run now: it ended, or came to the pause."""
+    record = self._last.get(trial)
+    if record is None or self.finished(trial):
+      return record is not None
+    paused = record['status'] == 'paused'
+    return paused and pause is not None and record['steps'] >= pause
+
   def record(self, trial: str) -> Mapping[str, Any] | None:
     """Returns the last record of a trial."""
     return self._last.get(trial)

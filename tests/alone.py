@@ -22,6 +22,6 @@ def run(
   keep = dataclasses.replace(
     hooks, ended=lambda trial, result: results.append(result)
   )
-  loop.run([trial], options, layout, keep)
+  loop.run(iter([trial]), options, layout, keep)
   (result,) = results
   return result

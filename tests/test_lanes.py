@@ -9,7 +9,7 @@ changes no bit in any layout.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -83,10 +83,7 @@ def run(mine: Sequence[Trial], text: str) -> dict[str, Result]:
   hooks = dataclasses.replace(
     alone.QUIET, ended=lambda trial, result: results.update({trial.id: result})
   )
-  layout = layout_of(text)
-  for n in range(0, len(mine), layout.lanes):
-    part = mine[n : n + layout.lanes]
-    loop.run(part, Options(log_every=1), layout, hooks)
+  loop.run(iter(mine), Options(log_every=1), layout_of(text), hooks)
   return results
 
 
@@ -112,7 +109,7 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 def test_a_lane_is_the_trial_alone(
   text: str, solo: dict[str, Result], tmp_path: pathlib.Path
 ) -> None:
-  """Three trials over two or four lanes: one group is not full."""
+  """Three trials over two or four lanes: one waits, or a lane is idle."""
   results = run(trials(tmp_path, NUMBERS), text)
   assert set(results) == set(solo)
   for name, result in results.items():
@@ -182,9 +179,53 @@ def test_a_group_goes_on_where_each_lane_stands(
       stop_requested=lambda reached=reached, until=until: reached[0] >= until,
     )
     with pytest.raises(Interrupted):
-      loop.run([mine[n]], Options(), layout_of('shared:1'), hooks)
+      loop.run(iter([mine[n]]), Options(), layout_of('shared:1'), hooks)
   results = run(mine, 'devices:2')
   for name, result in results.items():
+    assert timeless(result) == timeless(solo[name])
+
+
+def test_the_next_trial_takes_the_lane_of_one_that_diverged(
+  solo: dict[str, Result], tmp_path: pathlib.Path
+) -> None:
+  """No lane idles while trials wait, and the number of lanes stays."""
+  wild = {'seed': '1', 'learning_rate': '1e30', 'steps': '400'}
+  mine = trials(tmp_path, [wild, *NUMBERS])
+  together = list[set[str]]()
+  begun = set[str]()
+
+  def source() -> Iterator[Trial]:
+    for trial in mine:
+      begun.add(trial.id)
+      yield trial
+
+  results: dict[str, Result] = {}
+
+  def ended(trial: Trial, result: Result) -> None:
+    together.append(begun - set(results))
+    results[trial.id] = result
+
+  hooks = dataclasses.replace(alone.QUIET, ended=ended)
+  loop.run(source(), Options(log_every=1), layout_of('devices:2'), hooks)
+  assert results['0'].status == 'diverged'
+  assert results['0'].steps < 9
+  assert all(len(pair) <= 2 for pair in together)
+  for n, expected in enumerate(solo.values()):
+    assert timeless(results[str(n + 1)]) == timeless(expected)
+
+
+def test_a_pause_changes_nothing(
+  solo: dict[str, Result], tmp_path: pathlib.Path
+) -> None:
+  """A trial that pauses twice ends as one that never does."""
+  mine = trials(tmp_path, NUMBERS[:2])
+  for pause in (4, 8):
+    paused = run([dataclasses.replace(t, pause=pause) for t in mine], 'map:2')
+    assert {r.status for r in paused.values()} == {'paused'}
+    assert {r.steps for r in paused.values()} == {pause}
+    again = run([dataclasses.replace(t, pause=pause) for t in mine], 'map:2')
+    assert all(timeless(again[n]) == timeless(paused[n]) for n in paused)
+  for name, result in run(mine, 'devices:2').items():
     assert timeless(result) == timeless(solo[name])
 
 

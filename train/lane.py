@@ -48,9 +48,19 @@ class Lane:
     return int(self.state.diverged)
 
   @property
+  def goal(self) -> int:
+    """Returns the step to train to: the last, or that of a pause."""
+    return min(self.config.steps, self.trial.pause or self.config.steps)
+
+  @property
   def trained(self) -> bool:
     """Returns whether there is nothing left to train."""
-    return self.step >= self.config.steps or self.diverged >= 0
+    return self.step >= self.goal or self.diverged >= 0
+
+  @property
+  def paused(self) -> bool:
+    """Returns whether it ends for now, to go on later."""
+    return self.trained and self.diverged < 0 and self.step < self.config.steps
 
   def next_stop(self, chunk: int) -> int:
     """Returns the step to run to: at most up to the next evaluation."""
@@ -58,7 +68,7 @@ class Lane:
       return self.step
     every = self.config.eval_every
     evaluation = (self.step // every + 1) * every
-    return min(self.step + chunk, evaluation, self.config.steps)
+    return min(self.step + chunk, evaluation, self.goal)
 
   @property
   def at_evaluation(self) -> bool:
@@ -94,7 +104,7 @@ class Lane:
       metrics['diverged_at'] = self.diverged
     steps = self.step if fine else self.diverged
     return Result(
-      status='ok' if fine else 'diverged',
+      status='paused' if self.paused else 'ok' if fine else 'diverged',
       metrics=metrics,
       clock={
         'seconds': round(notes.seconds, 3),

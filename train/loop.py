@@ -6,7 +6,7 @@ does not depend on when it was interrupted or on how long its chunks are.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,14 +21,15 @@ MAP_TOKENS = 64  # attention maps are kept for this many tokens
 
 
 def run(
-  trials: Sequence[Trial], options: Options, layout: Layout, hooks: Hooks
+  trials: Iterator[Trial], options: Options, layout: Layout, hooks: Hooks
 ) -> None:
   """Trains trials of one program from where they stand to their end.
 
-  Each is reported through `hooks.ended` as it ends.
+  As one ends, the next takes its lane: the number of lanes, on which bits may
+  depend, stays.  Each is reported through `hooks.ended`.
 
   Args:
-    trials: at most `layout.lanes`, all with one signature.
+    trials: at least one, all with one signature.
     options: how to run them.
     layout: how they lie on the devices.
     hooks: what to tell and to ask.
@@ -39,6 +40,7 @@ def run(
   """
   group = _Group(trials, options, layout, hooks)
   try:
+    group.fill()
     _train(group)
   finally:
     group.close()
@@ -49,33 +51,53 @@ class _Group:
 
   def __init__(
     self,
-    trials: Sequence[Trial],
+    trials: Iterator[Trial],
     options: Options,
     layout: Layout,
     hooks: Hooks,
   ):
     self.options, self.layout, self.hooks = options, layout, hooks
+    self.waiting = trials
     self.ticked = time.monotonic()
     self.chunk_steps = 1
     self.lanes: list[Lane] = []
-    try:
-      for trial in trials:
-        self.lanes.append(Lane(trial, options, hooks))
-    except BaseException:
-      self.close()
-      raise
-    first = trials[0]
-    sig, _ = signature(first.config, first.data, layout)
-    self.program = program(sig)
+
+  def fill(self) -> None:
+    """Gives the lanes without a trial to those that wait; packs the states.
+
+    The states of the others must be on the host.
+    """
+    taken = False
+    for n in range(self.layout.lanes):
+      if n < len(self.lanes) and not self.lanes[n].ended:
+        continue
+      trial = next(self.waiting, None)
+      if trial is None:
+        break
+      taken = True
+      lane = Lane(trial, self.options, self.hooks)
+      if n < len(self.lanes):
+        before, self.lanes[n] = self.lanes[n], lane
+        before.close()
+      else:
+        self.lanes.append(lane)
+    if taken:
+      self._pack()
+
+  def _pack(self) -> None:
+    """Brings the states of all lanes to the devices."""
+    first, layout = self.lanes[0].trial, self.layout
+    signed = [
+      signature(lane.config, lane.trial.data, layout) for lane in self.lanes
+    ]
+    self.program = program(signed[0][0])
+    self.values = [values for _, values in signed]
     # Lanes without a trial of their own repeat the first, and take no steps.
-    self.padded = [*self.lanes] + [self.lanes[0]] * (
-      layout.lanes - len(self.lanes)
-    )
-    self.values = layout.pack(
-      [signature(o.config, o.trial.data, layout)[1] for o in self.padded]
-    )
+    self.idle = layout.lanes - len(self.lanes)
+    states = [lane.state for lane in self.lanes]
+    self.packed = layout.pack(self.values + self.values[:1] * self.idle)
     self.arrays = layout.place(dict(first.data.arrays))
-    self.state = layout.pack([lane.state for lane in self.padded])
+    self.state = layout.pack(states + states[:1] * self.idle)
 
   @property
   def training(self) -> list[Lane]:
@@ -84,10 +106,9 @@ class _Group:
 
   def dispatch(self, stops: Sequence[int]) -> list[Metrics]:
     """Runs each lane up to its stop and returns the figures of its steps."""
-    idle = [0] * (len(self.padded) - len(self.lanes))
-    packed = self.layout.pack([np.int32(stop) for stop in [*stops, *idle]])
+    all_stops = [np.int32(stop) for stop in [*stops, *[0] * self.idle]]
     self.state, metrics = self.program.chunk(
-      self.state, self.values, self.arrays, packed
+      self.state, self.packed, self.arrays, self.layout.pack(all_stops)
     )
     steps = self.layout.unpack((self.state.step, self.state.diverged))
     for lane, (step, diverged) in zip(self.lanes, steps, strict=False):
@@ -166,10 +187,8 @@ def _advance(group: _Group) -> None:
   tokens = lane.config.batch_size * lane.config.seq_len * len(moved)
   group.hooks.progress(
     Progress(
-      step=sum(
-        o.step if o.diverged < 0 else o.config.steps for o in group.lanes
-      ),
-      steps=sum(o.config.steps for o in group.lanes),
+      step=sum(o.goal if o.trained else o.step for o in group.training),
+      steps=sum(o.goal for o in group.training),
       loss=float(own.loss[stop - 1 - start]),
       tokens_per_second=tokens / per_step,
     )
@@ -198,7 +217,7 @@ def _evaluate(group: _Group) -> list[Lane]:
   if not turn:
     return []
   sums = group.layout.unpack(
-    group.program.evaluate(group.state.params, group.values, group.arrays)
+    group.program.evaluate(group.state.params, group.packed, group.arrays)
   )
   group.tick()
   best = []
@@ -231,25 +250,26 @@ def _save(group: _Group, lanes: Iterable[Lane], best: Iterable[Lane]) -> None:
 
 
 def _end(group: _Group) -> None:
-  """Saves and reports the trials that have come to their end."""
-  done = [lane for lane in group.training if lane.trained]
-  if not done:
-    return
-  _save(group, done, best=())
-  for lane in done:
-    _write_attention(group, lane)
-  group.tick()
-  for lane in done:
-    lane.checkpoints.wait()
-    lane.ended = True
-    group.hooks.ended(lane.trial, lane.result())
+  """Saves and reports the trials that have come to their end; takes others."""
+  while done := [lane for lane in group.training if lane.trained]:
+    _save(group, done, best=())
+    for lane, values in zip(group.lanes, group.values, strict=True):
+      if lane in done and not lane.paused:
+        _write_attention(group, lane, values)
+    group.tick()
+    for lane in done:
+      lane.checkpoints.wait()
+      lane.ended = True
+      group.hooks.ended(lane.trial, lane.result())
+    group.fill()
 
 
-def _write_attention(group: _Group, lane: Lane) -> None:
+def _write_attention(
+  group: _Group, lane: Lane, values: Mapping[str, np.ndarray]
+) -> None:
   """Keeps the attention maps of the first validation tokens."""
   tokens = lane.trial.data.arrays['validation']
   tokens_1T = tokens[None, : min(MAP_TOKENS, lane.config.seq_len)]
-  _, values = signature(lane.config, lane.trial.data, group.layout)
   maps = group.program.weights(
     lane.state.params, values, tokens_1T.astype(np.int32)
   )

@@ -48,13 +48,17 @@ class Options(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One configuration with one seed, and where it lies."""
+  """One configuration with one seed, and where it lies.
+
+  `pause` is a step to stop at and save, from which it may go on later.
+  """
 
   id: str
   config: Config
   directory: pathlib.Path
   data: Data
   initial: Params | None = None
+  pause: int | None = None
 
 
 class Progress(NamedTuple):
@@ -110,7 +114,7 @@ class Notes:
 class Result(NamedTuple):
   """What a trial came to; `metrics` are a function of the configuration."""
 
-  status: Literal['ok', 'diverged']
+  status: Literal['ok', 'diverged', 'paused']
   metrics: Figures
   clock: dict[str, float]
   steps: int
