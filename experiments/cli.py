@@ -18,7 +18,6 @@ from model.field import FieldError
 from train.config import Config
 from train.flags import define, present
 from train.load import load
-from train.log import tensorboard_writer
 from train.parallel import use_all_cores
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
@@ -58,8 +57,8 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     smoke = dict(experiment.smoke) | present(Config, values)
     base = override(experiment.base, smoke)
   options = override(Options(), present(Options, values))
-  if options.tensorboard:
-    tensorboard_writer()
+  for destination in options.log_to:
+    destination.check()
   if command.evaluate is not None:
     return _evaluate(command.evaluate, base, command, present(Config, values))
   use_all_cores()

@@ -129,6 +129,7 @@ MISSPELT = {
   ('--position.thet=5',): ('--position.thet', 'did you mean position.theta?'),
   ('--sweeep=steps=1 2',): ('--sweeep', 'did you mean sweep?'),
   ('--position=rop',): ('--position=rop', 'rope', 'did you mean rope?'),
+  ('--log_to=csv,wandbe',): ('--log_to=wandbe', 'did you mean wandb?'),
   ('--mask=causal,ful',): ('--mask', 'did you mean full?'),
   ('--decay=matrix',): ('--decay=matrix', 'did you mean matrices?'),
   ('--task.corpus=shakespear',): ('did you mean shakespeare?',),
@@ -200,6 +201,9 @@ IMPOSSIBLE = {
   ('--mask=causal,full',): ('--mask=causal,full', 'no effect', 'drop one'),
   ('--mask=causal,causal',): ('--mask=causal,causal', 'once'),
   ('--mask=full',): ('--mask=full', 'causal'),
+  ('--log_to=csv,csv',): ('--log_to=csv,csv', 'once'),
+  ('--log_to=none,csv',): ('--log_to=none,csv', 'no effect', 'drop it'),
+  ('--log_to.project=x',): ('--log_to.project=x', '--log_to=wandb'),
   ('--task.path=../inputs/good.txt', '--task.corpus=pydoc'): (
     'no effect beside --task.path',
   ),

@@ -7,10 +7,11 @@ from typing import Any
 
 from train.checkpoint import Checkpoints
 from train.files import digest, write_json
-from train.log import Log, TensorBoard
+from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
 from train.schema import to_flags
+from train.sinks import About
 from train.step import State, init_state
 from train.trial import Figures, Hooks, Notes, Options, Result, Trial
 
@@ -32,7 +33,8 @@ class Lane:
     self.state: State = to_host(init_state(trial.config, dims, trial.initial))
     if restored := self.checkpoints.restore(self.state):
       self.state, self.notes = restored.tree, Notes(**restored.extra)
-    sinks = [TensorBoard(folder / 'tensorboard')] if options.tensorboard else []
+    about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
+    sinks = [s for to in options.log_to for s in to.open(about)]
     self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
 
   @property

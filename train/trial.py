@@ -2,11 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from model.field import Record, field
+from model.field import FieldError, Record, field
 from train.config import Config
+from train.sinks import Destination, Nowhere
 from train.step import Params
 from train.task import Data
 
@@ -30,7 +31,19 @@ class Options(Record):
     2, 'Last checkpoints that stay, beside the best.', min=1
   )
   log_every: int = field(10, 'Steps between lines of metrics.jsonl.', min=1)
-  tensorboard: bool = field(False, 'Also write TensorBoard event files.')
+  log_to: tuple[Destination, ...] = field(
+    (Nowhere(),), 'Where figures go besides metrics.jsonl, a list:'
+  )
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    tags = [destination.tag for destination in self.log_to]
+    if len(set(tags)) < len(tags):
+      yield FieldError('log_to', self.log_to, 'must name each sink once')
+    if 'none' in tags and len(tags) > 1:
+      yield FieldError(
+        'log_to', self.log_to, 'none has no effect beside another: drop it'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
