@@ -313,6 +313,22 @@ def test_the_layout_is_measured_and_kept(
     assert again.layout == choice.layout
 
 
+def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  mine = trials(tmp_path, NUMBERS)
+  devices = jax.local_devices(backend='cpu')[:2]
+  monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
+
+  def timed(_: Sequence[Trial], layout: Layout) -> float:
+    if layout.lanes > 1:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return 1.0
+
+  monkeypatch.setattr(layouts, 'seconds_per_step', timed)
+  assert layouts.choose(mine, devices).layout == Shared((devices[0],))
+
+
 def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:
   mine = trials(tmp_path, NUMBERS)
   assert 0 < seconds_per_step(mine, layout_of('devices:2')) < 10
