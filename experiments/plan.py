@@ -13,16 +13,14 @@ from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.layout import Choice, asked, pinned
 from experiments.ledger import Refused, check_owner
+from experiments.loader import Loader
 from experiments.matching import match
 from experiments.rows import Requests, configure, expand
 from model.field import FieldError, split
 from train.config import Config, identity
-from train.files import digest
-from train.load import load
 from train.optimizer import flat
 from train.schema import changes, suggest, to_flags
-from train.step import Params
-from train.task import Data, DataError, Task
+from train.task import Data, DataError
 from train.trial import Options, Trial
 
 
@@ -72,11 +70,13 @@ def make_plan(
   devices = pick_devices(options.devices)
   count = command.seeds or experiment.seeds
   seeds = tuple(range(base.seed, base.seed + count))
-  loader = _Loader()
+  loader = Loader(command.workdir)
+  digest = loader.data(base.task).digest
+  owner, workdir = _home(experiment, base, digest, command.workdir)
+  check_owner(workdir, owner)
+  loader.resume(workdir)
   data = loader.data(base.task)
   rows, notes = _matched(base, rows, loader, command)
-  owner, workdir = _home(experiment, base, data, command.workdir)
-  check_owner(workdir, owner)
   choice = asked(options, devices) or pinned(workdir, devices)
   shares = 1 if choice is None else choice.layout.shares
   configs = [(row, configure(base, row)) for row in rows]
@@ -106,7 +106,7 @@ def make_plan(
 
 
 def _matched(
-  base: Config, rows: tuple[Row, ...], loader: '_Loader', command: Command
+  base: Config, rows: tuple[Row, ...], loader: Loader, command: Command
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
   """Returns the rows at the base's size, as --match asks, and notes on them."""
   if command.match == 'none':
@@ -129,51 +129,17 @@ def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _home(
-  experiment: Experiment, base: Config, data: Data, workdir: str | None
+  experiment: Experiment, base: Config, data: str, workdir: str | None
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Returns what a directory is begun with, and the directory."""
   owner = {
     'experiment': experiment.name,
     'base': {k: v for k, v in to_flags(base).items() if k != 'seed'},
-    'data': data.digest,
+    'data': data,
   }
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
   return owner, pathlib.Path(workdir or f'runs/{name}')
-
-
-class _Loader:
-  """Loads each text and each set of initial parameters once."""
-
-  def __init__(self) -> None:
-    self._data: dict[Task, Data] = {}
-    self._params: dict[str, tuple[Params, str]] = {}
-
-  def data(self, task: Task) -> Data:
-    """Returns the data of a task."""
-    if task not in self._data:
-      self._data[task] = task.load()
-    return self._data[task]
-
-  def initial(self, config: Config) -> tuple[Params | None, str]:
-    """Returns the parameters that a trial starts from, and their digest."""
-    if config.init_from is None:
-      return None, ''
-    if config.init_from not in self._params:
-      workdir, _, trial = config.init_from.rpartition(':')
-      try:
-        loaded = load(workdir, trial)
-      except DataError as e:
-        raise FieldError('init_from', config.init_from, str(e)) from e
-      if loaded.vocabulary != self.data(config.task).vocabulary:
-        raise FieldError(
-          'init_from',
-          config.init_from,
-          'has another vocabulary than --task: train both with '
-          '--task.level=byte',
-        )
-      self._params[config.init_from] = loaded.params, digest(loaded.params)
-    return self._params[config.init_from]
 
 
 def _chosen(rows: tuple[Row, ...], only: str | None) -> tuple[Row, ...]:
@@ -206,7 +172,7 @@ def program_key(trial: Trial) -> tuple[Hashable, ...]:
   return (static, trial.data.digest, trial.data.vocabulary)
 
 
-def _check(row: Row, config: Config, loader: _Loader, shares: int) -> None:
+def _check(row: Row, config: Config, loader: Loader, shares: int) -> None:
   """Raises what is wrong with a row on this data and these devices."""
   data = loader.data(config.task)
   if problem := config.task.problem(data, config.seq_len):
@@ -241,12 +207,15 @@ def _check(row: Row, config: Config, loader: _Loader, shares: int) -> None:
 
 
 def _trial(
-  row: Row, config: Config, seed: int, loader: _Loader, workdir: pathlib.Path
+  row: Row, config: Config, seed: int, loader: Loader, workdir: pathlib.Path
 ) -> Planned:
   config = dataclasses.replace(config, seed=seed)
   data = loader.data(config.task)
   params, source = loader.initial(config)
-  name = identity(config, f'{data.digest} {source}')
+  inputs = [data.digest, source]
+  if data.vocabulary.learned:
+    inputs.append(data.vocabulary.digest)
+  name = identity(config, ' '.join(inputs))
   trial = Trial(name, config, workdir / 'runs' / name, data, params)
   return Planned(row.name, seed, trial)
 
