@@ -410,7 +410,10 @@ def test_refuses_parameters_and_trials_that_do_not_fit(
       'position/table',
       "row 'position=none'",
     ),
-    ('--init_from=taken:base', '--task.level=byte'): ('vocabulary', '--task'),
+    ('--init_from=taken:base', '--task.tokenizer=byte'): (
+      'vocabulary',
+      '--task',
+    ),
     ('--evaluate=taken:bas',): ('no trial bas',),
     ('--evaluate=taken:base', '--num_layers=2'): ('--num_layers', 'evaluate'),
     ('--evaluate=taken:base', '--seeds=2'): ('--seeds', 'evaluate'),

@@ -32,8 +32,8 @@ from train.step import State, init_state
 from train.task import Data
 from train.tasks.text import Text
 from train.timing import seconds_per_step
+from train.tokenizer import Char
 from train.trial import Interrupted, Options, Result, Trial
-from train.vocabulary import Vocabulary
 
 TINY = {
   'd_model': '16',
@@ -53,7 +53,7 @@ LAYOUTS = (*EXACT, 'vmap:2', 'devices:2,vmap:2')
 def data() -> Data:
   """Returns a short text."""
   text = 'the cat sat on the mat and the dog saw the cat. ' * 40
-  vocabulary = Vocabulary.of(text, 'char')
+  vocabulary = Char().train(lambda: [text])
   ids = vocabulary.encode(text)
   return Data(
     {'train': ids[:1500], 'validation': ids[1500:]}, vocabulary, '', ''
