@@ -62,6 +62,9 @@ class Command(Record):
   plan: bool = field(
     False, 'Say what would run and what it costs; run nothing.'
   )
+  generate: str | None = field(
+    None, 'WORKDIR:TRIAL to write on from each --prompt; trains nothing.'
+  )
   evaluate: str | None = field(
     None, 'WORKDIR:TRIAL to evaluate on --task; trains nothing.'
   )
