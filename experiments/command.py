@@ -14,6 +14,8 @@ MANY = {
   'seeds (repeatable: product).',
 }
 
+PROMPT = 'Text that --generate goes on from (repeatable); none is a new line.'
+
 
 @dataclasses.dataclass(frozen=True)
 class Command(Record):

@@ -54,33 +54,17 @@ def continued(
   if window < 2:
     raise DataError('--generate: the trial sees one token: none can follow')
   cached = cached and cache.uncacheable(loaded.config.architecture) is None
-  begun = [encoded(loaded, prompt) for prompt in prompts]
+  begun = [_encoded(loaded, prompt) for prompt in prompts]
   written: list[list[int]] = [list(map(int, ids)) for ids in begun]
   total = [len(ids) + generation.new_tokens for ids in begun]
   key = key_of('generate', jax.random.key(seed))
   turn = 0
   while any(len(ids) < n for ids, n in zip(written, total, strict=True)):
-    context = [ids[-room:] for ids in written]
-    tokens_BS = np.zeros((len(prompts), window), np.int32)
-    for row_S, ids in zip(tokens_BS, context, strict=True):
-      row_S[: len(ids)] = ids
-    keys_B = jax.vmap(
-      lambda n, turn=turn: jax.random.fold_in(jax.random.fold_in(key, n), turn)
-    )(jnp.arange(len(prompts)))
-    tokens_BS = np.asarray(
-      _window(
-        loaded.config.architecture,
-        loaded.config.dims(loaded.vocabulary.size),
-        generation.sampling,
-        cached,
-        loaded.params,
-        jnp.asarray(tokens_BS),
-        jnp.asarray([len(ids) for ids in context]),
-        keys_B,
-      )
-    )
-    for row_S, ids, old in zip(tokens_BS, written, context, strict=True):
-      ids += map(int, row_S[len(old) :])
+    rows = [ids[-room:] for ids in written]
+    keys_B = _keys(key, len(prompts), turn)
+    fresh = _go_on(loaded, generation.sampling, cached, rows, keys_B)
+    for ids, more in zip(written, fresh, strict=True):
+      ids += more
     turn += 1
   return [
     loaded.vocabulary.decode(np.asarray(ids[len(old) : n]))
@@ -88,7 +72,41 @@ def continued(
   ]
 
 
-def encoded(loaded: Loaded, prompt: str) -> np.ndarray:
+def _keys(key: jax.Array, count: int, turn: int) -> jax.Array:
+  """Returns a key for each prompt in one window."""
+  numbers_B = jnp.arange(count)
+  fold = jax.random.fold_in
+  return jax.vmap(lambda n: fold(fold(key, n), turn))(numbers_B)
+
+
+def _go_on(
+  loaded: Loaded,
+  sampling: Sampling,
+  cached: bool,
+  rows: Sequence[Sequence[int]],
+  keys_B: jax.Array,
+) -> list[list[int]]:
+  """Returns what follows each row of tokens, up to the end of a window."""
+  tokens_BS = np.zeros((len(rows), loaded.config.seq_len), np.int32)
+  for row_S, ids in zip(tokens_BS, rows, strict=True):
+    row_S[: len(ids)] = ids
+  tokens_BS = _window(
+    loaded.config.architecture,
+    loaded.config.dims(loaded.vocabulary.size),
+    sampling,
+    cached,
+    loaded.params,
+    jnp.asarray(tokens_BS),
+    jnp.asarray([len(ids) for ids in rows]),
+    keys_B,
+  )
+  written = np.asarray(tokens_BS)
+  return [
+    row_S[len(ids) :].tolist() for row_S, ids in zip(written, rows, strict=True)
+  ]
+
+
+def _encoded(loaded: Loaded, prompt: str) -> np.ndarray:
   """Returns the ids of a prompt.
 
   Raises:
