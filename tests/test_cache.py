@@ -81,16 +81,22 @@ def test_cached_equals_uncached_to_the_last_digits() -> None:
     BASE, output=(Forget(),), mask=(Causal(), ExcludeSelf(), Window(3))
   )
   with jax.enable_x64(True):
-    dims, params = dims_of(arch), tree(stacked_params(arch))
+    dims = dims_of(arch)
+    params = jax.tree.map(jnp.asarray, tree(stacked_params(arch)))
     kept = cache.empty(arch, dims, 3, 6)
     wide = jax.tree.map(
       lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, kept
     )
-    whole = transformer.apply(arch, dims, params, TOKENS_BT)
-    for t in range(6):
-      out, wide = transformer.step(
-        arch, dims, params, TOKENS_BT[:, t : t + 1], wide
+    step = jax.jit(
+      lambda tokens_BT, kept: transformer.step(
+        arch, dims, params, tokens_BT, kept
       )
+    )
+    whole = jax.jit(
+      lambda params: transformer.apply(arch, dims, params, TOKENS_BT)
+    )(params)
+    for t in range(6):
+      out, wide = step(TOKENS_BT[:, t : t + 1], wide)
       np.testing.assert_allclose(
         out.logits_BTV[:, 0], whole.logits_BTV[:, t], rtol=0, atol=1e-12
       )
