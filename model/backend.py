@@ -12,7 +12,7 @@ import jax
 from model.attention import Attended, Keys, Parts, Queries, Tables, reference
 from model.chunked import chunked
 from model.field import FieldError, Variant, field
-from model.normalizer import Online
+from model.online import Online
 
 # Length from which `auto` takes the chunked backend where it can: below, all
 # logits at once are as fast and their memory is small beside the rest.

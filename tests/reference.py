@@ -212,6 +212,110 @@ def unnormalized(
   )
 
 
+def relu(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Wortsman et al. 2023, section 3: each by its own relu, over L seen."""
+  count = sum(bool(seen) for seen in seen_S)
+  return np.array(
+    [
+      max(0.0, x) / count if seen else 0.0
+      for x, seen in zip(logits_S, seen_S, strict=True)
+    ]
+  )
+
+
+def relu2(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Hua et al. 2022, section 2.2: the square of relu, over n seen."""
+  count = sum(bool(seen) for seen in seen_S)
+  return np.array(
+    [
+      max(0.0, x) ** 2 / count if seen else 0.0
+      for x, seen in zip(logits_S, seen_S, strict=True)
+    ]
+  )
+
+
+def above_threshold(
+  share: Callable[[float], float], logits_S: Vector, seen_S: Sequence[bool]
+) -> Vector:
+  """The shares of logits - tau, tau by halving so that they add up to 1."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  weights_S = np.zeros(len(logits_S))
+  if not seen:
+    return weights_S
+  # Numbers near 0 have more digits; what is taken off all changes nothing.
+  top = max(logits_S[s] for s in seen)
+  low, high = -2.0, 0.0
+  for _ in range(100):
+    middle = (low + high) / 2
+    total = sum(share(max(0.0, logits_S[s] - top - middle)) for s in seen)
+    low, high = (middle, high) if total > 1.0 else (low, middle)
+  for s in seen:
+    weights_S[s] = share(max(0.0, logits_S[s] - top - low))
+  return weights_S
+
+
+def sparsemax(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Martins & Astudillo 2016, proposition 1: max(0, z - tau)."""
+  return above_threshold(lambda x: x, logits_S, seen_S)
+
+
+def entmax15(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Peters et al. 2019, equation 10, alpha = 1.5: max(0, z / 2 - tau)^2."""
+  return above_threshold(lambda x: (x / 2) ** 2, logits_S, seen_S)
+
+
+def topk(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Gupta et al. 2021: the softmax, of the k largest logits alone."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  kept = sorted(seen, key=lambda s: -logits_S[s])[: variant.k]
+  return with_sink(None, logits_S, [s in kept for s in range(len(logits_S))])
+
+
+def hard(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """1 at the largest logit that is seen."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  weights_S = np.zeros(len(logits_S))
+  if seen:
+    weights_S[max(seen, key=lambda s: logits_S[s])] = 1.0
+  return weights_S
+
+
 # Mask: whether the query at t sees the key at s, of documents a and b. --------
 
 
@@ -707,6 +811,12 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'sink': sink,
     'sigmoid': sigmoid,
     'none': unnormalized,
+    'relu': relu,
+    'relu2': relu2,
+    'sparsemax': sparsemax,
+    'entmax15': entmax15,
+    'topk': topk,
+    'hard': hard,
   },
   'mask': {
     'causal': causal,

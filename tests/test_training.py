@@ -951,6 +951,7 @@ EFFECTS = {
   'scale.learned': Effect('true'),
   'logit_cap': Effect('0.5', {'logit_cap': '0.1'}),
   'normalizer': Effect('none'),
+  'normalizer.k': Effect('3', {'normalizer.k': '2'}),
   'mask': Effect('causal,exclude_self'),
   'mask.window': Effect('3', {'mask': 'causal,window', 'mask.window': '5'}),
   'mask.prefix': Effect('3'),
