@@ -21,7 +21,7 @@ from model.position import Learned, Position
 from model.projections import Projections, Qkv
 from model.qk_norm import NoQkNorm, QkNorm
 from model.scale import Rsqrt, Scale
-from model.score import Dot, Score
+from model.score import Dot, Reads, Score
 
 # Here and not in output.py, from which its members take their base.
 Output = Plain | Gate | Differential | Forget | ValueResidual | TalkingHeads
@@ -105,11 +105,31 @@ class Architecture(Record):
     )
     if problem := mask_problem(self.mask):
       yield problem
+    yield from self._score_problems(dims)
     yield from self._output_problems(dims)
     if problem := self.position.problem(self._score_dims(dims)):
       yield problem
     if problem := backend_problem(self.backend, self.parts):
       yield problem
+
+  def _score_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what is wrong between the score and the rest."""
+    if problem := self.score.problem(dims):
+      yield problem
+    if self.score.reads != Reads(query=False, key=False):
+      return
+    for flag, value, acts in (
+      ('position', self.position, self.position.rotates),
+      ('qk_norm', self.qk_norm, type(self.qk_norm) is not NoQkNorm),
+      ('output', self.output, self.parts.maps > 1),
+    ):
+      if acts:
+        yield FieldError(
+          flag,
+          value,
+          'changes queries and keys, which --score='
+          f'{self.score.tag} does not read: try --score=dot',
+        )
 
   def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between outputs and the rest."""

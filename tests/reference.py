@@ -76,6 +76,69 @@ def additive_score(
   return total
 
 
+def l2_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Kim et al. 2021, equation 10: -|q - k|^2."""
+  return -sum((q - k) ** 2 for q, k in zip(q_H, k_H, strict=True))
+
+
+def synthesizer_dense_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Tay et al. 2021, section 3.1: place s of W_2 max(0, W_1 x + b_1) + b_2."""
+  bias = [optional(params, name) for name in ('up_bias', 'down_bias')]
+  up_NH = linear(x_D, params['up'], bias[0])
+  total = 0.0 if bias[1] is None else bias[1][n, s]
+  for h, value in enumerate(up_NH[n]):
+    total += max(0.0, value) * params['down'][h, n, s]
+  return total
+
+
+def synthesizer_random_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Tay et al. 2021, section 3.2: a number of the head and both places."""
+  return params['table'][n, t, s]
+
+
+def fixed_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """You et al. 2020, section 3: the logarithm of a normal density around c."""
+  places = [t - 1, t, 0] if variant.places == 'past' else [t - 1, t + 1, t, 0]
+  center = places[n % len(places)]
+  return -((s - center) ** 2) / (2 * variant.std**2)
+
+
 # Scale: what a logit of head n is multiplied by, where a query sees `seen`. ---
 
 
@@ -796,7 +859,14 @@ def sgd(variant: Any, grads: Sequence[float]) -> float:
 
 
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
-  'score': {'dot': dot_score, 'additive': additive_score},
+  'score': {
+    'dot': dot_score,
+    'additive': additive_score,
+    'l2': l2_score,
+    'synthesizer_dense': synthesizer_dense_score,
+    'synthesizer_random': synthesizer_random_score,
+    'fixed': fixed_score,
+  },
   'scale': {
     'rsqrt': rsqrt_scale,
     'none': no_scale,
@@ -921,6 +991,9 @@ def attention(
     """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
     made = []
     for t, x_D in enumerate(x_TD):
+      if arch.score.tag in UNREADING:
+        made.append([[[]] * num_maps] * count)
+        continue
       heads = project(arch.projections, own, x_D, count)
       made.append(
         [
@@ -1029,6 +1102,9 @@ def scaled(
     arch.scale, params['scale'], n, width, seen
   )
 
+
+# Scores that read neither queries nor keys, which then are not made.
+UNREADING = ('synthesizer_dense', 'synthesizer_random', 'fixed')
 
 # In this order outputs act on the heads.
 FINISHING = (

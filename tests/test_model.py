@@ -48,8 +48,8 @@ TOKENS_BT = np.array(
 SEGMENTS_BT = np.array([[1, 1, 2, 2, 2, 2], [1] * 6, [1, 2, 2, 0, 0, 0]])
 
 
-# Normalisers that may give a key that is seen neither weight nor gradient.
-SPARSE = ('relu', 'relu2', 'sparsemax', 'entmax15', 'topk')
+# Normalisers that may leave a key that is seen without influence.
+SPARSE = ('relu', 'relu2', 'sparsemax', 'entmax15', 'topk', 'hard')
 
 
 def seen_of(arch: Architecture) -> np.ndarray:

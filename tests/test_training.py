@@ -946,6 +946,8 @@ EFFECTS = {
   'qk_norm': Effect('rms'),
   'qk_norm.eps': Effect('0.1'),
   'score': Effect('additive'),
+  'score.places': Effect('both'),
+  'score.std': Effect('2'),
   'scale': Effect('none'),
   'scale.value': Effect('0.7'),
   'scale.learned': Effect('true'),
