@@ -105,8 +105,8 @@ class Architecture(Record):
     )
     if problem := mask_problem(self.mask):
       yield problem
-    yield from self._output_problems(dims)
     yield from self._score_problems(dims)
+    yield from self._output_problems(dims)
     if problem := backend_problem(self.backend, self.parts):
       yield problem
 
@@ -115,6 +115,8 @@ class Architecture(Record):
     rotary = self.projections.widths(dims).rotary // self.parts.maps
     rotary_dims = dataclasses.replace(dims, head_dim=rotary)
     if problem := self.position.problem(rotary_dims):
+      yield problem
+    if problem := self.score.problem(dims):
       yield problem
     if all(self.score.reads):
       return

@@ -1,4 +1,8 @@
-"""Normalisers: the members; their bases stand in `model/online.py`."""
+"""Normalisers: from attention logits to attention weights.
+
+What one is, and which have an online form, stands in `model/online.py`; those
+with weights that are exactly 0 in `model/sparse.py`.
+"""
 
 import dataclasses
 from typing import ClassVar
@@ -8,6 +12,7 @@ import jax.numpy as jnp
 
 from model.online import LOWEST, Grown, Online
 from model.parameter import Dims, Kind, Param, Params, param
+from model.sparse import Entmax15, Hard, Relu, Relu2, Sparsemax, TopK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,4 +135,16 @@ class Unnormalized(Online, tag='none'):
     )
 
 
-Normalizer = Softmax | Softmax1 | Sink | Sigmoid | Unnormalized
+Normalizer = (
+  Softmax
+  | Softmax1
+  | Sink
+  | Sigmoid
+  | Unnormalized
+  | Relu
+  | Relu2
+  | Sparsemax
+  | Entmax15
+  | TopK
+  | Hard
+)

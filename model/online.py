@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from model.field import FieldError
 from model.parameter import Params, Part
 
 # A logit below all others whose exponential is exactly 0, but whose difference
@@ -46,6 +47,11 @@ class Rule(Part, abc.ABC):
   def features(self, x_BTNH: jax.Array) -> jax.Array:
     """Returns queries or keys, after rotation, as the score is to see them."""
     return x_BTNH
+
+  def problem(self, seq_len: int) -> FieldError | None:
+    """Returns why the variant has no effect at this length, if it has none."""
+    del seq_len
+    return None
 
   @abc.abstractmethod
   def weights(

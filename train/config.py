@@ -51,6 +51,8 @@ class Config(Record):
         f'must divide --batch_size={self.batch_size}',
       )
     yield from self._mask_problems()
+    if problem := self.architecture.normalizer.problem(self.seq_len):
+      yield problem
     if self.init_from is not None and ':' not in self.init_from:
       yield FieldError('init_from', self.init_from, 'must be WORKDIR:TRIAL')
     dims = self.dims(vocab_size=1)
