@@ -1,5 +1,7 @@
 """FIELD=VALUE texts, as the flags that make rows take them."""
 
+from collections.abc import Mapping
+
 from model.field import FieldError
 from train.config import Config
 from train.schema import leaves, suggest
@@ -44,6 +46,6 @@ def assignments(flag: str, text: str) -> dict[str, str]:
   return out
 
 
-def join(values: dict[str, str]) -> str:
+def join(values: Mapping[str, str]) -> str:
   """Returns 'FIELD=a FIELD=b': the name of a row that sets these."""
   return ' '.join(f'{field}={value}' for field, value in values.items())

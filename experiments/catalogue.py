@@ -8,12 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.command import MANY, Command
-from experiments.cost import EFFICIENCY, cost, flops_per_second, programs
+from experiments.cost import EFFICIENCY, cost, flops_per_second
 from experiments.experiment import Experiment
-from experiments.plan import Plan
+from experiments.plan import Plan, program_key
 from experiments.rows import configure
+from experiments.stages import size
 from model.architecture import Architecture
-from model.field import variant_list, variants
+from model.field import split, variant_list, variants
 from train.config import Config
 from train.flags import describe, summary
 from train.optimizer import Optimization
@@ -71,17 +72,15 @@ def show_list(found: Mapping[str, Experiment]) -> None:
 
 
 def show_plan(plan: Plan) -> None:
-  """Prints rows, parameters, FLOPs, programs and time; runs nothing."""
+  """Prints rows, parameters, FLOPs, programs, disk and time; runs nothing."""
   console = Console(highlight=False)
   table = Table(box=None, padding=(0, 2, 0, 0))
   table.add_column('row', max_width=34, overflow='fold')
   for header in ('parameters', 'FLOPs/token', 'state', 'TFLOP/trial'):
     table.add_column(header, justify='right', no_wrap=True)
-  total, seeds = 0.0, len(plan.seeds)
   configs = [configure(plan.base, row) for row in plan.rows]
-  for row, config in zip(plan.rows, configs, strict=True):
-    figures = cost(config, plan.data.vocabulary.size)
-    total += figures.flops * seeds
+  costs = [cost(config, plan.data.vocabulary.size) for config in configs]
+  for row, figures in zip(plan.rows, costs, strict=True):
     table.add_row(
       Text(row.name),
       f'{figures.parameters:,}',
@@ -90,10 +89,19 @@ def show_plan(plan: Plan) -> None:
       f'{figures.flops / 1e12:.3f}',
     )
   console.print(table)
-  rate = flops_per_second() * EFFICIENCY
-  minutes = total / rate / 60
+  trials, steps = size(plan)
+  mean = sum(c.flops for c in costs) / sum(c.steps for c in configs)
+  kept = plan.options.keep_checkpoints + 1  # and the best
+  disk = kept * trials * sum(f.checkpoint_bytes for f in costs) / len(costs)
+  minutes = mean * steps / (flops_per_second() * EFFICIENCY) / 60
+  count = len({program_key(planned.trial) for planned in plan.trials})
   console.print(
-    f'{len(plan.trials)} trials, {programs(configs)} programs to compile, '
-    f'{total / 1e12:.2f} TFLOP: about {minutes:.1f} minutes and a few seconds '
-    'for each program (rough: a quarter of the rate of a matrix product)'
+    f'{trials} trials, {count} programs to compile, '
+    f'{mean * steps / 1e12:.2f} TFLOP: about {minutes:.1f} minutes and a few '
+    'seconds for each program (rough: a quarter of the rate of a matrix '
+    f'product), {disk / 2**20:.0f} MiB of checkpoints'
+  )
+  _, free = split(plan.base)
+  console.print(
+    f'free, without a program of their own: {", ".join(sorted(free))}'
   )

@@ -16,7 +16,7 @@ _Array = axes.Array
 _MAX_POINTS = 200
 _NUM_COLOURS = 7
 _DASHES = ('none', '7 3', '2 3', '9 3 2 3')
-_LABEL_GAP = 16
+LABEL_GAP = 16
 _LOG_RATIO = 5
 _EARLY = 0.2
 _MIN_POINTS = 8
@@ -52,8 +52,8 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Chart:
-  """Curves of all rows on one pair of axes, in SVG units."""
+class Frame:
+  """A pair of axes, in SVG units, and what the horizontal one shows."""
 
   width: float
   height: float
@@ -61,10 +61,18 @@ class Chart:
   right: float
   top: float
   bottom: float
-  log: bool
-  banded: bool
   x_ticks: tuple[axes.Tick, ...]
   y_ticks: tuple[axes.Tick, ...]
+  x_label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """Curves of all rows on one pair of axes."""
+
+  frame: Frame
+  log: bool
+  banded: bool
   lines: tuple[Line, ...]
   notes: tuple[str, ...]
 
@@ -101,10 +109,10 @@ def chart(curves: Curves, table: tables.Table) -> Chart | None:
   if not found:
     return None
   left, right, top = 56.0, 690.0, 14.0
-  bottom = top + max(330.0, _LABEL_GAP * len(found))
+  bottom = top + max(330.0, LABEL_GAP * len(found))
   x, y = _scales(list(found.values()), left, right, top, bottom)
   ends = {row: _end(curve, x, y) for row, curve in found.items()}
-  heights = _spread({row: end[1] for row, end in ends.items()}, top, bottom)
+  heights = spread({row: end[1] for row, end in ends.items()}, top, bottom)
   stroke = strokes(table)
   lines = [
     _line(row, curve, stroke[row], x, y, ends[row], heights[row])
@@ -112,16 +120,19 @@ def chart(curves: Curves, table: tables.Table) -> Chart | None:
   ]
   missing = [row.row for row in table.rows if row.row not in found]
   return Chart(
-    width=900,
-    height=bottom + 40,
-    left=left,
-    right=right,
-    top=top,
-    bottom=bottom,
+    Frame(
+      900,
+      bottom + 40,
+      left,
+      right,
+      top,
+      bottom,
+      x.ticks(6),
+      y.ticks(7),
+      'step',
+    ),
     log=y.log,
     banded=any(line.band for line in lines),
-    x_ticks=x.ticks(6),
-    y_ticks=y.ticks(7),
     # The base is drawn last, above the rows that are read against it.
     lines=tuple(sorted(lines, key=lambda line: line.row == table.base)),
     notes=_notes(found, missing),
@@ -210,7 +221,7 @@ def _end(curve: _Curve, x: axes.Scale, y: axes.Scale) -> tuple[float, float]:
   return x.at(steps[-1]), at
 
 
-def _spread(
+def spread(
   wanted: Mapping[str, float], top: float, bottom: float
 ) -> dict[str, float]:
   """Returns heights in the wanted order with room for a label each."""
@@ -218,11 +229,11 @@ def _spread(
   floor = top
   for row in sorted(wanted, key=lambda row: wanted[row]):
     heights[row] = max(wanted[row], floor)
-    floor = heights[row] + _LABEL_GAP
+    floor = heights[row] + LABEL_GAP
   ceiling = bottom
   for row in reversed(list(heights)):
     heights[row] = round(min(heights[row], ceiling), 1)
-    ceiling = heights[row] - _LABEL_GAP
+    ceiling = heights[row] - LABEL_GAP
   return heights
 
 
@@ -240,15 +251,14 @@ def _line(
   outline = zip(
     [*steps, *steps[::-1]], [*y(curve.high), *y(curve.low)[::-1]], strict=True
   )
-  label = row if len(row) <= 28 else row[:27] + '…'
   return Line(
     row,
-    label,
+    short(row),
     stroke,
-    _path(zip(steps, y(curve.mean), strict=True)),
-    _path(outline) if np.any(curve.high > curve.low) else '',
+    path(zip(steps, y(curve.mean), strict=True)),
+    path(outline) if np.any(curve.high > curve.low) else '',
     tuple(
-      _path(zip(x(steps), y(values), strict=True))
+      path(zip(x(steps), y(values), strict=True))
       for steps, values in curve.alone
     ),
     end,
@@ -256,7 +266,12 @@ def _line(
   )
 
 
-def _path(points: Iterable[tuple[float, float]]) -> str:
+def short(row: str) -> str:
+  """Returns the name of a row as long as there is room for."""
+  return row if len(row) <= 28 else row[:27] + '…'
+
+
+def path(points: Iterable[tuple[float, float]]) -> str:
   """Returns SVG path data; a point alone becomes a dot of the round cap."""
   places = [f'{x:.1f},{y:.1f}' for x, y in points]
   if len(places) == 1:

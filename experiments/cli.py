@@ -13,6 +13,7 @@ from experiments.experiment import Experiment, discover
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
 from experiments.rows import Requests
+from experiments.stages import size
 from model.field import FieldError
 from train.config import Config
 from train.flags import define, present
@@ -118,9 +119,11 @@ def choose(name: str) -> Experiment:
 def _introduce(plan: Plan) -> None:
   """Prints what will run, on what."""
   rows, seeds = len(plan.rows), len(plan.seeds)
+  trials, _ = size(plan)
+  more = ', with those that select' if plan.candidates else ''
   print(
     f'{plan.experiment.name}: {plan.experiment.title} '
-    f'({rows} rows x {seeds} seeds = {rows * seeds} trials)'
+    f'({rows} rows, {seeds} seeds, {trials} trials{more})'
   )
   if plan.left_out:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')

@@ -10,6 +10,8 @@ MANY = {
   'ablate': '"FIELD=a [FIELD=b ...]": one row against the base (repeatable).',
   'sweep': '"FIELD=a b c", "FIELD=log(a,b)": one axis (repeatable: product).',
   'zip': '"FIELD=a b; FIELD=x y": one axis that moves both (repeatable).',
+  'tune': '"FIELD=a b c": each row takes its own best of these, found on other '
+  'seeds (repeatable: product).',
 }
 
 
@@ -38,6 +40,15 @@ class Command(Record):
     None, 'Points to draw from --sweep ranges such as log(1e-4,1e-2).', min=1
   )
   search_seed: int = field(0, 'Of these draws.', min=0)
+  tune_seeds: int | None = field(
+    None, 'Seeds that --tune and --halving select on; none is 2.', min=1
+  )
+  halving: int | None = field(
+    None,
+    'Stop rows that train badly: 1/N of them go on at each rung, N times as '
+    'far; none trains all to the end.',
+    min=2,
+  )
   match: Literal['params', 'flops', 'none'] = field(
     'none', "Solve widths so that each row has the base's size in:"
   )

@@ -1,4 +1,4 @@
-"""What a row costs, before it runs: parameters, FLOPs, memory, programs."""
+"""What a row costs, before it runs: parameters, FLOPs, memory, disk."""
 
 import dataclasses
 import math
@@ -7,7 +7,6 @@ import time
 import jax
 import jax.numpy as jnp
 
-from model.field import split
 from model.parameter import Kind, Param
 from train.config import Config
 
@@ -23,12 +22,14 @@ class Cost:
     parameters: all of them.
     flops_per_token: of training, forward and backward.
     state_bytes: parameters, gradients and two moments in float32.
+    checkpoint_bytes: of these, what a checkpoint holds.
     flops: of the whole trial.
   """
 
   parameters: int
   flops_per_token: int
   state_bytes: int
+  checkpoint_bytes: int
   flops: int
 
 
@@ -57,12 +58,7 @@ def cost(config: Config, vocab_size: int) -> Cost:
   mixing = 12 * dims.num_layers * dims.seq_len * heads
   per_token = 6 * multiplied + mixing
   tokens = config.steps * config.batch_size * config.seq_len
-  return Cost(total, per_token, 16 * total, per_token * tokens)
-
-
-def programs(configs: list[Config]) -> int:
-  """Returns how many programs compile: static halves that differ."""
-  return len({split(config)[0] for config in configs})
+  return Cost(total, per_token, 16 * total, 12 * total, per_token * tokens)
 
 
 def flops_per_second() -> float:

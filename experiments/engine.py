@@ -10,12 +10,16 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from experiments.assignment import join
 from experiments.cost import cost
 from experiments.environment import environment
+from experiments.experiment import METRIC
+from experiments.inputs import Planned
 from experiments.layout import choose, describe_choice, write_choice
 from experiments.ledger import Ledger, locked
-from experiments.plan import Plan, Planned, check_writable, program_key
-from experiments.results import METRIC, finish
+from experiments.plan import Plan, check_writable, program_key
+from experiments.results import finish
+from experiments.stages import size, stages
 from experiments.terminal import Terminal
 from train import loop
 from train.files import write_atomically, write_json
@@ -88,10 +92,15 @@ def _execute(
   """Runs and reports a plan whose directory is held; returns the exit code."""
   _describe(plan, flag_lines)
   ledger = Ledger(plan.workdir)
-  with Terminal(sum(p.trial.config.steps for p in plan.trials)) as terminal:
-    _Run(plan, ledger, terminal, stop).all_of(plan.trials)
+  trials, steps = size(plan)
+  failed = False
+  with Terminal(trials, steps) as terminal:
+    run = _Run(plan, ledger, terminal, stop)
+    for stage in stages(plan, ledger):
+      if stage.title:
+        terminal.say(f'{stage.title}: {len(stage.trials)} trials')
+      failed |= not run.all_of(stage.trials)
     finish(plan, ledger, command, terminal)
-  failed = [p for p in plan.trials if not ledger.finished(p.trial.id)]
   return 1 if failed else 0
 
 
@@ -112,14 +121,18 @@ class _Run:
     self, plan: Plan, ledger: Ledger, terminal: Terminal, stop: Stop
   ):
     self._plan, self._ledger, self._terminal = plan, ledger, terminal
-    self._stop, self._ended = stop, 0
+    self._stop = stop
+    self._layout: Layout | None = None
     self._by_id: dict[str, Planned] = {}
     self._hooks = Hooks(
       terminal.advance, self._end, terminal.warn, stop.requested
     )
 
-  def all_of(self, stage: Sequence[Planned]) -> None:
-    """Runs what is not settled, those that share a program side by side."""
+  def all_of(self, stage: Sequence[Planned]) -> bool:
+    """Runs what is not settled, those that share a program side by side.
+
+    Returns whether none failed.
+    """
     groups: dict[Hashable, list[Planned]] = {}
     self._by_id |= {planned.trial.id: planned for planned in stage}
     for planned in stage:
@@ -127,17 +140,19 @@ class _Run:
         self._say(planned, 'done before')
       else:
         groups.setdefault(program_key(planned.trial), []).append(planned)
-    if not groups:
-      return
-    layout = self._lay_out(max(groups.values(), key=len))
-    for group in groups.values():
-      self._run(group, layout)
+    if groups:
+      layout = self._lay_out(max(groups.values(), key=len))
+      for group in groups.values():
+        self._run(group, layout)
+    return all(self._settled(planned) for planned in stage)
 
   def _settled(self, planned: Planned) -> bool:
     return self._ledger.settled(planned.trial.id, planned.trial.pause)
 
   def _lay_out(self, group: Sequence[Planned]) -> Layout:
-    """Returns the layout of all trials, and keeps it."""
+    """Returns the layout of all trials, fixed by the first to run."""
+    if self._layout is not None:
+      return self._layout
     choice = self._plan.choice
     if choice is None:
       self._terminal.begin('measuring layouts')
@@ -145,7 +160,8 @@ class _Run:
       choice = choose(trials, self._plan.devices)
     write_choice(self._plan.workdir, choice)
     self._terminal.say(f'layout: {describe_choice(choice)}')
-    return choice.layout
+    self._layout = choice.layout
+    return self._layout
 
   def _run(self, group: Sequence[Planned], layout: Layout) -> None:
     """Runs trials side by side; those of a failure, one after another."""
@@ -200,11 +216,9 @@ class _Run:
     self._say(planned, _outcome(record))
 
   def _say(self, planned: Planned, text: str) -> None:
-    self._ended += 1
-    head = f'[{self._ended}/{len(self._plan.trials)}] {planned.row}'
-    self._terminal.end(
-      planned.trial.config.steps, f'{head}, seed {planned.seed}: {text}'
-    )
+    point = f' {join(planned.point)}' if planned.point else ''
+    name = f'{planned.row}{point}, seed {planned.seed}'
+    self._terminal.end(planned.stop, f'{name}: {text}')
 
 
 def _one_line(error: Exception) -> str:
@@ -227,4 +241,6 @@ def _outcome(record: Mapping[str, Any]) -> str:
   if record['status'] == 'diverged':
     return f'diverged at step {record["metrics"]["diverged_at"]}'
   value, seconds = record['metrics'][METRIC], record['clock']['seconds']
-  return f'{METRIC} {value:.4f} in {seconds:.1f} s'
+  paused = record['status'] == 'paused'
+  at = f' at step {record["steps"]}' if paused else ''
+  return f'{METRIC} {value:.4f}{at} in {seconds:.1f} s'

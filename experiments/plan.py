@@ -1,6 +1,7 @@
 """From a command line to trials: everything is checked, nothing is created."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -11,33 +12,27 @@ import jax
 
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
+from experiments.inputs import Inputs, Planned, check_row, planned
 from experiments.layout import Choice, asked, pinned
 from experiments.ledger import Refused, check_owner
 from experiments.matching import match
 from experiments.rows import Requests, configure, expand
+from experiments.search import Search, make_search
+from experiments.tuning import Point
 from model.field import FieldError, split
-from train.config import Config, identity
-from train.files import digest
-from train.load import load
-from train.optimizer import flat
+from train.config import Config
 from train.schema import changes, suggest, to_flags
-from train.step import Params
-from train.task import Data, DataError, Task
+from train.task import Data
 from train.trial import Options, Trial
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
-  """One trial of the table."""
-
-  row: str
-  seed: int
-  trial: Trial
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
-  """A checked command: what will run, where, on what."""
+  """A checked command: what will run, where, on what.
+
+  `trials` are those of the verdict at every point of --tune, of which each row
+  will need one; `candidates` are those that the search selects by.
+  """
 
   experiment: Experiment
   base: Config
@@ -45,6 +40,8 @@ class Plan:
   left_out: tuple[str, ...]  # rows that the flags make equal to another
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
+  search: Search
+  candidates: tuple[Planned, ...]
   workdir: pathlib.Path
   owner: Mapping[str, object]
   command: Command
@@ -70,30 +67,32 @@ def make_plan(
   every = expand(base, experiment.rows, requests)
   rows = _chosen(every, command.only)
   devices = pick_devices(options.devices)
-  count = command.seeds or experiment.seeds
-  seeds = tuple(range(base.seed, base.seed + count))
-  loader = _Loader()
-  data = loader.data(base.task)
-  rows, notes = _matched(base, rows, loader, command)
+  last = base.seed + (command.seeds or experiment.seeds)
+  seeds = tuple(range(base.seed, last))
+  inputs = Inputs()
+  data = inputs.data(base.task)
+  rows, notes = _matched(base, rows, inputs, command)
   owner, workdir = _home(experiment, base, data, command.workdir)
   check_owner(workdir, owner)
   choice = asked(options, devices) or pinned(workdir, devices)
-  shares = 1 if choice is None else choice.layout.shares
-  configs = [(row, configure(base, row)) for row in rows]
-  for row, config in configs:
-    _check(row, config, loader, shares)
-  trials = tuple(
-    _trial(row, config, seed, loader, workdir)
-    for seed in seeds
-    for row, config in configs
-  )
+  search = make_search(base, rows, command, requests.tune)
+  configs = [
+    (row, point, configure(base, Row(row.name, {**row.changes, **point})))
+    for row in rows
+    for point in search.points
+  ]
+  for row, _, config in configs:
+    check_row(row, config, inputs, choice.layout.shares if choice else 1)
+  every_trial = functools.partial(_trials, configs, inputs, workdir)
   return Plan(
     experiment,
     base,
     rows,
     () if requests.any else _missing(experiment.rows, every),
     seeds,
-    trials,
+    every_trial(seeds, [row.name for row in rows]),
+    search,
+    every_trial(search.seeds, search.competing(rows)),
     workdir,
     owner,
     command,
@@ -105,17 +104,33 @@ def make_plan(
   )
 
 
+def _trials(
+  configs: Sequence[tuple[Row, Point, Config]],
+  inputs: Inputs,
+  workdir: pathlib.Path,
+  seeds: Sequence[int],
+  names: Sequence[str],
+) -> tuple[Planned, ...]:
+  """Returns the trials of the rows of these names, seeds outermost."""
+  return tuple(
+    planned(row, point, config, seed, inputs, workdir)
+    for seed in seeds
+    for row, point, config in configs
+    if row.name in names
+  )
+
+
 def _matched(
-  base: Config, rows: tuple[Row, ...], loader: '_Loader', command: Command
+  base: Config, rows: tuple[Row, ...], inputs: Inputs, command: Command
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
   """Returns the rows at the base's size, as --match asks, and notes on them."""
   if command.match == 'none':
     return rows, ()
   out, notes = [], []
-  size = loader.data(base.task).vocabulary.size
+  size = inputs.data(base.task).vocabulary.size
   for row in rows:
     config = configure(base, row)
-    own = loader.data(config.task).vocabulary.size
+    own = inputs.data(config.task).vocabulary.size
     found = match(base, config, own, command.match, size)
     out.append(Row(row.name, changes(base, found.config)))
     notes.append(f'{row.name}: {found.ratio:.3f} of the base ({found.note})')
@@ -140,40 +155,6 @@ def _home(
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
   return owner, pathlib.Path(workdir or f'runs/{name}')
-
-
-class _Loader:
-  """Loads each text and each set of initial parameters once."""
-
-  def __init__(self) -> None:
-    self._data: dict[Task, Data] = {}
-    self._params: dict[str, tuple[Params, str]] = {}
-
-  def data(self, task: Task) -> Data:
-    """Returns the data of a task."""
-    if task not in self._data:
-      self._data[task] = task.load()
-    return self._data[task]
-
-  def initial(self, config: Config) -> tuple[Params | None, str]:
-    """Returns the parameters that a trial starts from, and their digest."""
-    if config.init_from is None:
-      return None, ''
-    if config.init_from not in self._params:
-      workdir, _, trial = config.init_from.rpartition(':')
-      try:
-        loaded = load(workdir, trial)
-      except DataError as e:
-        raise FieldError('init_from', config.init_from, str(e)) from e
-      if loaded.vocabulary != self.data(config.task).vocabulary:
-        raise FieldError(
-          'init_from',
-          config.init_from,
-          'has another vocabulary than --task: train both with '
-          '--task.level=byte',
-        )
-      self._params[config.init_from] = loaded.params, digest(loaded.params)
-    return self._params[config.init_from]
 
 
 def _chosen(rows: tuple[Row, ...], only: str | None) -> tuple[Row, ...]:
@@ -204,51 +185,6 @@ def program_key(trial: Trial) -> tuple[Hashable, ...]:
   """Returns what trials must have in common to share a program."""
   static, _ = split(trial.config)
   return (static, trial.data.digest, trial.data.vocabulary)
-
-
-def _check(row: Row, config: Config, loader: _Loader, shares: int) -> None:
-  """Raises what is wrong with a row on this data and these devices."""
-  data = loader.data(config.task)
-  if problem := config.task.problem(data, config.seq_len):
-    raise DataError(problem)
-  share = shares * config.microbatches
-  if config.batch_size % share:
-    up = -(-config.batch_size // share) * share
-    raise FieldError(
-      'batch_size',
-      config.batch_size,
-      f'must be divisible by {shares} devices x {config.microbatches} '
-      f'micro-batches: try --batch_size={up}, or --devices',
-    )
-  params, _ = loader.initial(config)
-  if params is None:
-    return
-  table = config.architecture.parameter_table(config.dims(data.vocabulary.size))
-  depth = config.architecture.num_layers
-  want = {
-    path: (depth, *what.shape) if path.startswith('blocks/') else what.shape
-    for path, what in table.items()
-  }
-  have = {path: tuple(p.shape) for path, p in flat(params).items()}
-  for path in sorted(want.keys() | have.keys()):
-    if want.get(path) != have.get(path):
-      raise FieldError(
-        'init_from',
-        config.init_from,
-        f'{path} is {have.get(path, "absent")} there and '
-        f'{want.get(path, "absent")} in row {row.name!r}',
-      )
-
-
-def _trial(
-  row: Row, config: Config, seed: int, loader: _Loader, workdir: pathlib.Path
-) -> Planned:
-  config = dataclasses.replace(config, seed=seed)
-  data = loader.data(config.task)
-  params, source = loader.initial(config)
-  name = identity(config, f'{data.digest} {source}')
-  trial = Trial(name, config, workdir / 'runs' / name, data, params)
-  return Planned(row.name, seed, trial)
 
 
 def check_writable(workdir: pathlib.Path) -> None:

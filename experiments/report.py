@@ -16,6 +16,8 @@ from PIL import Image
 from experiments import charts, formats, table_files
 from experiments import table as tables
 from experiments.forest import forest
+from experiments.sensitivity import sensitivities
+from experiments.tuning import Tuned
 from train.files import write_atomically
 
 _FILE = 'report.html'
@@ -46,6 +48,8 @@ class Report:
   table: tables.Table
   curves: charts.Curves
   train_curves: charts.Curves
+  tuned: Mapping[str, Tuned]
+  retired: Mapping[str, str]
   attention: Mapping[str, AttentionMaps]
   environment: Mapping[str, object]
   row_commands: Mapping[str, str]
@@ -114,6 +118,7 @@ def render(report: Report) -> str:
       ('Training loss', charts.chart(report.train_curves, report.table)),
     ),
     reading=charts.READING,
+    sensitivities=sensitivities(report.tuned, charts.strokes(report.table)),
     single=[row.row for row in report.table.rows if row.seeds == 1],
     maps=[dataclasses.asdict(m) for m in maps],
     pictures=pictures,

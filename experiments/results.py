@@ -1,49 +1,63 @@
 """From the record of a plan to its table and its report."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
 
 import numpy as np
 
+from experiments import formats, table_files
 from experiments import table as tables
-from experiments import table_files
-from experiments.experiment import BASE
+from experiments.experiment import BASE, METRIC
+from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, write_report
+from experiments.stages import Selection, select
 from experiments.terminal import Terminal
-from train.files import read_lines
-
-METRIC = 'val_loss'
+from train.files import read_lines, write_json
 
 
 def finish(
   plan: Plan, ledger: Ledger, command: Sequence[str], terminal: Terminal
 ) -> None:
   """Writes the table and the report of what there is, and shows the table."""
+  selection = select(plan, ledger)
+  trials = selection.verdict(plan)
   records = []
-  for planned in plan.trials:
+  for planned in trials:
     record = ledger.record(planned.trial.id)
     if record is not None:
-      records.append({**record, 'row': planned.row})
-  rows = [row.name for row in plan.rows]
+      tuned = {flag: float(v) for flag, v in planned.point.items()}
+      records.append({**record, 'row': planned.row, 'tuned': tuned})
+  rows = [r.name for r in plan.rows if r.name not in selection.retired]
   base = BASE if BASE in rows else rows[0]
-  withheld = (
-    dict.fromkeys(rows, 'a smoke run: nothing has learned')
-    if plan.command.smoke
-    else None
-  )
+  withheld = selection.withheld(base)
+  if plan.command.smoke:
+    withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
   table = tables.summarise(
     records, rows, base, METRIC, margin=plan.command.margin, withheld=withheld
   )
   table_files.write(table, plan.workdir)
-  path = write_report(plan.workdir, _report(plan, table, command))
+  if selection != Selection({}, {}):
+    found = formats.finite(dataclasses.asdict(selection))
+    write_json(plan.workdir / 'selection.json', found)
+  report = _report(plan, trials, selection, table, command)
+  path = write_report(plan.workdir, report)
   terminal.show(table_files.render(table))
+  for row, why in selection.retired.items():
+    terminal.say(f'{row}: {why}')
   terminal.say(f'report: {path}')
 
 
-def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
+def _report(
+  plan: Plan,
+  trials: Sequence[Planned],
+  selection: Selection,
+  table: tables.Table,
+  command: Sequence[str],
+) -> Report:
   return Report(
     title=plan.experiment.title,
     claim=plan.experiment.claim,
@@ -55,19 +69,23 @@ def _report(plan: Plan, table: tables.Table, command: Sequence[str]) -> Report:
       + f'; data: {plan.data.description}.'
     ),
     table=table,
-    curves=_curves(plan, 'val_loss'),
-    train_curves=_curves(plan, 'loss'),
-    attention=_attention(plan),
+    curves=_curves(trials, METRIC),
+    train_curves=_curves(trials, 'loss'),
+    tuned=selection.tuned,
+    retired=selection.retired,
+    attention=_attention(trials),
     environment=json.loads((plan.workdir / 'environment.json').read_text()),
     row_commands={
       row.name: shlex.join(
         [*command, f'--only={row.name}', *_lanes(plan), '--workdir=NEW']
       )
       for row in plan.rows
+      if row.name not in selection.retired
     },
     row_changes={
       row.name: ' '.join(f'{k}={v}' for k, v in row.changes.items())
       for row in plan.rows
+      if row.name not in selection.retired
     },
   )
 
@@ -88,10 +106,10 @@ def _evaluated(plan: Plan) -> str:
 
 
 def _curves(
-  plan: Plan, name: str
+  trials: Sequence[Planned], name: str
 ) -> dict[str, dict[int, list[tuple[int, float]]]]:
   out: dict[str, dict[int, list[tuple[int, float]]]] = {}
-  for planned in plan.trials:
+  for planned in trials:
     lines = read_lines(planned.trial.directory / 'metrics.jsonl')
     points = [
       (line['step'], line[name])
@@ -103,10 +121,10 @@ def _curves(
   return out
 
 
-def _attention(plan: Plan) -> dict[str, AttentionMaps]:
+def _attention(trials: Sequence[Planned]) -> dict[str, AttentionMaps]:
   """Returns the maps of each row's first seed that has them."""
   out: dict[str, AttentionMaps] = {}
-  for planned in plan.trials:
+  for planned in trials:
     path = planned.trial.directory / 'attention.npz'
     if planned.row in out or not path.exists():
       continue

@@ -21,6 +21,7 @@ class Requests:
     ablate: 'FIELD=a [FIELD=b ...]', each one row.
     sweep: 'FIELD=a b c' or 'FIELD=log(a,b)', each one axis of a product.
     zip: 'FIELD=a b c; FIELD=x y z', each one axis whose fields move together.
+    tune: 'FIELD=a b c', each one axis of the points that a row chooses from.
     ablate_from: a preset, to leave out one choice at a time.
     add_one: a preset, to add one choice of it at a time.
     trials: how many points to draw where an axis is a range.
@@ -30,6 +31,7 @@ class Requests:
   ablate: tuple[str, ...] = ()
   sweep: tuple[str, ...] = ()
   zip: tuple[str, ...] = ()
+  tune: tuple[str, ...] = ()
   ablate_from: str | None = None
   add_one: str | None = None
   trials: int | None = None
@@ -37,8 +39,8 @@ class Requests:
 
   @property
   def any(self) -> bool:
-    """Returns whether rows are asked for."""
-    return self != Requests()
+    """Returns whether rows are asked for; tuning makes none."""
+    return dataclasses.replace(self, tune=()) != Requests()
 
 
 def expand(

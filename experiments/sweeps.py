@@ -183,7 +183,7 @@ def _uniform(search_seed: int, index: int, fields: Sequence[str]) -> float:
 def _sweep(text: str) -> Axis:
   """Returns the axis of one --sweep: a range or a list of values."""
   field, values = assignment('sweep', text)
-  if _number(field) and '(' in values:
+  if number(field) and '(' in values:
     return _range(text, field, values)
   return Listed((field,), tuple((value,) for value in values.split()))
 
@@ -197,7 +197,7 @@ def _zip(text: str) -> Listed:
     field, values = assignment('zip', part)
     if field in columns:
       raise FieldError('zip', text, f'{field} is given twice: keep one')
-    if _number(field) and '(' in values:
+    if number(field) and '(' in values:
       raise FieldError(
         'zip', text, 'takes lists: a range goes into a --sweep of its own'
       )
@@ -215,7 +215,7 @@ def _zip(text: str) -> Listed:
   return Listed(tuple(columns), tuple(zip(*columns.values(), strict=True)))
 
 
-def _number(field: str) -> type | None:
+def number(field: str) -> type | None:
   """Returns int or float if that is what a field holds."""
   hint = leaves(Config)[field].hint
   kinds = [h for h in (hint, *typing.get_args(hint)) if h in (int, float)]
@@ -236,7 +236,7 @@ def _range(text: str, field: str, value: str) -> Range:
   kind = found[1]
   if kind not in KINDS:
     raise wrong(f'must be {options}{suggest(kind, KINDS)}')
-  if _number(field) is int and kind != 'int':
+  if number(field) is int and kind != 'int':
     raise wrong(f'{field} is an integer: use int({found[2]},{found[3]})')
   try:
     low, high = float(found[2]), float(found[3])

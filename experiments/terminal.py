@@ -1,7 +1,6 @@
 """What a run says on the terminal: a live line, or plain lines in a file."""
 
 import sys
-import time
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +18,8 @@ from train.trial import Progress as Figures
 class Terminal:
   """Shows steps, loss, tokens a second and the time left of all trials."""
 
-  def __init__(self, total_steps: int):
+  def __init__(self, trials: int, steps: int):
+    """Begins to count trials, and their steps, up to these totals."""
     self._console = Console(file=sys.stdout)
     self._live = self._console.is_terminal
     self._bar = Progress(
@@ -32,8 +32,8 @@ class Terminal:
       disable=not self._live,
       transient=True,
     )
-    self._task = self._bar.add_task('', total=total_steps, figures='')
-    self._name, self._done, self._began = '', 0, time.monotonic()
+    self._task = self._bar.add_task('', total=steps, figures='')
+    self._trials, self._ended, self._done = trials, 0, 0
 
   def __enter__(self) -> 'Terminal':
     self._bar.start()
@@ -56,7 +56,6 @@ class Terminal:
 
   def begin(self, name: str) -> None:
     """A trial begins."""
-    self._name = name
     self._bar.update(
       self._task, description=f'{name[:24]:24}', figures='compiling'
     )
@@ -75,5 +74,6 @@ class Terminal:
   def end(self, steps: int, text: str) -> None:
     """A trial has ended; `steps` of the total are settled."""
     self._done += steps
+    self._ended += 1
     self._bar.update(self._task, completed=self._done)
-    self.say(text)
+    self.say(f'[{self._ended}/{self._trials}] {text}')

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-import launch
+from commands import run, trials
 from experiments import cli
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, discover
@@ -55,12 +55,6 @@ TINY = (
 )
 
 
-def run(*argv: str) -> int:
-  """Returns the exit code of `python launch.py ARGV`, run in this process."""
-  assert launch.__doc__
-  return cli.main(['launch.py', *argv], flags.FlagValues(), launch.__doc__)
-
-
 def shell(*argv: str) -> subprocess.CompletedProcess[str]:
   """Returns what the real `python launch.py ARGV` did."""
   return subprocess.run(
@@ -70,12 +64,6 @@ def shell(*argv: str) -> subprocess.CompletedProcess[str]:
     timeout=120,
     check=False,
   )
-
-
-def trials(workdir: str | Path) -> list[dict[str, Any]]:
-  """Returns the records of a working directory."""
-  lines = (Path(workdir) / 'trials.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
 
 
 def numbers(workdir: str | Path) -> dict[tuple[str, int], tuple[Any, ...]]:

@@ -18,11 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
 import alone
-import launch
-from experiments import cli
+from commands import run
 from source import ROOT
 from train import loop
 from train.checkpoint import Checkpoints
@@ -52,12 +50,6 @@ def words(text: Path, *more: str) -> list[str]:
   """Returns the arguments of the run of these tests: 2 rows."""
   sizes = [f'--{name}={value}' for name, value in TINY.items()]
   return [*sizes, f'--task.path={text}', *RUN, *more]
-
-
-def run(*argv: str) -> int:
-  """Returns the exit code of `python launch.py ARGV`, run in this process."""
-  assert launch.__doc__
-  return cli.main(['launch.py', *argv], flags.FlagValues(), launch.__doc__)
 
 
 # Sets the largest file that may be written, then becomes the program: a fork

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import axes, charts, forest, report
+from experiments import axes, charts, forest, report, sensitivity, tuning
 from experiments import table as tables
 
 _ATTACK = '<script>alert("1")</script>'
@@ -77,6 +77,8 @@ def _report() -> report.Report:
     table=table,
     curves=curves,
     train_curves=curves,
+    tuned={},
+    retired={},
     attention={'qkv': report.AttentionMaps(list('abcde'), _maps())},
     environment={'versions': {'jax': '0.10.2'}, 'loss': math.nan},
     row_commands={'qkv': 'python launch.py --only=qkv'},
@@ -248,6 +250,37 @@ def test_what_a_row_costs_and_chose() -> None:
   assert 'tuned: learning_rate=0.0003' in text
 
 
+def _tuned(*losses: float) -> tuning.Tuned:
+  points = tuning.grid(('learning_rate=1e-4 1e-3 1e-2 1e-1',))
+  return tuning.choose(list(zip(points, losses, strict=True)))
+
+
+def test_what_was_selected_is_drawn() -> None:
+  tuned = {
+    'qkv': _tuned(3.0, 2.0, 2.5, math.inf),
+    'raw': _tuned(3.5, 3.0, 2.2, 9e9),
+  }
+  filled = dataclasses.replace(
+    _report(), tuned=tuned, retired={_ATTACK: 'stopped at step 3'}
+  )
+  page = report.render(filled)
+  assert '<script>alert' not in page
+  text = ' '.join(_Page(page).text.split())
+  assert 'Did not train to the end with this learning_rate: qkv at 0.1.' in text
+  assert 'stopped at step 3' in text
+  (chart,) = sensitivity.sensitivities(tuned, charts.strokes(filled.table))
+  frame, first = chart.frame, chart.traces[0]
+  assert len(first.points) == 3
+  assert first.chosen == first.points[1]
+  places = [place for trace in chart.traces for place in trace.points]
+  assert all(frame.left <= x <= frame.right for x, _ in places)
+  assert all(frame.top <= y <= frame.bottom for _, y in places)
+  # One that all but diverged leaves room to see the others apart.
+  assert first.points[0][1] < first.points[1][1] - 20
+  gone = {'qkv': _tuned(*[math.inf] * 4)}
+  assert sensitivity.sensitivities(gone, charts.strokes(filled.table)) == []
+
+
 def test_weights_survive_the_encoding() -> None:
   weights_LNTS = _maps()
   signed_LNTS = np.where(weights_LNTS < 0.1, -3 * weights_LNTS, weights_LNTS)
@@ -352,8 +385,8 @@ def test_labels_do_not_overlap() -> None:
   assert chart is not None
   heights = sorted(line.label_y for line in chart.lines)
   assert np.all(np.diff(heights) >= 14)
-  assert chart.top <= heights[0]
-  assert heights[-1] <= chart.bottom
+  assert chart.frame.top <= heights[0]
+  assert heights[-1] <= chart.frame.bottom
 
 
 def test_forest_cuts_what_leaves_its_axis() -> None:

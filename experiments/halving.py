@@ -1,0 +1,53 @@
+"""--halving: rows that train badly stop early (successive halving).
+
+All rows train to the first rung; the best 1/eta of them go on to the next, eta
+times as far (Jamieson & Talwalkar 2016, arXiv:1502.07943; Li et al. 2018,
+arXiv:1810.05934).  Departure from the latter's ASHA: a rung is decided when all
+its trials are there, so that who survives is a function of the command and not
+of the order in which lanes end; the lane of a trial that is done goes to the
+next one, so none waits but at a rung's end.
+"""
+
+from collections.abc import Mapping
+
+from model.field import FieldError
+
+
+def rungs(steps: int, every: int, rows: int, eta: int) -> tuple[int, ...]:
+  """Returns the steps of the rungs, each eta times the one before.
+
+  There are as many as it takes to leave fewer than eta rows.  They are
+  rounded down to evaluations, so that pausing there changes no number.
+
+  Args:
+    steps: of a whole trial.
+    every: steps between evaluations.
+    rows: how many compete.
+    eta: the share that goes on is 1 / eta.
+  """
+  found: list[int] = []
+  remaining, divisor = rows, eta
+  while remaining >= eta:
+    found.append(max(every, steps // divisor // every * every))
+    remaining, divisor = remaining // eta, divisor * eta
+  distinct = sorted({step for step in found if step < steps})
+  if found and len(distinct) < len(found):
+    raise FieldError(
+      'halving',
+      eta,
+      f'needs {len(found)} rungs below --steps={steps}, and --eval_every='
+      f'{every} leaves {len(distinct)}: lower --eval_every',
+    )
+  return tuple(distinct)
+
+
+def survivors(losses: Mapping[str, float], eta: int) -> list[str]:
+  """Returns the best 1/eta of the rows, at least one; ties by their order.
+
+  Args:
+    losses: of each row, infinite where it has none.
+    eta: the share that goes on is 1 / eta.
+  """
+  keep = max(1, len(losses) // eta)
+  best = sorted(losses, key=lambda row: losses[row])[:keep]
+  return [row for row in losses if row in best]

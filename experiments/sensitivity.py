@@ -1,0 +1,150 @@
+"""The geometry of loss against a tuned value, one line a row.
+
+How sharply a row's loss rises away from its best value is a result of its own
+(Wortsman et al. 2023, arXiv:2309.14322, section 2).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments import axes, charts
+from experiments.tuning import Tuned
+
+_LOG_RATIO = 4
+_REACH = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """A row: its line, its points, which of them it chose, where its label is."""
+
+  row: str
+  stroke: charts.Stroke
+  path: str
+  points: tuple[tuple[float, float], ...]
+  chosen: tuple[float, float] | None
+  end: tuple[float, float]
+  label: str
+  label_y: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+  """All rows on one pair of axes, in SVG units; `missing` ended nowhere."""
+
+  field: str
+  frame: charts.Frame
+  traces: tuple[Trace, ...]
+  notes: tuple[str, ...]
+
+
+def sensitivities(
+  tuned: Mapping[str, Tuned], strokes: Mapping[str, charts.Stroke]
+) -> list[Sensitivity]:
+  """Returns a chart for each tuned field; at each value the best of the rest.
+
+  Args:
+    tuned: what each row tried and chose.
+    strokes: how rows are drawn everywhere.
+  """
+  fields = list(next(iter(tuned.values())).point) if tuned else []
+  charted = [_sensitivity(field, tuned, strokes) for field in fields]
+  return [chart for chart in charted if chart is not None]
+
+
+def _sensitivity(
+  field: str,
+  tuned: Mapping[str, Tuned],
+  strokes: Mapping[str, charts.Stroke],
+) -> Sensitivity | None:
+  """Returns the chart of one field; none where nothing ended well."""
+  best = {row: _profile(field, tuned[row]) for row in strokes if row in tuned}
+  ended = {row: _finite(profile) for row, profile in best.items()}
+  drawn = {row: points for row, points in ended.items() if points}
+  if not drawn:
+    return None
+  left, right, top = 56.0, 690.0, 14.0
+  bottom = top + max(300.0, charts.LABEL_GAP * len(drawn))
+  values = [value for profile in best.values() for value in profile]
+  x = _axis(min(values), max(values), left, right)
+  losses = [loss for points in drawn.values() for _, loss in points]
+  lowest = min(losses)
+  spread = max(min(loss for _, loss in p) for p in drawn.values()) - lowest
+  # A value that all but diverged would press the others into one line.
+  reach = lowest + _REACH * max(spread, float(np.median(losses)) - lowest)
+  highest = min(max(losses), reach) if reach > lowest else max(losses)
+  pad = 0.06 * (highest - lowest) or 1.0
+  y = axes.Scale(lowest - pad, highest + pad, bottom, top)
+  places = {
+    row: [(x.at(v), min(max(y.at(loss), top), bottom)) for v, loss in points]
+    for row, points in drawn.items()
+  }
+  heights = charts.spread({r: p[-1][1] for r, p in places.items()}, top, bottom)
+  traces = [
+    Trace(
+      row,
+      strokes[row],
+      charts.path(points),
+      tuple(points),
+      _chosen(field, tuned[row], drawn[row], points),
+      points[-1],
+      charts.short(row),
+      heights[row],
+    )
+    for row, points in places.items()
+  ]
+  frame = charts.Frame(
+    900, bottom + 40, left, right, top, bottom, x.ticks(6), y.ticks(6), field
+  )
+  return Sensitivity(field, frame, tuple(traces), _notes(field, best))
+
+
+def _profile(field: str, own: Tuned) -> dict[float, float]:
+  """Returns the lowest loss at each value of a field."""
+  out: dict[float, float] = {}
+  for point, loss in own.tried:
+    value = float(point[field])
+    out[value] = min(loss, out.get(value, math.inf))
+  return dict(sorted(out.items()))
+
+
+def _finite(profile: Mapping[float, float]) -> list[tuple[float, float]]:
+  return [(v, loss) for v, loss in profile.items() if math.isfinite(loss)]
+
+
+def _axis(low: float, high: float, start: float, stop: float) -> axes.Scale:
+  """Returns the axis of the values: logarithmic where they span much."""
+  if low > 0 and high / low >= _LOG_RATIO:
+    return axes.Scale(low / 1.15, high * 1.15, start, stop, log=True)
+  pad = 0.05 * (high - low)
+  return axes.Scale(low - pad, high + pad, start, stop)
+
+
+def _chosen(
+  field: str,
+  own: Tuned,
+  points: Sequence[tuple[float, float]],
+  places: Sequence[tuple[float, float]],
+) -> tuple[float, float] | None:
+  """Returns where the chosen value stands."""
+  value = float(own.point[field])
+  found = [at for at, (v, _) in zip(places, points, strict=True) if v == value]
+  return found[0] if found else None
+
+
+def _notes(
+  field: str, profiles: Mapping[str, Mapping[float, float]]
+) -> tuple[str, ...]:
+  """Returns which values did not train to their end."""
+  lost = [
+    f'{row} at {value:g}'
+    for row, profile in profiles.items()
+    for value, loss in profile.items()
+    if not math.isfinite(loss)
+  ]
+  if not lost:
+    return ()
+  return (f'Did not train to the end with this {field}: {", ".join(lost)}.',)

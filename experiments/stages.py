@@ -1,0 +1,148 @@
+"""What runs after what: first what selects, then the trials of the verdict.
+
+Everything here is a function of the plan and the record, so that a command
+that is repeated takes the same way.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from experiments import halving, tuning
+from experiments.experiment import METRIC
+from experiments.inputs import Planned
+from experiments.ledger import Ledger
+from experiments.plan import Plan
+from experiments.tuning import Tuned
+from train.files import read_lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """Trials that can run in any order, before what follows is known."""
+
+  title: str
+  trials: tuple[Planned, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """What --tune and --halving found: what rows chose, and who stopped why."""
+
+  tuned: Mapping[str, Tuned]
+  retired: Mapping[str, str]
+
+  def verdict(self, plan: Plan) -> tuple[Planned, ...]:
+    """Returns the trials of the verdict: of these points, of these rows."""
+    return tuple(
+      planned
+      for planned in plan.trials
+      if planned.row not in self.retired
+      and (
+        planned.row not in self.tuned
+        or planned.point == self.tuned[planned.row].point
+      )
+    )
+
+  def withheld(self, base: str) -> dict[str, str]:
+    """Returns why rows get no verdict."""
+    return tuning.withheld(self.tuned, base) | dict(self.retired)
+
+
+def stages(plan: Plan, ledger: Ledger) -> Iterator[Stage]:
+  """Yields what to run; the record must know each stage before the next."""
+  if plan.search.tunes:
+    yield Stage('tuning', plan.candidates)
+  for rung in plan.search.rungs:
+    alive = _alive(plan, rung)
+    mine = [_until(p, rung) for p in plan.candidates if p.row in alive]
+    yield Stage(f'rung at step {rung}', tuple(mine))
+  yield Stage('', select(plan, ledger).verdict(plan))
+
+
+def select(plan: Plan, ledger: Ledger) -> Selection:
+  """Returns what the record says so far."""
+  tuned, retired = {}, {}
+  if plan.search.tunes:
+    tuned = {row.name: _tune(plan, ledger, row.name) for row in plan.rows}
+  for rung in plan.search.rungs:
+    losses = _at(plan, _alive(plan, rung), rung)
+    best = halving.survivors(losses, plan.search.eta)
+    order = sorted(losses, key=lambda row: losses[row])
+    for row in order:
+      if row not in best:
+        place = f'place {order.index(row) + 1} of {len(order)}'
+        retired[row] = f'stopped at step {rung}, {place} (--halving)'
+  return Selection(tuned, retired)
+
+
+def size(plan: Plan) -> tuple[int, int]:
+  """Returns how many trials will run, and to how many steps in all."""
+  steps = {p.row: p.stop for p in plan.trials}
+  stops = [p.stop for p in plan.candidates] if plan.search.tunes else []
+  competing = plan.search.competing(plan.rows) if plan.search.rungs else []
+  remaining = len(competing)
+  for rung in plan.search.rungs:
+    stops += [rung] * remaining * len(plan.search.seeds)
+    remaining = max(1, remaining // plan.search.eta)
+  fixed = [row for row in steps if row not in competing]
+  ending = [*fixed, *competing[:remaining]]
+  stops += [steps[row] for row in ending] * len(plan.seeds)
+  return len(stops), sum(stops)
+
+
+# How far rows have come. ------------------------------------------------------
+
+
+def _tune(plan: Plan, ledger: Ledger, row: str) -> Tuned:
+  """Returns the choice of a row: of the lowest mean loss at the end."""
+
+  def loss(point: tuning.Point) -> float:
+    mine = [p for p in plan.candidates if p.row == row and p.point == point]
+    records = [ledger.record(p.trial.id) for p in mine]
+    return _mean(
+      [
+        r['metrics'][METRIC] if r is not None and r['status'] == 'ok' else None
+        for r in records
+      ]
+    )
+
+  return tuning.choose([(point, loss(point)) for point in plan.search.points])
+
+
+def _alive(plan: Plan, until: int) -> list[str]:
+  """Returns the rows that train to a rung."""
+  alive = list(dict.fromkeys(p.row for p in plan.candidates))
+  for rung in plan.search.rungs:
+    if rung == until:
+      break
+    alive = halving.survivors(_at(plan, alive, rung), plan.search.eta)
+  return alive
+
+
+def _at(plan: Plan, rows: Sequence[str], rung: int) -> dict[str, float]:
+  """Returns the mean loss of each row at a rung, infinite where it has none."""
+
+  def loss(planned: Planned) -> float | None:
+    lines = read_lines(planned.trial.directory / 'metrics.jsonl')
+    found = [x[METRIC] for x in lines if METRIC in x and x['step'] == rung]
+    return found[-1] if found else None
+
+  return {
+    row: _mean([loss(p) for p in plan.candidates if p.row == row])
+    for row in rows
+  }
+
+
+def _mean(losses: Sequence[float | None]) -> float:
+  """Returns the mean; infinite if one is not there."""
+  finite = [x for x in losses if x is not None]
+  if len(finite) < len(losses):
+    return math.inf
+  return sum(finite) / len(finite)
+
+
+def _until(planned: Planned, rung: int) -> Planned:
+  """Returns a trial that pauses at a rung."""
+  trial = dataclasses.replace(planned.trial, pause=rung)
+  return dataclasses.replace(planned, trial=trial)
