@@ -13,7 +13,7 @@ import jax
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.inputs import Inputs, Planned, check_row, planned
-from experiments.layout import Choice, asked, pinned
+from experiments.layout import Choice, asked, one_a_worker, pinned
 from experiments.ledger import Refused, check_owner
 from experiments.matching import match
 from experiments.rows import Requests, configure, expand
@@ -74,7 +74,8 @@ def make_plan(
   rows, notes = _matched(base, rows, inputs, command)
   owner, workdir = _home(experiment, base, data, command.workdir)
   check_owner(workdir, owner)
-  choice = asked(options, devices) or pinned(workdir, devices)
+  choice = one_a_worker(command.workers, devices)
+  choice = asked(options, devices) or pinned(workdir, devices) or choice
   search = make_search(base, rows, command, requests.tune)
   configs = [
     (row, point, configure(base, Row(row.name, {**row.changes, **point})))
