@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import catalogue, engine, trained
+from experiments import catalogue, engine, trained, worker
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
@@ -16,9 +16,9 @@ from experiments.rows import Requests
 from experiments.stages import size
 from model.field import FieldError
 from train.config import Config
+from train.cores import cores, split_cpu
 from train.flags import define, present
 from train.generate import Generation
-from train.parallel import use_all_cores
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
@@ -32,6 +32,8 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     values: an empty set of flags to define ours in.
     usage: what --help begins with.
   """
+  if argv[1:2] == [worker.WORD]:
+    return worker.main(argv[2])
   try:
     return _main(argv, values, usage)
   except (FieldError, DataError, Refused) as e:
@@ -72,7 +74,7 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     )
   if command.evaluate is not None:
     return trained.evaluate(command, base, present(Config, values))
-  use_all_cores()
+  split_cpu(len(cores()))
   requests = Requests(
     **{name: tuple(_many(name, values)) for name in MANY},
     ablate_from=command.ablate_from,

@@ -30,6 +30,9 @@ class Command(Record):
     'Where results lie; none is runs/EXPERIMENT-HASH.  Repeating a '
     'command resumes.',
   )
+  workers: int = field(
+    1, 'Processes that share the trials, on the cores of this machine.', min=1
+  )
   only: str | None = field(None, 'Run this row alone.')
   ablate_from: str | None = field(
     None,

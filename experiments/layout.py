@@ -53,6 +53,23 @@ def asked(options: Options, devices: Sequence[Any]) -> Choice | None:
   return Choice(layout, 'asked for by --lanes', {})
 
 
+def one_a_worker(workers: int, devices: Sequence[Any]) -> Choice | None:
+  """Returns the layout of several processes, or none if there is only one.
+
+  Raises:
+    FieldError: they would have to share accelerators.
+  """
+  if workers == 1:
+    return None
+  if devices[0].platform != 'cpu':
+    raise FieldError(
+      'workers',
+      workers,
+      f'is for CPUs, and this is {devices[0].device_kind}: --lanes fills it',
+    )
+  return Choice(Shared(tuple(devices[:1])), 'one trial a worker', {})
+
+
 def pinned(workdir: pathlib.Path, devices: Sequence[Any]) -> Choice | None:
   """Returns the layout that the directory was begun with, if it fits here."""
   path = workdir / 'layout.json'

@@ -5,12 +5,14 @@ import fcntl
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from train.files import append_lines, mend_lines
 
 FINISHED = ('ok', 'diverged')
+ORPHAN_SECONDS = 300.0  # that workers of a killed process may take to save
 
 
 class Refused(ValueError):
@@ -47,26 +49,54 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path) -> Iterator[int]:
   """Holds the directory for one process; the kernel frees it at its death.
+
+  Yields the file descriptor that holds it: a process that inherits it, holds
+  it too.  If a killed process left such ones behind, which are about to end,
+  they are waited for.
 
   Raises:
     Refused: another process holds it.
   """
   with (workdir / '.lock').open('a+') as f:
-    try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      f.seek(0)
-      owner = f.read().strip() or 'unknown'
-      raise Refused(
-        f'--workdir={workdir}: process {owner} works there: wait for it, or '
-        'give another --workdir'
-      ) from None
+    waited = False
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while (owner := _hold(f)) is not None:
+      if _lives(owner) or time.monotonic() > deadline:
+        raise Refused(
+          f'--workdir={workdir}: process {owner} works there: wait for it, or '
+          'give another --workdir'
+        )
+      if not waited:
+        print(f'workers of process {owner} still save: waiting', flush=True)
+      waited = True
+      time.sleep(0.1)
     f.truncate(0)
     f.write(str(os.getpid()))
     f.flush()
-    yield
+    yield f.fileno()
+
+
+def _hold(f: TextIO) -> str | None:
+  """Takes the lock; returns the process that has it, if one does."""
+  try:
+    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    f.seek(0)
+    return f.read().strip() or 'unknown'
+  return None
+
+
+def _lives(process: str) -> bool:
+  """Returns whether a process is there, or cannot be asked."""
+  try:
+    os.kill(int(process), 0)
+  except ProcessLookupError:
+    return False
+  except (ValueError, OSError):
+    return True
+  return True
 
 
 def check_owner(workdir: pathlib.Path, mine: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import jax
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.inputs import Planned, check_row, planned
-from experiments.layout import Choice, asked, pinned
+from experiments.layout import Choice, asked, one_a_worker, pinned
 from experiments.ledger import Refused, check_owner
 from experiments.loader import Loader
 from experiments.matching import match
@@ -73,7 +73,8 @@ def make_plan(
   loader = Loader(command.workdir)
   owner, workdir = _home(experiment, base, loader, command.workdir)
   rows, notes = _matched(base, rows, loader, command)
-  choice = asked(options, devices) or pinned(workdir, devices)
+  choice = one_a_worker(command.workers, devices)
+  choice = asked(options, devices) or pinned(workdir, devices) or choice
   search = make_search(base, rows, command, requests.tune)
   configs = [
     (row, point, configure(base, Row(row.name, {**row.changes, **point})))

@@ -1,6 +1,5 @@
 """Kills, damage, full disks and signals: the numbers stay what they were."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,7 +20,21 @@ import pytest
 
 import alone
 from commands import run
-from source import ROOT
+from processes import (
+  ROW,
+  TIMEOUT,
+  TINY,
+  Outcome,
+  assert_same,
+  end,
+  outcome,
+  resume_line,
+  running,
+  sizes,
+  start,
+  words,
+  write_text,
+)
 from train import loop
 from train.checkpoint import Checkpoints
 from train.config import Config
@@ -31,120 +44,11 @@ from train.schema import override
 from train.step import init_state
 from train.trial import Hooks, Interrupted, Options, Result, Trial
 
-TINY = {
-  'num_layers': '2',
-  'd_model': '16',
-  'num_heads': '2',
-  'seq_len': '16',
-  'batch_size': '2',
-  'steps': '40',
-  'eval_every': '10',
-  'warmup_steps': '4',
-}
-ROW = 'position=none'
-RUN = ('--log_every=3', '--checkpoint_seconds=0', f'--ablate={ROW}')
-TIMEOUT = 120  # seconds that one process may take, on a busy machine
-
-
-def words(text: Path, *more: str) -> list[str]:
-  """Returns the arguments of the run of these tests: 2 rows."""
-  sizes = [f'--{name}={value}' for name, value in TINY.items()]
-  return [*sizes, f'--task.path={text}', *RUN, *more]
-
-
-# Sets the largest file that may be written, then becomes the program: a fork
-# with code in between does not go with the threads of JAX.
-LIMITED = """
-import os, resource, sys
-size = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
-def start(
-  argv: Sequence[str], largest_file: int | None = None
-) -> subprocess.Popen[str]:
-  """Starts `python launch.py ARGV`."""
-  command = [str(ROOT / 'launch.py'), *argv]
-  if largest_file is not None:
-    command = ['-c', LIMITED, str(largest_file), *command]
-  return subprocess.Popen(
-    [sys.executable, *command],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-@contextlib.contextmanager
-def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-  """Starts `python launch.py ARGV`; nothing of it outlives the block."""
-  with start(argv) as process:
-    try:
-      yield process
-    finally:
-      process.kill()
-
-
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-  """Returns the exit code, stdout and stderr of a process."""
-  try:
-    out, err = process.communicate(timeout=TIMEOUT)
-  finally:
-    process.kill()
-  return process.returncode, out, err
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """All that must not depend on faults: of every trial, and of the table."""
-
-  trials: dict[str, dict[str, Any]]
-  figures: dict[str, list[dict[str, Any]]]
-  table: dict[str, Any]
-
-
-def outcome(workdir: Path) -> Outcome:
-  """Returns what a finished working directory holds, without the clock."""
-  text = (workdir / 'trials.jsonl').read_text()
-  records = [json.loads(line) for line in text.splitlines()]
-  ids = [record['trial'] for record in records]
-  assert len(set(ids)) == len(ids), 'a finished trial was run again'
-  table = json.loads((workdir / 'table.json').read_text())
-  for row in table['rows']:
-    del row['seconds']
-  return Outcome(
-    {r['trial']: {k: r[k] for k in r if k != 'clock'} for r in records},
-    {
-      i: [
-        json.loads(line)
-        for line in (workdir / f'runs/{i}/metrics.jsonl')
-        .read_text()
-        .splitlines()
-      ]
-      for i in ids
-    },
-    table,
-  )
-
-
-def assert_same(workdir: Path, expected: Outcome) -> None:
-  """Fails unless a working directory holds this outcome."""
-  found = outcome(workdir)
-  assert found.trials == expected.trials
-  assert found.figures == expected.figures
-  assert found.table == expected.table
-
 
 @pytest.fixture(scope='module')
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A text of about 3 kB."""
-  draw = random.Random(0)
-  names = ['to', 'be', 'or', 'not', 'that', 'is', 'the', 'question.\n']
-  path = tmp_path_factory.mktemp('text') / 'text.txt'
-  path.write_text(' '.join(draw.choices(names, k=750)))
-  return path
+  return write_text(tmp_path_factory.mktemp('text'))
 
 
 @pytest.fixture(scope='module')
@@ -168,18 +72,6 @@ def expected(whole: Path) -> Outcome:
 
 
 # Kills. -----------------------------------------------------------------------
-
-
-def sizes(workdir: Path, pattern: str) -> dict[str, tuple[int, int]]:
-  """Returns size and time of change of the files that match."""
-  found = {}
-  for path in workdir.glob(pattern):
-    try:
-      stat = path.stat()
-    except OSError:  # it was there a moment ago
-      continue
-    found[str(path)] = stat.st_size, stat.st_mtime_ns
-  return found
 
 
 # What to wait for: files that change or appear, and seconds after that.
@@ -558,12 +450,6 @@ def wait_for(process: subprocess.Popen[str], workdir: Path, text: str) -> None:
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.002)
-
-
-def resume_line(out: str) -> str:
-  """Returns the command that a stopped run prints."""
-  (line,) = [x for x in out.splitlines() if 'to go on: ' in x]
-  return line.partition('to go on: ')[2]
 
 
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])

@@ -8,10 +8,8 @@ the first call; else the second call would compile again.  (jax.pmap is jit +
 shard_map since JAX 0.10.)
 """
 
-import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -27,6 +25,11 @@ Body = Callable[..., Any]
 
 class Layout(Protocol):
   """How trials lie on devices; what the loop needs to know of it."""
+
+  @property
+  def devices(self) -> tuple[Any, ...]:
+    """Returns the devices that trials lie on."""
+    ...
 
   @property
   def lanes(self) -> int:
@@ -284,15 +287,3 @@ def parse_layout(text: str, devices: Sequence[Any]) -> Layout:
     return Shared(tuple(devices[:count]))
   how: Literal['vmap', 'map'] = 'map' if 'map' in sizes else 'vmap'
   return Lanes(tuple(devices[:count]), sizes.get(how, 1), how)
-
-
-def use_all_cores() -> None:
-  """Makes a CPU appear as one device a core, so that each may hold a trial.
-
-  Has no effect where XLA_FLAGS sets the number, or JAX has begun already.
-  """
-  if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
-    return
-  # A device that begins later cannot be split: then there are fewer lanes.
-  with contextlib.suppress(RuntimeError):
-    jax.config.update('jax_num_cpu_devices', os.cpu_count() or 1)

@@ -1,0 +1,64 @@
+"""How trials end: on the record, and on the terminal."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from experiments.assignment import join
+from experiments.cost import cost
+from experiments.experiment import METRIC
+from experiments.inputs import Planned
+from experiments.ledger import Ledger
+from experiments.plan import program_key
+from experiments.terminal import Terminal
+from train.schema import to_flags
+
+
+class Recorder:
+  """The only one that adds to the record."""
+
+  def __init__(self, ledger: Ledger, terminal: Terminal):
+    self._ledger, self._terminal = ledger, terminal
+
+  def settled(self, planned: Planned) -> bool:
+    """Returns whether a trial need not run now."""
+    return self._ledger.settled(planned.trial.id, planned.trial.pause)
+
+  def unsettled(self, stage: Sequence[Planned]) -> list[list[Planned]]:
+    """Returns what has to run, by program; says what was done before."""
+    groups: dict[Hashable, list[Planned]] = {}
+    for planned in stage:
+      if self.settled(planned):
+        self._say(planned, 'done before')
+      else:
+        groups.setdefault(program_key(planned.trial), []).append(planned)
+    return list(groups.values())
+
+  def end(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
+    """Records how a trial ended, on the disk before this returns."""
+    config, data = planned.trial.config, planned.trial.data
+    record = {
+      'row': planned.row,
+      'trial': planned.trial.id,
+      'seed': planned.seed,
+      **outcome,
+      'flops_per_token': cost(config, data.vocabulary.size).flops_per_token,
+      'config': to_flags(config),
+    }
+    self._ledger.append(record)
+    self._say(planned, _outcome(record))
+
+  def _say(self, planned: Planned, text: str) -> None:
+    point = f' {join(planned.point)}' if planned.point else ''
+    name = f'{planned.row}{point}, seed {planned.seed}'
+    self._terminal.end(planned.stop, f'{name}: {text}')
+
+
+def _outcome(record: Mapping[str, Any]) -> str:
+  if record['status'] == 'failed':
+    return f'failed: {record["error"]}'
+  if record['status'] == 'diverged':
+    return f'diverged at step {record["metrics"]["diverged_at"]}'
+  value, seconds = record['metrics'][METRIC], record['clock']['seconds']
+  paused = record['status'] == 'paused'
+  at = f' at step {record["steps"]}' if paused else ''
+  return f'{METRIC} {value:.4f}{at} in {seconds:.1f} s'
