@@ -154,7 +154,12 @@ def _evaluate(
   workdir, colon, trial = target.rpartition(':')
   if not colon:
     raise FieldError('evaluate', target, 'must be WORKDIR:TRIAL')
-  idle = [path for path in given if path.partition('.')[0] != 'task']
+  # The task may be another; its tokens are those of the trial.
+  idle = [
+    path
+    for path in given
+    if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
+  ]
   idle += [
     path
     for path in changes(Command(), command)

@@ -7,7 +7,7 @@ state and the order does not depend on how many devices or hosts there are.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,22 @@ from train.vocabulary import Vocabulary
 
 
 class Batch(NamedTuple):
-  """Tokens, what to predict at each, how much it counts, and example ids."""
+  """Tokens, what to predict at each, how much it counts, and example ids.
+
+  Attributes:
+    inputs_BT: token ids.
+    targets_BT: token ids.
+    weights_BT: of each target in the loss; 0 where nothing is predicted.
+    ids_B: number of each example, which no other step has.
+    segments_BT: 0 = padding, 1.. = number of the document in its row; none
+      where the task does not know of documents.
+  """
 
   inputs_BT: jax.Array
   targets_BT: jax.Array
   weights_BT: jax.Array
   ids_B: jax.Array
+  segments_BT: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +53,9 @@ class DataError(ValueError):
 @dataclasses.dataclass(frozen=True)
 class Task(Variant, abc.ABC):
   """An open union: each file in `train/tasks/` adds one member."""
+
+  # Whether batches say which document a token belongs to.
+  segmented: ClassVar[bool] = False
 
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
