@@ -19,7 +19,12 @@ def evaluate(command: Command, base: Config, given: Mapping[str, str]) -> int:
     base: its --task is what to evaluate on, if flags of it are given.
     given: flags of the configuration.
   """
-  idle = [path for path in given if path.partition('.')[0] != 'task']
+  # The task may be another; its tokens are those of the trial.
+  idle = [
+    path
+    for path in given
+    if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
+  ]
   loaded = _trial('evaluate', command.evaluate, command, idle)
   figures = loaded.evaluate(base.task if given else None)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))

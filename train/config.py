@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field
+from model.mask import Padding
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -76,6 +77,13 @@ class Config(Record):
           masks,
           f'{mask.tag} needs segments, which --task={self.task.tag} does not '
           'give: drop it',
+        )
+      elif isinstance(mask, Padding) and not self.task.gives_padding:
+        yield FieldError(
+          'mask',
+          masks,
+          f'padding has no effect with --task={self.task.tag}, which pads '
+          'nothing: drop it',
         )
 
   def dims(self, vocab_size: int) -> Dims:
