@@ -15,7 +15,13 @@ from model.mask import Causal, Mask
 from model.mask import problem as mask_problem
 from model.norm import LayerNorm, Norm, PreNorm, Residual
 from model.normalizer import Normalizer, Softmax
-from model.output import Gate, Plain, TalkingHeads, ValueResidual
+from model.output import (
+  ExclusiveSelf,
+  Gate,
+  Plain,
+  TalkingHeads,
+  ValueResidual,
+)
 from model.parameter import Dims, Gpt2, Init, Kind, Param, param
 from model.position import Learned, Position
 from model.projections import Projections, Qkv
@@ -24,7 +30,15 @@ from model.scale import Rsqrt, Scale
 from model.score import Dot, Reads, Score
 
 # Here and not in output.py, from which its members take their base.
-Output = Plain | Gate | Differential | Forget | ValueResidual | TalkingHeads
+Output = (
+  Plain
+  | Gate
+  | Differential
+  | Forget
+  | ValueResidual
+  | TalkingHeads
+  | ExclusiveSelf
+)
 
 
 @dataclasses.dataclass(frozen=True)

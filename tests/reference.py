@@ -535,6 +535,27 @@ def same_vector(variant: Any, params: Params, x_H: Vector) -> Vector:
   return x_H
 
 
+def unit(variant: Any, params: Params, x_H: Vector) -> Vector:
+  """Henry et al. 2020, equation 3: x / |x|."""
+  length = math.sqrt(sum(x * x for x in x_H) + variant.eps)
+  return np.array([x / length for x in x_H])
+
+
+def unit_times_gain(variant: Any, params: Params, x_H: Vector) -> Vector:
+  """Henry et al. 2020, equation 4: g x / |x|, g in multiples of its start."""
+  gain = variant.start * float(params['gain'])
+  return np.array([gain * x for x in unit(variant, params, x_H)])
+
+
+def layer_by(name: str) -> Callable[[Any, Params, Vector], Vector]:
+  """Returns g (x - mean) / sqrt(var + eps) with the gain of this name."""
+
+  def normalize(variant: Any, params: Params, x_H: Vector) -> Vector:
+    return layernorm(variant, {'scale': params[name]}, x_H)
+
+  return normalize
+
+
 def rms_by(name: str) -> Callable[[Any, Params, Vector], Vector]:
   """Returns g x / sqrt(mean(x^2) + eps) with the gain of this name."""
 
@@ -569,7 +590,11 @@ def only_map(params: Params, layer: int, maps: Sequence[float]) -> float:
 
 
 def same_outputs(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """The outputs of the heads."""
   return out_NH
@@ -588,7 +613,11 @@ class OutputReference(NamedTuple):
 
 
 def gate(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """Qiu et al. 2025, equation 5: Y * sigmoid(X W)."""
   gate_NH = linear(x_D, params['kernel'], optional(params, 'bias'))
@@ -611,7 +640,11 @@ def differential(params: Params, layer: int, maps: Sequence[float]) -> float:
 
 
 def differential_heads(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """Ye et al. 2024, equation 3: (1 - lambda_init) LN(head), an RMS norm."""
   done = []
@@ -623,6 +656,22 @@ def differential_heads(
         for g, x in zip(params['scale'], out_H, strict=True)
       ]
     )
+  return np.array(done)
+
+
+def exclusive_self(
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
+) -> np.ndarray:
+  """Zhai 2026, equation 2: z = y - (y . v) v / |v|^2."""
+  done = []
+  for n, y_H in enumerate(out_NH):
+    v_H = v_KH[n * len(v_KH) // len(out_NH)]
+    share = dot(y_H, v_H) / dot(v_H, v_H)
+    done.append([y - share * v for y, v in zip(y_H, v_H, strict=True)])
   return np.array(done)
 
 
@@ -908,6 +957,8 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
   'qk_norm': {
     'none': QkNormReference(same_vector, same_vector),
     'rms': QkNormReference(rms_by('query'), rms_by('key')),
+    'layernorm': QkNormReference(layer_by('query'), layer_by('key')),
+    'l2': QkNormReference(unit_times_gain, unit),
   },
   'output': {
     'plain': OutputReference(),
@@ -916,6 +967,7 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
       maps=2, join=differential, finish=differential_heads
     ),
     'forget': OutputReference(decay=forget),
+    'exclusive_self': OutputReference(finish=exclusive_self),
     'value_residual': OutputReference(values=value_residual),
     'talking_heads': OutputReference(
       mix_logits=talking('logits'), mix_weights=talking('weights')
@@ -1080,7 +1132,9 @@ def attention(
       out_TNH[t, n, h] += weights_NTS[n, t, s] * value
   for output, given in outputs:
     for t in range(length):
-      out_TNH[t] = output.finish(given, out_TNH[t], x_TD[t], layer)
+      out_TNH[t] = output.finish(
+        given, out_TNH[t], x_TD[t], mixed_TKH[t], layer
+      )
   return Attention(out_TNH, weights_NTS, values_TKH)
 
 
@@ -1113,6 +1167,7 @@ FINISHING = (
   'talking_heads',
   'forget',
   'differential',
+  'exclusive_self',
   'gate',
 )
 

@@ -393,11 +393,14 @@ def output_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
         for i in range(2)
       ],
     )
-    own = Own(cast(x_BTD), cast(draws(1, 5, 2, 4)), jnp.asarray(layer))
-    expected_TNH = [
-      loop.finish(params, out_BTNH[0, t], x_BTD[0, t], layer) for t in range(5)
-    ]
-    yield variant.finish(given, cast(out_BTNH), own), [expected_TNH]
+    for num_kv_heads in (2, 1):
+      own_BTKH = draws(1, 5, num_kv_heads, 4, seed=2)
+      own = Own(cast(x_BTD), cast(own_BTKH), jnp.asarray(layer))
+      expected_TNH = [
+        loop.finish(params, out_BTNH[0, t], x_BTD[0, t], own_BTKH[0, t], layer)
+        for t in range(5)
+      ]
+      yield variant.finish(given, cast(out_BTNH), own), [expected_TNH]
 
 
 def backend_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:

@@ -945,6 +945,7 @@ EFFECTS = {
   'projections.kind': Effect('mlp'),
   'qk_norm': Effect('rms'),
   'qk_norm.eps': Effect('0.1'),
+  'qk_norm.start': Effect('3'),
   'score': Effect('additive'),
   'score.places': Effect('both'),
   'score.std': Effect('2'),
