@@ -121,8 +121,7 @@ class Architecture(Record):
       yield problem
     yield from self._score_problems(dims)
     yield from self._output_problems(dims)
-    if problem := self.position.problem(self._score_dims(dims)):
-      yield problem
+    yield from self._position_problems(dims)
     if problem := backend_problem(self.backend, self.parts):
       yield problem
 
@@ -144,6 +143,27 @@ class Architecture(Record):
           'changes queries and keys, which --score='
           f'{self.score.tag} does not read: try --score=dot',
         )
+
+  def _position_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what is wrong between positions and what they rotate."""
+    width, rotary = self.projections.widths(dims)
+    if self.position.rotates and not rotary:
+      yield FieldError(
+        'projections.rope_dim',
+        rotary,
+        f'leaves --position={self.position.tag} nothing to rotate: make it '
+        'larger',
+      )
+    if self.parts.maps > 1 and width != rotary:
+      yield FieldError(
+        'output',
+        self.output,
+        f'halves queries, of which --projections={self.projections.tag} '
+        'rotates a part: try --projections=qkv',
+      )
+    rotated = dataclasses.replace(dims, head_dim=rotary // self.parts.maps)
+    if problem := self.position.problem(rotated):
+      yield problem
 
   def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between outputs and the rest."""

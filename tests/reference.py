@@ -756,6 +756,41 @@ def projections_of(query: str, key: str, value: str) -> ProjectionReference:
   )
 
 
+def latent_query(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 6 to 8 and 14 to 16, before the rotation."""
+  if variant.query_latent is not None:
+    x_D = linear(x_D, params['query_latent'])
+  q_NH = linear(x_D, params['query'], optional(params, 'query_bias'))
+  return with_rotated(q_NH, linear(x_D, params['query_rotated']))
+
+
+def latent_key(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 9, 10, 15 and 17, before the rotation."""
+  c_C = linear(x_D, params['latent'])
+  k_NH = linear(c_C, params['key'], optional(params, 'key_bias'))
+  k_R = linear(x_D, params['key_rotated'])
+  return with_rotated(k_NH, [k_R] * len(k_NH))
+
+
+def with_rotated(x_NH: np.ndarray, rotated_NR: Sequence[Vector]) -> np.ndarray:
+  """Each head and, behind it, the part of it that is rotated."""
+  return np.array(
+    [[*x_H, *x_R] for x_H, x_R in zip(x_NH, rotated_NR, strict=True)]
+  )
+
+
+def latent_value(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 9 and 11."""
+  c_C = linear(x_D, params['latent'])
+  return linear(c_C, params['value'], optional(params, 'value_bias'))
+
+
 # Norm: of one vector. ---------------------------------------------------------
 
 
@@ -981,6 +1016,9 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'shared_qk': projections_of('query', 'query', 'value'),
     'shared_qkv': projections_of('query', 'query', 'query'),
     'raw': ProjectionReference(sliced, sliced, sliced, side_by_side),
+    'mla': ProjectionReference(
+      latent_query, latent_key, latent_value, merged_by_out
+    ),
   },
   'norm': {'layernorm': layernorm, 'rmsnorm': rmsnorm, 'none': no_norm},
   'residual': {
@@ -1050,11 +1088,7 @@ def attention(
       made.append(
         [
           [
-            position.rotate(
-              arch.position,
-              norm(arch.qk_norm, params['qk_norm'], part_H),
-              t,
-            )
+            rotated(arch, norm(arch.qk_norm, params['qk_norm'], part_H), t)
             for part_H in np.split(np.asarray(head_H), num_maps)
           ]
           for head_H in heads
@@ -1136,6 +1170,16 @@ def attention(
         given, out_TNH[t], x_TD[t], mixed_TKH[t], layer
       )
   return Attention(out_TNH, weights_NTS, values_TKH)
+
+
+def rotated(arch: Any, x_H: Vector, t: int) -> Vector:
+  """Returns a query or key with its last units rotated, or with all of them."""
+  position = REFERENCES['position'][arch.position.tag]
+  still = 0
+  if arch.projections.tag == 'mla':
+    still = len(x_H) - arch.projections.rope_dim
+  turned = position.rotate(arch.position, x_H[still:], t)
+  return np.array([*x_H[:still], *turned])
 
 
 def scaled(
