@@ -20,6 +20,7 @@ PACKAGES = (
   'numpy',
   'scipy',
   'statsmodels',
+  'tokenizers',
 )
 
 

@@ -1,17 +1,15 @@
-"""What trials read, data and initial parameters, and whether it fits them."""
+"""One planned trial, and whether a row fits what it reads."""
 
 import dataclasses
 import pathlib
 
 from experiments.experiment import Row
+from experiments.loader import Loader
 from experiments.tuning import Point
 from model.field import FieldError
 from train.config import Config, identity
-from train.files import digest
-from train.load import load
 from train.optimizer import flat
-from train.step import Params
-from train.task import Data, DataError, Task
+from train.task import DataError
 from train.trial import Trial
 
 
@@ -30,43 +28,9 @@ class Planned:
     return self.trial.pause or self.trial.config.steps
 
 
-class Inputs:
-  """Loads each text and each set of initial parameters once."""
-
-  def __init__(self) -> None:
-    self._data: dict[Task, Data] = {}
-    self._params: dict[str, tuple[Params, str]] = {}
-
-  def data(self, task: Task) -> Data:
-    """Returns the data of a task."""
-    if task not in self._data:
-      self._data[task] = task.load()
-    return self._data[task]
-
-  def initial(self, config: Config) -> tuple[Params | None, str]:
-    """Returns the parameters that a trial starts from, and their digest."""
-    if config.init_from is None:
-      return None, ''
-    if config.init_from not in self._params:
-      workdir, _, trial = config.init_from.rpartition(':')
-      try:
-        loaded = load(workdir, trial)
-      except DataError as e:
-        raise FieldError('init_from', config.init_from, str(e)) from e
-      if loaded.vocabulary != self.data(config.task).vocabulary:
-        raise FieldError(
-          'init_from',
-          config.init_from,
-          'has another vocabulary than --task: train both with '
-          '--task.level=byte',
-        )
-      self._params[config.init_from] = loaded.params, digest(loaded.params)
-    return self._params[config.init_from]
-
-
-def check_row(row: Row, config: Config, inputs: Inputs, shares: int) -> None:
+def check_row(row: Row, config: Config, loader: Loader, shares: int) -> None:
   """Raises what is wrong with a row on this data and these devices."""
-  data = inputs.data(config.task)
+  data = loader.data(config.task)
   if problem := config.task.problem(data, config.seq_len):
     raise DataError(problem)
   share = shares * config.microbatches
@@ -78,7 +42,7 @@ def check_row(row: Row, config: Config, inputs: Inputs, shares: int) -> None:
       f'must be divisible by {shares} devices x {config.microbatches} '
       f'micro-batches: try --batch_size={up}, or --devices',
     )
-  params, _ = inputs.initial(config)
+  params, _ = loader.initial(config)
   if params is None:
     return
   table = config.architecture.parameter_table(config.dims(data.vocabulary.size))
@@ -103,13 +67,16 @@ def planned(
   point: Point,
   config: Config,
   seed: int,
-  inputs: Inputs,
+  loader: Loader,
   workdir: pathlib.Path,
 ) -> Planned:
   """Returns one trial of a row, at a point that --tune tries."""
   config = dataclasses.replace(config, seed=seed)
-  data = inputs.data(config.task)
-  params, source = inputs.initial(config)
-  name = identity(config, f'{data.digest} {source}')
+  data = loader.data(config.task)
+  params, source = loader.initial(config)
+  inputs = [data.digest, source]
+  if data.vocabulary.learned:
+    inputs.append(data.vocabulary.digest)
+  name = identity(config, ' '.join(inputs))
   trial = Trial(name, config, workdir / 'runs' / name, data, params)
   return Planned(row.name, seed, trial, point)

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from experiments.cost import EFFICIENCY, cost, flops_per_second
 from model.field import FieldError
 from train.files import write_json
@@ -32,6 +34,21 @@ class Choice:
   layout: Layout
   why: str
   seconds: Mapping[str, float]
+
+
+def fixed(
+  options: Options,
+  workers: int,
+  workdir: pathlib.Path,
+  devices: Sequence[Any],
+) -> Choice | None:
+  """Returns the layout that needs no measuring, or none if there is none.
+
+  Raises:
+    FieldError: a flag asks for what cannot be.
+  """
+  plain = one_a_worker(workers, devices)
+  return asked(options, devices) or pinned(workdir, devices) or plain
 
 
 def asked(options: Options, devices: Sequence[Any]) -> Choice | None:
@@ -110,7 +127,12 @@ def choose(trials: Sequence[Trial], devices: Sequence[Any]) -> Choice:
   seconds: dict[str, float] = {}
   best = alone
   for layout in candidates:
-    seconds[layout.text] = seconds_per_step(trials, layout)
+    try:
+      seconds[layout.text] = seconds_per_step(trials, layout)
+    except jax.errors.JaxRuntimeError as e:
+      if not seconds or 'RESOURCE_EXHAUSTED' not in str(e):
+        raise
+      continue  # More lanes than the memory of the device holds.
     if seconds[layout.text] <= min(seconds.values()):
       best = layout
     elif not cpu and seconds[layout.text] * GAIN > seconds[best.text]:

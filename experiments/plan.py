@@ -12,9 +12,10 @@ import jax
 
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
-from experiments.inputs import Inputs, Planned, check_row, planned
-from experiments.layout import Choice, asked, one_a_worker, pinned
+from experiments.inputs import Planned, check_row, planned
+from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner
+from experiments.loader import Loader
 from experiments.matching import match
 from experiments.rows import Requests, configure, expand
 from experiments.search import Search, make_search
@@ -69,13 +70,10 @@ def make_plan(
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
-  inputs = Inputs()
-  data = inputs.data(base.task)
-  rows, notes = _matched(base, rows, inputs, command)
-  owner, workdir = _home(experiment, base, data, command.workdir)
-  check_owner(workdir, owner)
-  choice = one_a_worker(command.workers, devices)
-  choice = asked(options, devices) or pinned(workdir, devices) or choice
+  loader = Loader(command.workdir)
+  owner, workdir = _home(experiment, base, loader, command.workdir)
+  rows, notes = _matched(base, rows, loader, command)
+  choice = fixed(options, command.workers, workdir, devices)
   search = make_search(base, rows, command, requests.tune)
   configs = [
     (row, point, configure(base, Row(row.name, {**row.changes, **point})))
@@ -83,8 +81,8 @@ def make_plan(
     for point in search.points
   ]
   for row, _, config in configs:
-    check_row(row, config, inputs, choice.layout.shares if choice else 1)
-  every_trial = functools.partial(_trials, configs, inputs, workdir)
+    check_row(row, config, loader, choice.layout.shares if choice else 1)
+  every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,
     base,
@@ -101,20 +99,20 @@ def make_plan(
     devices,
     choice,
     options,
-    data,
+    loader.data(base.task),
   )
 
 
 def _trials(
   configs: Sequence[tuple[Row, Point, Config]],
-  inputs: Inputs,
+  loader: Loader,
   workdir: pathlib.Path,
   seeds: Sequence[int],
   names: Sequence[str],
 ) -> tuple[Planned, ...]:
   """Returns the trials of the rows of these names, seeds outermost."""
   return tuple(
-    planned(row, point, config, seed, inputs, workdir)
+    planned(row, point, config, seed, loader, workdir)
     for seed in seeds
     for row, point, config in configs
     if row.name in names
@@ -122,16 +120,16 @@ def _trials(
 
 
 def _matched(
-  base: Config, rows: tuple[Row, ...], inputs: Inputs, command: Command
+  base: Config, rows: tuple[Row, ...], loader: Loader, command: Command
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
   """Returns the rows at the base's size, as --match asks, and notes on them."""
   if command.match == 'none':
     return rows, ()
   out, notes = [], []
-  size = inputs.data(base.task).vocabulary.size
+  size = loader.data(base.task).vocabulary.size
   for row in rows:
     config = configure(base, row)
-    own = inputs.data(config.task).vocabulary.size
+    own = loader.data(config.task).vocabulary.size
     found = match(base, config, own, command.match, size)
     out.append(Row(row.name, changes(base, found.config)))
     notes.append(f'{row.name}: {found.ratio:.3f} of the base ({found.note})')
@@ -145,17 +143,26 @@ def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _home(
-  experiment: Experiment, base: Config, data: Data, workdir: str | None
+  experiment: Experiment, base: Config, loader: Loader, given: str | None
 ) -> tuple[dict[str, Any], pathlib.Path]:
-  """Returns what a directory is begun with, and the directory."""
+  """Returns what a directory is begun with, and the directory.
+
+  From here on the loader takes the vocabularies that lie there.
+
+  Raises:
+    Refused: it is the directory of something else.
+  """
   owner = {
     'experiment': experiment.name,
     'base': {k: v for k, v in to_flags(base).items() if k != 'seed'},
-    'data': data.digest,
+    'data': loader.data(base.task).digest,
   }
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
-  return owner, pathlib.Path(workdir or f'runs/{name}')
+  workdir = pathlib.Path(given or f'runs/{name}')
+  check_owner(workdir, owner)
+  loader.resume(workdir)
+  return owner, workdir
 
 
 def _chosen(rows: tuple[Row, ...], only: str | None) -> tuple[Row, ...]:

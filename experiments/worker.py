@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.experiment import Row
-from experiments.inputs import Inputs, Planned, planned
+from experiments.inputs import Planned, planned
+from experiments.loader import Loader
 from experiments.queue import Lease, Queue
 from experiments.runner import Runner, one_line
 from model.field import FieldError
@@ -132,7 +133,8 @@ class _Worker:
   def __init__(self, duty: Duty):
     self._duty, self._workdir = duty, pathlib.Path(duty.workdir)
     self._channel = multiprocessing.connection.Connection(duty.channel)
-    self._inputs, self._known = Inputs(), dict[str, dict[str, Any]]()
+    self._loader = Loader(duty.workdir)
+    self._known: dict[str, dict[str, Any]] = {}
     self._wake, self._stopping, self._signal = threading.Event(), False, 0
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, self._handle)
@@ -184,7 +186,7 @@ class _Worker:
     config = override(Config(), line['flags'])
     row, point = Row(line['row'], {}), line['point']
     made = planned(
-      row, point, config, line['seed'], self._inputs, self._workdir
+      row, point, config, line['seed'], self._loader, self._workdir
     )
     if made.trial.id != trial:
       raise DataError('what it reads has changed since the command began')

@@ -4,14 +4,27 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from model.attention import Normalizer, Rsqrt, Scale, Softmax
+from model.attention import Parts, part_of
+from model.backend import Auto, Backend
+from model.backend import problem as backend_problem
+from model.differential import Differential
 from model.feedforward import FeedForward, Mlp, NoFeedForward
 from model.field import FieldError, Record, field
-from model.mask import Causal, Full, Mask
+from model.forget import Forget
+from model.mask import Causal, Mask
+from model.mask import problem as mask_problem
 from model.norm import LayerNorm, Norm, PreNorm, Residual
+from model.normalizer import Normalizer, Softmax
+from model.output import Gate, Plain, TalkingHeads, ValueResidual
 from model.parameter import Dims, Gpt2, Init, Kind, Param, param
 from model.position import Learned, Position
 from model.projections import Projections, Qkv
+from model.qk_norm import NoQkNorm, QkNorm
+from model.scale import Rsqrt, Scale
+from model.score import Dot, Score
+
+# Here and not in output.py, from which its members take their base.
+Output = Plain | Gate | Differential | Forget | ValueResidual | TalkingHeads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +37,26 @@ class Architecture(Record):
   head_dim: int | None = field(
     None, 'Width of a head; none is --d_model / --num_heads.', min=1
   )
+  num_kv_heads: int | None = field(
+    None, 'Heads of keys and values; none is --num_heads.', min=1
+  )
   projections: Projections = field(Qkv(), 'Queries, keys and values:')
+  qk_norm: QkNorm = field(NoQkNorm(), 'Normalisation of queries and keys:')
+  score: Score = field(Dot(), 'Logit of a query and a key:')
   scale: Scale = field(Rsqrt(), 'Factor of the attention logits:')
+  logit_cap: float | None = field(
+    None,
+    'c tanh(logits / c), before biases (Gemma 2, arXiv:2408.00118).',
+    min=1e-3,
+    traced=True,
+  )
   normalizer: Normalizer = field(Softmax(), 'From logits to weights:')
   mask: tuple[Mask, ...] = field((Causal(),), 'Who attends to whom, a list:')
   position: Position = field(Learned(), 'Information on positions:')
+  output: tuple[Output, ...] = field(
+    (Plain(),), 'What else attention does, a list:'
+  )
+  backend: Backend = field(Auto(), 'How attention is computed:')
   norm: Norm = field(LayerNorm(), 'Normalisation:')
   residual: Residual = field(PreNorm(), 'Where the norm sits:')
   feedforward: FeedForward = field(Mlp(), 'Feed-forward sub-layer:')
@@ -63,19 +91,58 @@ class Architecture(Record):
         f'must divide --d_model={self.d_model}: try --num_heads={fix}, or set '
         '--head_dim',
       )
-    dims = self.dims(seq_len=1, vocab_size=1)
-    yield from self.projections.problems_with(dims, self.head_dim)
-    if problem := self.position.problem(dims):
-      yield problem
-    tags = [mask.tag for mask in self.mask]
-    if len(set(tags)) < len(tags):
-      yield FieldError('mask', self.mask, 'must name each mask once')
-    if any(isinstance(m, Full) for m in self.mask) and any(
-      isinstance(m, Causal) for m in self.mask
-    ):
+    if self.num_heads % (self.num_kv_heads or self.num_heads):
+      near = [k for k in range(1, 65) if self.num_heads % k == 0]
+      fix = min(near, key=lambda k: abs(k - (self.num_kv_heads or 1)))
       yield FieldError(
-        'mask', self.mask, 'full has no effect beside causal: drop one'
+        'num_kv_heads',
+        self.num_kv_heads,
+        f'must divide --num_heads={self.num_heads}: try --num_kv_heads={fix}',
       )
+    dims = self.dims(seq_len=1, vocab_size=1)
+    yield from self.projections.problems_with(
+      dims, self.head_dim, self.score.reads
+    )
+    if problem := mask_problem(self.mask):
+      yield problem
+    yield from self._output_problems(dims)
+    if problem := self.position.problem(self._score_dims(dims)):
+      yield problem
+    if problem := backend_problem(self.backend, self.parts):
+      yield problem
+
+  def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what is wrong between outputs and the rest."""
+    tags = [output.tag for output in self.output]
+    if len(set(tags)) < len(tags):
+      yield FieldError('output', self.output, 'must name each output once')
+    if 'plain' in tags and len(tags) > 1:
+      yield FieldError(
+        'output', self.output, 'plain has no effect beside others: drop it'
+      )
+    for output in self.output:
+      if problem := output.problem(dims):
+        yield problem
+      if output.fades and not any(mask.hides_future for mask in self.mask):
+        yield FieldError(
+          'output',
+          self.output,
+          f'{output.tag} is a decay along the past: add causal to --mask',
+        )
+
+  @property
+  def parts(self) -> Parts:
+    """Returns what attention is composed of; outputs in their order."""
+    return Parts(
+      score=self.score,
+      scale=self.scale,
+      logit_cap=self.logit_cap,
+      position=self.position,
+      mask=self.mask,
+      normalizer=self.normalizer,
+      output=tuple(sorted(self.output, key=lambda output: output.stage)),
+      dropout=self.dropout_attention,
+    )
 
   def dims(self, seq_len: int, vocab_size: int) -> Dims:
     """Returns the sizes of the axes."""
@@ -83,18 +150,31 @@ class Architecture(Record):
       num_layers=self.num_layers,
       d_model=self.d_model,
       num_heads=self.num_heads,
+      num_kv_heads=self.num_kv_heads or self.num_heads,
       head_dim=self.head_dim or self.d_model // self.num_heads,
       seq_len=seq_len,
       vocab_size=vocab_size,
       use_bias=self.use_bias,
     )
 
+  def _score_dims(self, dims: Dims) -> Dims:
+    """Returns the sizes with H the width of a query of one map."""
+    width = self.projections.widths(dims).query // self.parts.maps
+    return dataclasses.replace(dims, head_dim=width)
+
   def block_tables(self, dims: Dims) -> dict[str, dict[str, Param]]:
     """Returns `{part: {name: parameter}}` of one block."""
+    score_dims = self._score_dims(dims)
     tables = {
-      'attention': self.projections.params(dims),
+      'attention': self.projections.params(dims, self.score.reads),
+      'qk_norm': self.qk_norm.params(score_dims),
+      'score': self.score.params(score_dims),
+      'scale': self.scale.params(score_dims),
+      'normalizer': self.normalizer.params(dims),
       'norm_attention': self.norm.params(dims),
     }
+    for output in self.output:
+      tables[part_of(output)] = output.params(dims)
     if not isinstance(self.feedforward, NoFeedForward):
       tables['feedforward'] = self.feedforward.params(dims)
       tables['norm_feedforward'] = self.norm.params(dims)

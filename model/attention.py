@@ -1,130 +1,194 @@
-"""Attention as pure functions, then its parts as variants.
+"""Attention as pure functions of queries and keys.
 
-  weights = normalizer(mask(scale * q k^T)),  out = weights v
+  weights = normalizer(mask(logits)),  out = weights v
+  logits = cap(mix(scale * score(q, k))) + position bias + output biases
 
-(Vaswani et al. 2017, section 3.2.)  Arrays in, arrays out: no framework, no
-parameters of its own.  What the queries, keys and values are made of stands in
-`model/projections.py`.
+(Vaswani et al. 2017, section 3.2, where all but scale, mask and softmax is
+nothing.)  Biases come behind the cap: they say how much a key counts, not what
+it scores.  `logits` and `visible` take any chunk of queries and of keys, which
+is what every backend is made of.
 """
 
-import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from model.dropout import dropout
-from model.field import Variant, field
+from model.mask import Mask, Places, allowed
+from model.normalizer import Normalizer
+from model.output import Plain
+from model.parameter import Params
+from model.position import Position
+from model.scale import Scale
+from model.score import Score
 
 
-@dataclasses.dataclass(frozen=True)
-class Rsqrt(Variant, tag='rsqrt'):
-  """Logits / sqrt(head width) (Vaswani et al. 2017, section 3.2.1)."""
+class Parts(NamedTuple):
+  """The choices that attention is composed of, and what it drops."""
 
-  def factor(self, head_dim: int) -> jax.Array | float:
-    """Returns what the logits are multiplied by."""
-    return head_dim**-0.5
+  score: Score
+  scale: Scale
+  logit_cap: float | None
+  position: Position
+  mask: tuple[Mask, ...]
+  normalizer: Normalizer
+  output: tuple[Plain, ...]
+  dropout: float
 
+  @property
+  def counts(self) -> bool:
+    """Returns whether any part reads how many keys a query sees."""
+    return self.scale.counts or self.normalizer.counts
 
-@dataclasses.dataclass(frozen=True)
-class NoScale(Variant, tag='none'):
-  """Logits as they are; their variance grows with the head width."""
-
-  def factor(self, head_dim: int) -> jax.Array | float:
-    """Returns what the logits are multiplied by."""
-    del head_dim
-    return 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant(Variant, tag='constant'):
-  """Logits times a constant, whatever the head width."""
-
-  value: float = field(0.125, 'The factor.', traced=True)
-
-  def factor(self, head_dim: int) -> jax.Array | float:
-    """Returns what the logits are multiplied by."""
-    del head_dim
-    return self.value
+  @property
+  def maps(self) -> int:
+    """Returns how many maps each head has."""
+    return max(output.maps for output in self.output)
 
 
-Scale = Rsqrt | NoScale | Constant
+class Queries(NamedTuple):
+  """What queries bring, axis T; `running` by the tag of its output."""
+
+  q_BTNH: jax.Array
+  x_BTD: jax.Array
+  t_T: jax.Array
+  segments_BT: jax.Array | None
+  running_BTN: Mapping[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Softmax(Variant, tag='softmax'):
-  """exp(logits) / sum exp(logits) over the keys (Bahdanau et al. 2015).
+class Keys(NamedTuple):
+  """What keys bring and a cache keeps, axis S."""
 
-  A row in which every key is masked gives zeros, with finite gradients.
-  """
-
-  def weights(self, logits_BNTS: jax.Array, mask_TS: jax.Array) -> jax.Array:
-    """Returns the attention weights."""
-    top_BNT1 = jnp.max(
-      logits_BNTS, -1, keepdims=True, where=mask_TS, initial=-1e30
-    )
-    # The exponent of a masked logit must be finite: 0 times inf is not 0.
-    shifted_BNTS = jnp.where(
-      mask_TS, logits_BNTS - jax.lax.stop_gradient(top_BNT1), 0.0
-    )
-    exp_BNTS = jnp.where(mask_TS, jnp.exp(shifted_BNTS), 0.0)
-    total_BNT1 = exp_BNTS.sum(-1, keepdims=True)
-    return exp_BNTS / jnp.where(total_BNT1 == 0.0, 1.0, total_BNT1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Unnormalized(Variant, tag='none'):
-  """The logits themselves are the weights: linear attention.
-
-  (von Oswald et al. 2023, arXiv:2212.07677.)
-  """
-
-  def weights(self, logits_BNTS: jax.Array, mask_TS: jax.Array) -> jax.Array:
-    """Returns the attention weights."""
-    return jnp.where(mask_TS, logits_BNTS, 0.0)
-
-
-Normalizer = Softmax | Unnormalized
+  k_BSKH: jax.Array
+  v_BSKH: jax.Array
+  s_S: jax.Array
+  segments_BS: jax.Array | None
+  running_BSN: Mapping[str, jax.Array]
 
 
 class Attended(NamedTuple):
-  """What attention returns: values mixed, and by which weights."""
+  """Values mixed, and by which weights, if the backend has them."""
 
   out_BTNH: jax.Array
-  weights_BNTS: jax.Array
+  weights_BNTS: jax.Array | None
 
 
-def attend(
-  q_BTNH: jax.Array,
-  k_BSNH: jax.Array,
-  v_BSNH: jax.Array,
-  mask_TS: jax.Array,
-  scale: Scale,
-  normalizer: Normalizer,
-  dropout_rate: float = 0.0,
-  keys_B: jax.Array | None = None,
-) -> Attended:
-  """Returns normalizer(mask(scale * q k^T)) v.
+# The parameters of a block and of positions, by part.
+Tables = Mapping[str, Params]
 
-  Logits and weights are in float32 at least; weights meet the values in the
-  type of the values.  The weights returned are those before dropout.
+
+def part_of(output: Plain) -> str:
+  """Returns the part under which the parameters of an output stand."""
+  return f'output_{output.tag}'
+
+
+def visible(parts: Parts, queries: Queries, keys: Keys) -> jax.Array:
+  """Returns mask_B1TS (B may be 1), True where a query may see a key."""
+  segments_BT, segments_BS = queries.segments_BT, keys.segments_BS
+  return allowed(
+    parts.mask,
+    Places(
+      t=queries.t_T[None, None, :, None],
+      s=keys.s_S[None, None, None, :],
+      t_segment=None if segments_BT is None else segments_BT[:, None, :, None],
+      s_segment=None if segments_BS is None else segments_BS[:, None, None, :],
+    ),
+  )
+
+
+def logits(
+  parts: Parts,
+  tables: Tables,
+  queries: Queries,
+  keys: Keys,
+  n_B1T1: jax.Array | None,
+) -> jax.Array:
+  """Returns logits_BNTS, not masked, in float32 at least.
 
   Args:
-    q_BTNH: queries.
-    k_BSNH: keys.
-    v_BSNH: values.
-    mask_TS: True where the query at t may attend to the key at s.
-    scale: factor of the logits.
-    normalizer: logits to weights.
-    dropout_rate: dropout of the weights, by `keys_B`, one key an example.
-    keys_B: none switches dropout off.
+    parts: the choices.
+    tables: their parameters.
+    queries: some queries.
+    keys: some keys.
+    n_B1T1: how many keys each query sees, of all; none unless `parts.counts`.
   """
-  wide = jnp.promote_types(q_BTNH.dtype, jnp.float32)
-  logits_BNTS = jnp.einsum(
-    'BTNH,BSNH->BNTS', q_BTNH, k_BSNH, preferred_element_type=wide
+  q_BTNH, t_T, s_S = queries.q_BTNH, queries.t_T, keys.s_S
+  logits_BNTS = parts.score.logits(
+    tables['score'], q_BTNH, keys.k_BSKH, queries.x_BTD, t_T, s_S
   )
-  logits_BNTS = logits_BNTS * scale.factor(q_BTNH.shape[-1])
-  weights_BNTS = normalizer.weights(logits_BNTS, mask_TS)
-  kept_BNTS = dropout(weights_BNTS, dropout_rate, keys_B).astype(v_BSNH.dtype)
-  out_BTNH = jnp.einsum('BNTS,BSNH->BTNH', kept_BNTS, v_BSNH)
+  # A score that reads no queries is scaled by the width of a value.
+  width = q_BTNH.shape[-1] or keys.v_BSKH.shape[-1]
+  factor = parts.scale.factor(tables['scale'], width, n_B1T1)
+  logits_BNTS = logits_BNTS * factor
+  for output in parts.output:
+    logits_BNTS = output.mix_logits(tables[part_of(output)], logits_BNTS)
+  if parts.logit_cap is not None:
+    logits_BNTS = parts.logit_cap * jnp.tanh(logits_BNTS / parts.logit_cap)
+  num_heads = logits_BNTS.shape[1]
+  bias_NTS = parts.position.bias(tables['position'], num_heads, t_T, s_S)
+  if bias_NTS is not None:
+    logits_BNTS = logits_BNTS + bias_NTS
+  for output in parts.output:
+    if output.fades:
+      running_BTN = queries.running_BTN[output.tag]
+      running_BSN = keys.running_BSN[output.tag]
+      bias_BTSN = running_BTN[:, :, None] - running_BSN[:, None]
+      logits_BNTS = logits_BNTS + jnp.moveaxis(bias_BTSN, -1, 1)
+  return logits_BNTS
+
+
+def mix(
+  weights_BNTS: jax.Array, v_BSKH: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+  """Returns out_BTNH, the values mixed, of a given type.
+
+  Weights meet the values in the type of the values.  N / K query heads in a row
+  share the values of one key head, which are not repeated in memory.
+  """
+  weights_BNTS = weights_BNTS.astype(v_BSKH.dtype)
+  num_kv_heads = v_BSKH.shape[2]
+  batch, num_heads, *pair = weights_BNTS.shape
+  if num_heads == num_kv_heads:
+    # Not as groups of one: XLA would sum those in another order.
+    v_BSNH = v_BSKH
+    return jnp.einsum(
+      'BNTS,BSNH->BTNH', weights_BNTS, v_BSNH, preferred_element_type=dtype
+    )
+  weights_BKGTS = weights_BNTS.reshape(batch, num_kv_heads, -1, *pair)
+  out_BTKGH = jnp.einsum(
+    'BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH, preferred_element_type=dtype
+  )
+  return out_BTKGH.reshape(*out_BTKGH.shape[:2], -1, out_BTKGH.shape[-1])
+
+
+def reference(
+  parts: Parts,
+  tables: Tables,
+  queries: Queries,
+  keys: Keys,
+  keys_B: jax.Array | None,
+) -> Attended:
+  """Returns attention with all logits at once: O(T S) memory, any choice.
+
+  The weights returned are those before dropout.
+
+  Args:
+    parts: the choices.
+    tables: their parameters.
+    queries: all queries.
+    keys: all keys.
+    keys_B: one key an example for dropout; none switches it off.
+  """
+  mask_B1TS = visible(parts, queries, keys)
+  n_B1T1 = mask_B1TS.sum(-1, keepdims=True) if parts.counts else None
+  logits_BNTS = logits(parts, tables, queries, keys, n_B1T1)
+  weights_BNTS = parts.normalizer.weights(
+    tables['normalizer'], logits_BNTS, mask_B1TS, n_B1T1
+  )
+  for output in parts.output:
+    weights_BNTS = output.mix_weights(tables[part_of(output)], weights_BNTS)
+  kept_BNTS = dropout(weights_BNTS, parts.dropout, keys_B)
+  out_BTNH = mix(kept_BNTS, keys.v_BSKH, keys.v_BSKH.dtype)
   return Attended(out_BTNH, weights_BNTS)

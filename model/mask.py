@@ -2,50 +2,199 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from model.field import Variant
+from model.field import FieldError, Variant, field
+
+
+class Places(NamedTuple):
+  """Where queries and keys stand; the arrays broadcast to [B, 1, T, S].
+
+  Segments number the documents of a packed example from 1 on; 0 is padding.
+  They are none where the model is given none.
+  """
+
+  t: jax.Array
+  s: jax.Array
+  t_segment: jax.Array | None = None
+  s_segment: jax.Array | None = None
+
+
+class Predicate(Variant):
+  """Base of the masks: hooks and what is said of them by default.
+
+  Attributes:
+    hides_future: no query sees a later key, so that keys can be cached.
+    hides_targets: some queries do not see the next token, and can predict it.
+    reads_segments: the task must give segments.
+  """
+
+  hides_future: ClassVar[bool] = False
+  hides_targets: ClassVar[bool] = False
+  reads_segments: ClassVar[bool] = False
+
+  def problem(self, seq_len: int) -> FieldError | None:
+    """Returns why the mask has no effect at this length, if it has none."""
+    del seq_len
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
-class Full(Variant, tag='full'):
+class Full(Predicate, tag='full'):
   """Every position attends to every position (Vaswani et al. 2017)."""
 
-  def allowed(self, t_T1: jax.Array, s_1S: jax.Array) -> jax.Array:
+  def allowed(self, at: Places) -> jax.Array:
     """Returns True where the query at t may see the key at s."""
-    return (t_T1 == t_T1) & (s_1S == s_1S)
+    return (at.t == at.t) & (at.s == at.s)
 
 
 @dataclasses.dataclass(frozen=True)
-class Causal(Variant, tag='causal'):
+class Causal(Predicate, tag='causal'):
   """A position attends to itself and the past (Vaswani et al. 2017, 3.2.3)."""
 
-  def allowed(self, t_T1: jax.Array, s_1S: jax.Array) -> jax.Array:
+  hides_future: ClassVar[bool] = True
+  hides_targets: ClassVar[bool] = True
+
+  def allowed(self, at: Places) -> jax.Array:
     """Returns True where the query at t may see the key at s."""
-    return s_1S <= t_T1
+    return at.s <= at.t
 
 
 @dataclasses.dataclass(frozen=True)
-class ExcludeSelf(Variant, tag='exclude_self'):
+class ExcludeSelf(Predicate, tag='exclude_self'):
   """A position does not attend to itself (Kitaev et al. 2020, section 2).
 
   Departure: the Reformer lets a position that sees nothing else see itself;
   here such a row of attention weights is zero.
   """
 
-  def allowed(self, t_T1: jax.Array, s_1S: jax.Array) -> jax.Array:
+  def allowed(self, at: Places) -> jax.Array:
     """Returns True where the query at t may see the key at s."""
-    return s_1S != t_T1
+    return at.s != at.t
 
 
-Mask = Causal | Full | ExcludeSelf
+@dataclasses.dataclass(frozen=True)
+class Window(Predicate, tag='window'):
+  """Only keys less than a window away (Beltagy et al. 2020, arXiv:2004.05150).
+
+  |t - s| < window: with causal, a position and the window - 1 before it.
+  """
+
+  window: int = field(16, 'Distance at which keys are out of sight.', min=1)
+
+  def problem(self, seq_len: int) -> FieldError | None:
+    """Returns why the mask has no effect at this length, if it has none."""
+    return _beyond('window', self.window, seq_len)
+
+  def allowed(self, at: Places) -> jax.Array:
+    """Returns True where the query at t may see the key at s."""
+    return jnp.abs(at.t - at.s) < self.window
 
 
-def allowed(masks: Sequence[Mask], t_T: jax.Array, s_S: jax.Array) -> jax.Array:
-  """Returns mask_TS, True where every mask lets query t see key s."""
-  mask_TS = jnp.ones((t_T.size, s_S.size), bool)
+@dataclasses.dataclass(frozen=True)
+class Prefix(Predicate, tag='prefix'):
+  """Full within a prefix, causal behind it (Raffel et al. 2020, section 3.2.1).
+
+  s <= t or s < prefix.  Positions that see their own target do not count in
+  the loss.
+  """
+
+  hides_targets: ClassVar[bool] = True
+
+  prefix: int = field(8, 'Length of the prefix.', min=1)
+
+  def problem(self, seq_len: int) -> FieldError | None:
+    """Returns why the mask has no effect at this length, if it has none."""
+    return _beyond('prefix', self.prefix, seq_len)
+
+  def allowed(self, at: Places) -> jax.Array:
+    """Returns True where the query at t may see the key at s."""
+    return (at.s <= at.t) | (at.s < self.prefix)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments(Predicate, tag='segments'):
+  """Only keys of the same document of a packed example (Krell et al. 2021)."""
+
+  reads_segments: ClassVar[bool] = True
+
+  def allowed(self, at: Places) -> jax.Array:
+    """Returns True where both have one segment, which is not 0."""
+    t_segment, s_segment = _given(at)
+    return (t_segment == s_segment) & (s_segment != 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Padding(Predicate, tag='padding'):
+  """No key that is padding: whose segment is 0 (Vaswani et al. 2017)."""
+
+  reads_segments: ClassVar[bool] = True
+
+  def allowed(self, at: Places) -> jax.Array:
+    """Returns True where the key belongs to a segment."""
+    return _given(at)[1] != 0
+
+
+Mask = Causal | Full | ExcludeSelf | Window | Prefix | Segments | Padding
+
+
+def allowed(masks: Sequence[Mask], at: Places) -> jax.Array:
+  """Returns True where every mask lets the query see the key."""
+  seen = jnp.ones(jnp.broadcast_shapes(at.t.shape, at.s.shape), bool)
   for mask in masks:
-    mask_TS &= mask.allowed(t_T[:, None], s_S[None, :])
-  return mask_TS
+    seen &= mask.allowed(at)
+  return seen
+
+
+def blind(masks: Sequence[Mask], t_T: jax.Array) -> jax.Array:
+  """Returns True where a query does not see the key of the next position."""
+  seen_T = jnp.ones(t_T.shape, bool)
+  for mask in masks:
+    if not mask.reads_segments:
+      seen_T &= mask.allowed(Places(t_T, t_T + 1))
+  return ~seen_T
+
+
+def problem(masks: Sequence[Mask]) -> FieldError | None:
+  """Returns which mask has no effect beside which other, if one has none."""
+  tags = [mask.tag for mask in masks]
+
+  def has(cls: type) -> bool:
+    return any(isinstance(mask, cls) for mask in masks)
+
+  if len(set(tags)) < len(tags):
+    return FieldError('mask', tuple(masks), 'must name each mask once')
+  for idle, beside in (
+    (Full, Predicate),
+    (Prefix, Causal),
+    (Padding, Segments),
+  ):
+    others = [
+      m.tag for m in masks if isinstance(m, beside) and m.tag != idle.tag
+    ]
+    if has(idle) and others:
+      return FieldError(
+        'mask',
+        tuple(masks),
+        f'{idle.tag} has no effect beside {others[0]}: drop one',
+      )
+  return None
+
+
+def _given(at: Places) -> tuple[jax.Array, jax.Array]:
+  if at.t_segment is None or at.s_segment is None:
+    raise ValueError('--mask: segments and padding need segments_BT')
+  return at.t_segment, at.s_segment
+
+
+def _beyond(name: str, size: int, seq_len: int) -> FieldError | None:
+  if size < seq_len:
+    return None
+  return FieldError(
+    f'mask.{name}',
+    size,
+    f'hides nothing at --seq_len={seq_len}: make it smaller, or drop the mask',
+  )

@@ -27,6 +27,7 @@ class Dims:
   num_layers: int
   d_model: int
   num_heads: int
+  num_kv_heads: int
   head_dim: int
   seq_len: int
   vocab_size: int
@@ -38,6 +39,7 @@ class Dims:
       'L': self.num_layers,
       'D': self.d_model,
       'N': self.num_heads,
+      'K': self.num_kv_heads,
       'H': self.head_dim,
       'T': self.seq_len,
       'V': self.vocab_size,
@@ -80,6 +82,15 @@ def param(
   sizes = dims.sizes() | dict(extra or {})
   letters = axes.replace('->', '')
   return Param(axes, tuple(sizes[letter] for letter in letters), init)
+
+
+class Part(Variant):
+  """Base of variants that may own parameters; most own none."""
+
+  def params(self, dims: Dims) -> dict[str, Param]:
+    """Returns the parameters of one layer."""
+    del dims
+    return {}
 
 
 def add_bias(x: jax.Array, params: Params, name: str) -> jax.Array:

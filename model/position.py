@@ -1,10 +1,13 @@
 """Positions: how a model knows the order of its tokens.
 
 A variant overrides one of the hooks of `NoPosition`, which do nothing: `embed`
-adds to the embeddings, `rotate` changes queries and keys.
+adds to the embeddings, `rotate` changes queries and keys, `bias` adds to the
+logits.
 """
 
 import dataclasses
+import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,12 @@ class NoPosition(Variant, tag='none'):
   """No information on positions; a causal mask still gives some.
 
   (Haviv et al. 2022, arXiv:2203.16634.)
+
+  Attributes:
+    rotates: `rotate` does something, and so needs queries and keys.
   """
+
+  rotates: ClassVar[bool] = False
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the parameters, which all layers share."""
@@ -41,6 +49,13 @@ class NoPosition(Variant, tag='none'):
     """Returns the queries or keys of positions t."""
     del t_T
     return x_BTNH
+
+  def bias(
+    self, params: Params, num_heads: int, t_T: jax.Array, s_S: jax.Array
+  ) -> jax.Array | None:
+    """Returns bias_NTS, added to the logits of queries at t and keys at s."""
+    del params, num_heads, t_T, s_S
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +105,8 @@ class Rope(NoPosition, tag='rope'):
   differ by a fixed permutation of the units of a head.
   """
 
+  rotates: ClassVar[bool] = True
+
   theta: float = field(10_000.0, 'Base of the wavelengths.', min=1.0)
 
   def problem(self, dims: Dims) -> FieldError | None:
@@ -105,7 +122,97 @@ class Rope(NoPosition, tag='rope'):
     return jnp.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
 
 
-Position = NoPosition | Sinusoidal | Learned | Rope
+@dataclasses.dataclass(frozen=True)
+class Alibi(NoPosition, tag='alibi'):
+  """Logits - m |t - s|, m fixed for each head (Press et al. 2022).
+
+  arXiv:2108.12409.  m = 2^(-8 i / N) for head i of N = 1, 2, 4, ...; for other
+  N the slopes of the power of two below, then every other slope of the one
+  above, as in the authors' code.
+  """
+
+  def bias(
+    self, params: Params, num_heads: int, t_T: jax.Array, s_S: jax.Array
+  ) -> jax.Array | None:
+    """Returns -m |t - s|."""
+    del params
+    slope_N = jnp.asarray(_slopes(num_heads))
+    distance_TS = jnp.abs(t_T[:, None] - s_S[None, :])
+    return -slope_N[:, None, None] * distance_TS
+
+
+@dataclasses.dataclass(frozen=True)
+class T5(NoPosition, tag='t5'):
+  """A trained bias for each distance bucket and head (Raffel et al. 2020).
+
+  arXiv:1910.10683, section 2.1 and the authors' code: one bucket for each
+  distance below half of the buckets, then buckets that grow by a factor up to
+  `max_distance`, beyond which all share the last.  All layers share the biases.
+  Departure: they start from 0.
+  """
+
+  buckets: int = field(32, 'Trained biases for each head.', min=4)
+  max_distance: int = field(128, 'Distance from which all are alike.', min=2)
+  bidirectional: bool = field(
+    False, 'Half of the buckets for the future, which otherwise is distance 0.'
+  )
+
+  def params(self, dims: Dims) -> dict[str, Param]:
+    """Returns the biases, [buckets, N]."""
+    return {'bias': param('R->N', Kind.BIAS, dims, {'R': self.buckets})}
+
+  def problem(self, dims: Dims) -> FieldError | None:
+    """Returns why the variant does not fit these sizes, if it does not."""
+    del dims
+    if self.bidirectional and self.buckets % 2:
+      return _even('position.buckets', self.buckets, 'half are for the future')
+    near = self._one_way() // 2
+    if self.max_distance > near:
+      return None
+    return FieldError(
+      'position.max_distance',
+      self.max_distance,
+      f'must be more than {near}: nearer distances have a bucket each',
+    )
+
+  def bias(
+    self, params: Params, num_heads: int, t_T: jax.Array, s_S: jax.Array
+  ) -> jax.Array | None:
+    """Returns the biases of the buckets of t - s."""
+    del num_heads
+    bucket_TS = self._bucket(t_T[:, None] - s_S[None, :])
+    return jnp.moveaxis(params['bias'][bucket_TS], -1, 0)
+
+  def _one_way(self) -> int:
+    return self.buckets // 2 if self.bidirectional else self.buckets
+
+  def _bucket(self, back_TS: jax.Array) -> jax.Array:
+    """Returns the bucket of each distance back from a query to a key."""
+    count = self._one_way()
+    near = count // 2
+    if self.bidirectional:
+      first_TS = jnp.where(back_TS < 0, count, 0)
+      distance_TS = jnp.abs(back_TS)
+    else:
+      first_TS = jnp.zeros_like(back_TS)
+      distance_TS = jnp.maximum(back_TS, 0)
+    # The logarithm is not taken of 0, where the other branch is.
+    ratio_TS = jnp.maximum(distance_TS, near) / near
+    step = (count - near) / math.log(self.max_distance / near)
+    far_TS = near + (jnp.log(ratio_TS) * step).astype(jnp.int32)
+    far_TS = jnp.minimum(far_TS, count - 1)
+    return first_TS + jnp.where(distance_TS < near, distance_TS, far_TS)
+
+
+Position = NoPosition | Sinusoidal | Learned | Rope | Alibi | T5
+
+
+def _slopes(num_heads: int) -> list[float]:
+  """Returns the slope of each head."""
+  below = 2 ** int(math.log2(num_heads))
+  slopes = [2.0 ** (-8.0 * (n + 1) / below) for n in range(below)]
+  between = [2.0 ** (-4.0 * (n + 1) / below) for n in range(0, 2 * below, 2)]
+  return (slopes + between)[:num_heads]
 
 
 def _angles(t_T: jax.Array, width: int, theta: float) -> jax.Array:

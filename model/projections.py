@@ -16,19 +16,31 @@ import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
 from model.parameter import Dims, Kind, Param, Params, add_bias, param
+from model.score import Reads
 
 
 class Heads(NamedTuple):
-  """Queries, keys and values, split into heads."""
+  """Queries, keys and values, split into heads; what nobody reads has H = 0."""
 
   q_BTNH: jax.Array
-  k_BSNH: jax.Array
-  v_BSNH: jax.Array
+  k_BSKH: jax.Array
+  v_BSKH: jax.Array
+
+
+class Widths(NamedTuple):
+  """Units of a query or key, and how many of them, the last, are rotated."""
+
+  query: int
+  rotary: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Qkv(Variant, tag='qkv'):
-  """Separate W_Q, W_K, W_V (Vaswani et al. 2017, arXiv:1706.03762)."""
+  """Separate W_Q, W_K, W_V (Vaswani et al. 2017, arXiv:1706.03762).
+
+  With --num_kv_heads below --num_heads, query heads in groups share a key and a
+  value head (Ainslie et al. 2023, arXiv:2305.13245; one for all: Shazeer 2019).
+  """
 
   # The projection that makes the queries, the keys and the values.
   sources: ClassVar[tuple[str, str, str]] = ('query', 'key', 'value')
@@ -37,51 +49,79 @@ class Qkv(Variant, tag='qkv'):
     'linear', 'A matrix, or a ReLU network with a hidden layer of --d_model:'
   )
 
-  def params(self, dims: Dims) -> dict[str, Param]:
-    """Returns each projection that is used, and W_O."""
+  def params(self, dims: Dims, reads: Reads) -> dict[str, Param]:
+    """Returns each projection that is read, and W_O."""
     table = {}
-    for name in dict.fromkeys(self.sources):
+    for name in self._used(reads):
+      heads = 'NH' if name == 'query' else 'KH'
       if self.kind == 'mlp':
         hidden = {'F': dims.d_model}
         table[f'{name}_up'] = param('D->F', Kind.MATRIX, dims, hidden)
-        table[name] = param('F->NH', Kind.MATRIX, dims, hidden)
+        table[name] = param(f'F->{heads}', Kind.MATRIX, dims, hidden)
         if dims.use_bias:
           table[f'{name}_up_bias'] = param('->F', Kind.BIAS, dims, hidden)
       else:
-        table[name] = param('D->NH', Kind.MATRIX, dims)
+        table[name] = param(f'D->{heads}', Kind.MATRIX, dims)
       if dims.use_bias:
-        table[f'{name}_bias'] = param('->NH', Kind.BIAS, dims)
+        table[f'{name}_bias'] = param(f'->{heads}', Kind.BIAS, dims)
     table['out'] = param('NH->D', Kind.RESIDUAL, dims)
     if dims.use_bias:
       table['out_bias'] = param('->D', Kind.BIAS, dims)
     return table
 
   def problems_with(
-    self, dims: Dims, head_dim: int | None
+    self, dims: Dims, head_dim: int | None, reads: Reads
   ) -> Iterator[FieldError]:
-    """Yields why the variant does not fit these sizes."""
-    del dims, head_dim
-    return iter(())
+    """Yields why the variant does not fit these sizes or this score."""
+    del head_dim
+    query, key, value = self.sources
+    if query == key:
+      yield from _one_array(self.tag, dims)
+    unread = [*([] if reads.query else [query]), *([] if reads.key else [key])]
+    if (query == key or value == key) and unread:
+      yield FieldError(
+        'projections',
+        self,
+        'shares what --score does not read: try --projections=qkv',
+      )
+
+  def widths(self, dims: Dims) -> Widths:
+    """Returns the width of a query and of what is rotated of it."""
+    return Widths(query=dims.head_dim, rotary=dims.head_dim)
 
   def split(
-    self, params: Params, x_BTD: jax.Array, y_BSD: jax.Array, num_heads: int
+    self,
+    params: Params,
+    x_BTD: jax.Array,
+    y_BSD: jax.Array,
+    dims: Dims,
+    reads: Reads,
   ) -> Heads:
     """Returns queries of x, keys and values of y; shared ones are one array."""
-    del num_heads
     query, key, value = self.sources
-    q_BTNH = self._project(params, query, x_BTD)
-    k_BSNH = (
-      q_BTNH
-      if key == query and y_BSD is x_BTD
-      else self._project(params, key, y_BSD)
-    )
-    v_BSNH = k_BSNH if value == key else self._project(params, value, y_BSD)
-    return Heads(q_BTNH, k_BSNH, v_BSNH)
+    if reads.query:
+      q_BTNH = self._project(params, query, x_BTD)
+    else:
+      q_BTNH = _unread(x_BTD, dims.num_heads)
+    if not reads.key:
+      k_BSKH = _unread(y_BSD, dims.num_kv_heads)
+    elif key == query and y_BSD is x_BTD:
+      k_BSKH = q_BTNH
+    else:
+      k_BSKH = self._project(params, key, y_BSD)
+    v_BSKH = k_BSKH if value == key else self._project(params, value, y_BSD)
+    return Heads(q_BTNH, k_BSKH, v_BSKH)
 
   def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
     """Returns concat(heads) W_O."""
     out_BTD = jnp.einsum('BTNH,NHD->BTD', heads_BTNH, params['out'])
     return add_bias(out_BTD, params, 'out_bias')
+
+  def _used(self, reads: Reads) -> list[str]:
+    """Returns the projections that have an effect, each once, in order."""
+    roles = (reads.query, reads.key, True)
+    used = [s for s, read in zip(self.sources, roles, strict=True) if read]
+    return list(dict.fromkeys(used))
 
   def _project(self, params: Params, name: str, x_BTD: jax.Array) -> jax.Array:
     if self.kind == 'mlp':
@@ -124,15 +164,17 @@ class Raw(Variant, tag='raw'):
   With one head: out = softmax(scale x x^T) x.  Neither parameters nor W_O.
   """
 
-  def params(self, dims: Dims) -> dict[str, Param]:
+  def params(self, dims: Dims, reads: Reads) -> dict[str, Param]:
     """Returns no parameters."""
-    del dims
+    del dims, reads
     return {}
 
   def problems_with(
-    self, dims: Dims, head_dim: int | None
+    self, dims: Dims, head_dim: int | None, reads: Reads
   ) -> Iterator[FieldError]:
-    """Yields why the variant does not fit these sizes."""
+    """Yields why the variant does not fit these sizes or this score."""
+    del reads
+    yield from _one_array(self.tag, dims)
     if head_dim is not None and head_dim * dims.num_heads != dims.d_model:
       yield FieldError(
         'head_dim',
@@ -141,14 +183,28 @@ class Raw(Variant, tag='raw'):
         'input',
       )
 
+  def widths(self, dims: Dims) -> Widths:
+    """Returns the width of a query and of what is rotated of it."""
+    return Widths(query=dims.head_dim, rotary=dims.head_dim)
+
   def split(
-    self, params: Params, x_BTD: jax.Array, y_BSD: jax.Array, num_heads: int
+    self,
+    params: Params,
+    x_BTD: jax.Array,
+    y_BSD: jax.Array,
+    dims: Dims,
+    reads: Reads,
   ) -> Heads:
     """Returns slices of x as queries, slices of y as keys and values."""
     del params
+    num_heads = dims.num_heads
     q_BTNH = x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1)
-    k_BSNH = y_BSD.reshape(*y_BSD.shape[:2], num_heads, -1)
-    return Heads(q_BTNH, k_BSNH, k_BSNH)
+    v_BSKH = y_BSD.reshape(*y_BSD.shape[:2], num_heads, -1)
+    return Heads(
+      q_BTNH if reads.query else _unread(x_BTD, num_heads),
+      v_BSKH if reads.key else _unread(y_BSD, num_heads),
+      v_BSKH,
+    )
 
   def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
     """Returns the heads side by side."""
@@ -157,3 +213,18 @@ class Raw(Variant, tag='raw'):
 
 
 Projections = Qkv | SharedKv | SharedQk | SharedQkv | Raw
+
+
+def _one_array(tag: str, dims: Dims) -> Iterator[FieldError]:
+  if dims.num_kv_heads != dims.num_heads:
+    yield FieldError(
+      'num_kv_heads',
+      dims.num_kv_heads,
+      f'must be none with --projections={tag}, whose queries and keys are one '
+      'array',
+    )
+
+
+def _unread(x_BTD: jax.Array, num_heads: int) -> jax.Array:
+  """Returns queries or keys of width 0."""
+  return jnp.zeros((*x_BTD.shape[:2], num_heads, 0), x_BTD.dtype)

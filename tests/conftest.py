@@ -48,6 +48,8 @@ def _set_environment() -> None:
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
     'MPLBACKEND': 'Agg',
+    # What a test trains or fetches is no affair of the user's own cache.
+    'ABLAX_CACHE': str(ROOT / '.cache'),
   }.items():
     os.environ.setdefault(name, value)
 

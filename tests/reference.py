@@ -42,44 +42,169 @@ def optional(params: Params, name: str) -> np.ndarray | None:
   return params.get(name)
 
 
-# Scale: what a logit is multiplied by. ----------------------------------------
+# Score: the logit of query t and key s in head n; x_D made the query. ---------
 
 
-def rsqrt_scale(variant: Any, head_dim: int) -> float:
+def dot_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """The product q . k."""
+  return dot(q_H, k_H)
+
+
+def additive_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Bahdanau et al. 2015, appendix A.1.2: v tanh(W s + U h)."""
+  total = 0.0
+  for h in range(len(q_H)):
+    total += params['vector'][h, n] * math.tanh(q_H[h] + k_H[h])
+  return total
+
+
+# Scale: what a logit of head n is multiplied by, where a query sees `seen`. ---
+
+
+def rsqrt_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
   """1 / sqrt(d_k)."""
   return 1.0 / math.sqrt(head_dim)
 
 
-def no_scale(variant: Any, head_dim: int) -> float:
+def no_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
   """Nothing."""
   return 1.0
 
 
-def constant_scale(variant: Any, head_dim: int) -> float:
+def constant_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
   """The number."""
   return variant.value
 
 
-# Normalizer: from the logits of one query to its weights. ---------------------
+def inverse_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
+  """1 / d_k (Yang et al. 2022, definition 4.1)."""
+  return 1.0 / head_dim
 
 
-def softmax(variant: Any, logits_S: Vector, seen_S: Sequence[bool]) -> Vector:
+def learned_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
+  """A number of the head over sqrt(d_k)."""
+  return params['head'][n] / math.sqrt(head_dim)
+
+
+def logn_scale(
+  variant: Any, params: Params, n: int, head_dim: int, seen: int
+) -> float:
+  """Nakanishi 2025, equation 2: n^(s z), with z = q k / sqrt(d_k)."""
+  factor = math.log(max(seen, 1)) / math.sqrt(head_dim)
+  return factor * params['head'][n] if variant.learned else factor
+
+
+# Normalizer: from the logits of one query in head n to its weights. -----------
+
+
+def softmax(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
   """The softmax over the keys that are seen; zeros if none is."""
+  return with_sink(None, logits_S, seen_S)
+
+
+def softmax1(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Miller 2023: 1 is added to the denominator."""
+  return with_sink(0.0, logits_S, seen_S)
+
+
+def sink(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """One more logit in the denominator, a number of the head."""
+  return with_sink(params['sink'][n], logits_S, seen_S)
+
+
+def with_sink(
+  extra: float | None, logits_S: Vector, seen_S: Sequence[bool]
+) -> Vector:
+  """The softmax over the keys that are seen and a key without a value."""
   seen = [s for s in range(len(logits_S)) if seen_S[s]]
   weights_S = np.zeros(len(logits_S))
-  if not seen:
+  terms = [logits_S[s] for s in seen] + ([] if extra is None else [extra])
+  if not terms:
     return weights_S
-  top = max(logits_S[s] for s in seen)
-  total = 0.0
-  for s in seen:
-    total += math.exp(logits_S[s] - top)
+  top, total = max(terms), 0.0
+  for term in terms:
+    total += math.exp(term - top)
   for s in seen:
     weights_S[s] = math.exp(logits_S[s] - top) / total
   return weights_S
 
 
+def sigmoid(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Ramapuram et al. 2024, section 3.1, b = -log n, n keys being seen."""
+  count = sum(bool(seen) for seen in seen_S)
+  return np.array(
+    [
+      logistic(logit - math.log(count)) if seen else 0.0
+      for logit, seen in zip(logits_S, seen_S, strict=True)
+    ]
+  )
+
+
+def logistic(x: float) -> float:
+  """1 / (1 + exp(-x))."""
+  if x < 0:
+    return math.exp(x) / (1.0 + math.exp(x))
+  return 1.0 / (1.0 + math.exp(-x))
+
+
 def unnormalized(
-  variant: Any, logits_S: Vector, seen_S: Sequence[bool]
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
 ) -> Vector:
   """The logits, zero where a key is not seen."""
   return np.array(
@@ -87,37 +212,53 @@ def unnormalized(
   )
 
 
-# Mask: whether the query at t sees the key at s. ------------------------------
+# Mask: whether the query at t sees the key at s, of documents a and b. --------
 
 
-def causal(variant: Any, t: int, s: int) -> bool:
+def causal(variant: Any, t: int, s: int, a: int, b: int) -> bool:
   """The past and itself."""
   return s <= t
 
 
-def full(variant: Any, t: int, s: int) -> bool:
+def full(variant: Any, t: int, s: int, a: int, b: int) -> bool:
   """Everything."""
   return True
 
 
-def exclude_self(variant: Any, t: int, s: int) -> bool:
+def exclude_self(variant: Any, t: int, s: int, a: int, b: int) -> bool:
   """All but itself."""
   return s != t
 
 
-def sees(masks: Iterable[Any], t: int, s: int) -> bool:
+def window(variant: Any, t: int, s: int, a: int, b: int) -> bool:
+  """What is less than a window before or behind."""
+  return t - variant.window < s < t + variant.window
+
+
+def prefix(variant: Any, t: int, s: int, a: int, b: int) -> bool:
+  """The prefix, and the past behind it."""
+  return s < variant.prefix or s <= t
+
+
+def segments(variant: Any, t: int, s: int, a: int, b: int) -> bool:
+  """The same document."""
+  return a == b and b > 0
+
+
+def padding(variant: Any, t: int, s: int, a: int, b: int) -> bool:
+  """What is not padding."""
+  return b > 0
+
+
+def sees(
+  masks: Iterable[Any], t: int, s: int, segments_T: Sequence[int]
+) -> bool:
   """Whether all of the masks let the query at t see the key at s."""
-  return all(REFERENCES['mask'][m.tag](m, t, s) for m in masks)
+  a, b = segments_T[t], segments_T[s]
+  return all(REFERENCES['mask'][m.tag](m, t, s, a, b) for m in masks)
 
 
-# Position: added to an embedding, or a rotation of a query or key. ------------
-
-
-class PositionReference(NamedTuple):
-  """`embed(variant, params, x_D, t)` and `rotate(variant, x_H, t)`."""
-
-  embed: Callable[[Any, Params, Vector, int], Vector]
-  rotate: Callable[[Any, Vector, int], Vector]
+# Position: of an embedding, a query or key, or a logit of head n of N. --------
 
 
 def same_embedding(variant: Any, params: Params, x_D: Vector, t: int) -> Vector:
@@ -128,6 +269,21 @@ def same_embedding(variant: Any, params: Params, x_D: Vector, t: int) -> Vector:
 def same_head(variant: Any, x_H: Vector, t: int) -> Vector:
   """The query or key as it is."""
   return x_H
+
+
+def no_bias(
+  variant: Any, params: Params, n: int, num_heads: int, t: int, s: int
+) -> float:
+  """Nothing."""
+  return 0.0
+
+
+class PositionReference(NamedTuple):
+  """Of an embedding, of a query or key, and of a logit."""
+
+  embed: Callable[[Any, Params, Vector, int], Vector] = same_embedding
+  rotate: Callable[[Any, Vector, int], Vector] = same_head
+  bias: Callable[[Any, Params, int, int, int, int], float] = no_bias
 
 
 def sinusoidal(variant: Any, params: Params, x_D: Vector, t: int) -> Vector:
@@ -156,6 +312,175 @@ def rope(variant: Any, x_H: Vector, t: int) -> Vector:
     )
     out_H[i], out_H[i + half] = turned.real, turned.imag
   return out_H
+
+
+def alibi(
+  variant: Any, params: Params, n: int, num_heads: int, t: int, s: int
+) -> float:
+  """Press et al. 2022, section 3: slopes 2^(-8/N), 2^(-16/N), ...
+
+  For N that are no power of two as in the authors' `get_slopes`: first the
+  slopes of the power of two below, then the 1st, 3rd, ... of the one above.
+  """
+  below = 1
+  while 2 * below <= num_heads:
+    below *= 2
+  if n < below:
+    slope = 2 ** (-8 * (n + 1) / below)
+  else:
+    slope = 2 ** (-8 * (2 * (n - below) + 1) / (2 * below))
+  return -slope * abs(t - s)
+
+
+def t5(
+  variant: Any, params: Params, n: int, num_heads: int, t: int, s: int
+) -> float:
+  """Raffel et al. 2020: `_relative_position_bucket` of the authors' code."""
+  buckets, ahead, first = variant.buckets, s - t, 0
+  if variant.bidirectional:
+    buckets //= 2
+    if ahead > 0:
+      first = buckets
+    distance = abs(ahead)
+  else:
+    distance = max(0, -ahead)
+  exact = buckets // 2
+  if distance < exact:
+    bucket = distance
+  else:
+    share = math.log(distance / exact) / math.log(variant.max_distance / exact)
+    bucket = min(exact + int(share * (buckets - exact)), buckets - 1)
+  return params['bias'][first + bucket, n]
+
+
+# Normalisation of one query or key. -------------------------------------------
+
+
+class QkNormReference(NamedTuple):
+  """`query(variant, params, q_H)` and `key(variant, params, k_H)`."""
+
+  query: Callable[[Any, Params, Vector], Vector]
+  key: Callable[[Any, Params, Vector], Vector]
+
+
+def same_vector(variant: Any, params: Params, x_H: Vector) -> Vector:
+  """The vector."""
+  return x_H
+
+
+def rms_by(name: str) -> Callable[[Any, Params, Vector], Vector]:
+  """Returns g x / sqrt(mean(x^2) + eps) with the gain of this name."""
+
+  def normalize(variant: Any, params: Params, x_H: Vector) -> Vector:
+    return rmsnorm(variant, {'scale': params[name]}, x_H)
+
+  return normalize
+
+
+# Output: what else attention does; defaults do nothing.
+
+
+def same_value(params: Params, v_H: Vector, first_H: Vector) -> Vector:
+  """The value."""
+  return v_H
+
+
+def no_decay(params: Params, x_TD: np.ndarray, n: int, t: int, s: int) -> float:
+  """Nothing."""
+  return 0.0
+
+
+def same_heads(params: Params, x_N: Vector) -> Vector:
+  """The numbers of all heads."""
+  return x_N
+
+
+def only_map(params: Params, layer: int, maps: Sequence[float]) -> float:
+  """The weight of the only map."""
+  (weight,) = maps
+  return weight
+
+
+def same_outputs(
+  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+) -> np.ndarray:
+  """The outputs of the heads."""
+  return out_NH
+
+
+class OutputReference(NamedTuple):
+  """What one output does to values, logits, weights and heads."""
+
+  maps: int = 1
+  values: Callable[..., Vector] = same_value
+  decay: Callable[..., float] = no_decay
+  mix_logits: Callable[..., Vector] = same_heads
+  mix_weights: Callable[..., Vector] = same_heads
+  join: Callable[..., float] = only_map
+  finish: Callable[..., np.ndarray] = same_outputs
+
+
+def gate(
+  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+) -> np.ndarray:
+  """Qiu et al. 2025, equation 5: Y * sigmoid(X W)."""
+  gate_NH = linear(x_D, params['kernel'], optional(params, 'bias'))
+  gated_NH = np.zeros(out_NH.shape)
+  for n, h in np.ndindex(*out_NH.shape):
+    gated_NH[n, h] = out_NH[n, h] * logistic(gate_NH[n, h])
+  return gated_NH
+
+
+def differential_initial(layer: int) -> float:
+  """Ye et al. 2024, section 2.1, where the first layer is 1."""
+  return 0.8 - 0.6 * math.exp(-0.3 * ((layer + 1) - 1))
+
+
+def differential(params: Params, layer: int, maps: Sequence[float]) -> float:
+  """Ye et al. 2024, equations 1 and 2: A_1 - lambda A_2."""
+  first = math.exp(dot(params['query_1'], params['key_1']))
+  second = math.exp(dot(params['query_2'], params['key_2']))
+  return maps[0] - (first - second + differential_initial(layer)) * maps[1]
+
+
+def differential_heads(
+  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+) -> np.ndarray:
+  """Ye et al. 2024, equation 3: (1 - lambda_init) LN(head), an RMS norm."""
+  done = []
+  for out_H in out_NH:
+    square = sum(x * x for x in out_H) / len(out_H)
+    done.append(
+      [
+        (1 - differential_initial(layer)) * g * x / math.sqrt(square + 1e-5)
+        for g, x in zip(params['scale'], out_H, strict=True)
+      ]
+    )
+  return np.array(done)
+
+
+def forget(params: Params, x_TD: np.ndarray, n: int, t: int, s: int) -> float:
+  """Lin et al. 2025, equation 8: the sum of log f_l over l = s + 1 ... t."""
+  total = 0.0
+  for later in range(s + 1, t + 1):
+    gate_N = linear(x_TD[later], params['kernel'], params['bias'])
+    total += math.log(logistic(gate_N[n]))
+  return total
+
+
+def value_residual(params: Params, v_H: Vector, first_H: Vector) -> Vector:
+  """Zhou et al. 2024: a V_1 + b V, a and b being halves of the parameters."""
+  a, b = params['first'] / 2, params['own'] / 2
+  return [a * x + b * y for x, y in zip(first_H, v_H, strict=True)]
+
+
+def talking(name: str) -> Callable[[Params, Vector], Vector]:
+  """Returns x -> x (1 + P): Shazeer et al. 2020, equations 3 and 5."""
+
+  def mixed(params: Params, x_N: Vector) -> Vector:
+    return add(x_N, linear(x_N, params[name]))
+
+  return mixed
 
 
 # Projections: queries of x, keys and values of y, and what becomes of heads. --
@@ -367,19 +692,57 @@ def sgd(variant: Any, grads: Sequence[float]) -> float:
 
 
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
+  'score': {'dot': dot_score, 'additive': additive_score},
   'scale': {
     'rsqrt': rsqrt_scale,
     'none': no_scale,
     'constant': constant_scale,
+    'inverse': inverse_scale,
+    'learned': learned_scale,
+    'logn': logn_scale,
   },
-  'normalizer': {'softmax': softmax, 'none': unnormalized},
-  'mask': {'causal': causal, 'full': full, 'exclude_self': exclude_self},
+  'normalizer': {
+    'softmax': softmax,
+    'softmax1': softmax1,
+    'sink': sink,
+    'sigmoid': sigmoid,
+    'none': unnormalized,
+  },
+  'mask': {
+    'causal': causal,
+    'full': full,
+    'exclude_self': exclude_self,
+    'window': window,
+    'prefix': prefix,
+    'segments': segments,
+    'padding': padding,
+  },
   'position': {
-    'none': PositionReference(same_embedding, same_head),
-    'sinusoidal': PositionReference(sinusoidal, same_head),
-    'learned': PositionReference(learned, same_head),
-    'rope': PositionReference(same_embedding, rope),
+    'none': PositionReference(),
+    'sinusoidal': PositionReference(embed=sinusoidal),
+    'learned': PositionReference(embed=learned),
+    'rope': PositionReference(rotate=rope),
+    'alibi': PositionReference(bias=alibi),
+    't5': PositionReference(bias=t5),
   },
+  'qk_norm': {
+    'none': QkNormReference(same_vector, same_vector),
+    'rms': QkNormReference(rms_by('query'), rms_by('key')),
+  },
+  'output': {
+    'plain': OutputReference(),
+    'gate': OutputReference(finish=gate),
+    'differential': OutputReference(
+      maps=2, join=differential, finish=differential_heads
+    ),
+    'forget': OutputReference(decay=forget),
+    'value_residual': OutputReference(values=value_residual),
+    'talking_heads': OutputReference(
+      mix_logits=talking('logits'), mix_weights=talking('weights')
+    ),
+  },
+  # All compute the same: `attention` below.
+  'backend': {'auto': None, 'reference': None, 'chunked': None},
   'projections': {
     'qkv': projections_of('query', 'key', 'value'),
     'shared_kv': projections_of('query', 'key', 'key'),
@@ -406,74 +769,204 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
 # What the variants are parts of. ----------------------------------------------
 
 
-def attend(
-  q_TNH: np.ndarray,
-  k_SNH: np.ndarray,
-  v_SNH: np.ndarray,
-  seen_TS: np.ndarray,
-  scale: Any,
-  normalizer: Any,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns out_TNH and weights_NTS: Vaswani et al. 2017, equation 1."""
-  num_queries, num_heads, head_dim = q_TNH.shape
-  out_TNH = np.zeros((num_queries, num_heads, v_SNH.shape[2]))
-  weights_NTS = np.zeros((num_heads, num_queries, len(k_SNH)))
-  factor = REFERENCES['scale'][scale.tag](scale, head_dim)
-  normalize = REFERENCES['normalizer'][normalizer.tag]
-  for n in range(num_heads):
-    for t in range(num_queries):
-      logits_S = [
-        factor * dot(q_TNH[t, n], k_SNH[s, n]) for s in range(len(k_SNH))
+class Attention(NamedTuple):
+  """Outputs of the heads, weights, and the values before they are mixed."""
+
+  out_TNH: np.ndarray
+  weights_NTS: np.ndarray
+  values_TKH: np.ndarray
+
+
+def attention(
+  arch: Any,
+  params: Mapping[str, Params],
+  x_TD: np.ndarray,
+  segments_T: Sequence[int],
+  layer: int = 0,
+  first_TKH: np.ndarray | None = None,
+) -> Attention:
+  """Returns self-attention over one sequence, before W_O.
+
+  Args:
+    arch: the choices and sizes.
+    params: parameters by part; those of positions are the part `position`.
+    x_TD: the sequence.
+    segments_T: document of each position.
+    layer: number of the block, from 0.
+    first_TKH: values of the first layer; none in it.
+  """
+  projections = REFERENCES['projections'][arch.projections.tag]
+  position = REFERENCES['position'][arch.position.tag]
+  qk_norm = REFERENCES['qk_norm'][arch.qk_norm.tag]
+  outputs = outputs_of(arch, params)
+  length, own = len(x_TD), params['attention']
+  num_heads, shared = arch.num_heads, arch.num_kv_heads or arch.num_heads
+  num_maps = max(output.maps for output, _ in outputs)
+  seen_TS = [
+    [sees(arch.mask, t, s, segments_T) for s in range(length)]
+    for t in range(length)
+  ]
+
+  def side(project: Callable, norm: Callable, count: int) -> list:
+    """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
+    made = []
+    for t, x_D in enumerate(x_TD):
+      heads = project(arch.projections, own, x_D, count)
+      made.append(
+        [
+          [
+            position.rotate(
+              arch.position,
+              norm(arch.qk_norm, params['qk_norm'], part_H),
+              t,
+            )
+            for part_H in np.split(np.asarray(head_H), num_maps)
+          ]
+          for head_H in heads
+        ]
+      )
+    return made
+
+  queries = side(projections.query, qk_norm.query, num_heads)
+  keys = side(projections.key, qk_norm.key, shared)
+  values_TKH = np.array(
+    [projections.value(arch.projections, own, x_D, shared) for x_D in x_TD]
+  )
+  mixed_TKH = values_TKH
+  for output, given in outputs:
+    mixed_TKH = np.array(
+      [
+        [
+          output.values(
+            given,
+            mixed_TKH[t, k],
+            (values_TKH if first_TKH is None else first_TKH)[t, k],
+          )
+          for k in range(shared)
+        ]
+        for t in range(length)
       ]
-      weights_S = normalize(normalizer, logits_S, seen_TS[t])
-      for s in range(len(k_SNH)):
-        weights_NTS[n, t, s] = weights_S[s]
-        for h in range(v_SNH.shape[2]):
-          out_TNH[t, n, h] += weights_S[s] * v_SNH[s, n, h]
-  return out_TNH, weights_NTS
+    )
+  weights_MNTS = np.zeros((num_maps, num_heads, length, length))
+  for m in range(num_maps):
+    logits_NTS = np.zeros((num_heads, length, length))
+    for t, s in np.ndindex(length, length):
+      scaled_N = [
+        scaled(
+          arch,
+          params,
+          n,
+          (queries[t][n][m], keys[s][n * shared // num_heads][m]),
+          x_TD[t],
+          (t, s),
+          sum(seen_TS[t]),
+        )
+        for n in range(num_heads)
+      ]
+      for output, given in outputs:
+        scaled_N = output.mix_logits(given, scaled_N)
+      for n in range(num_heads):
+        logit = scaled_N[n]
+        if arch.logit_cap is not None:
+          logit = arch.logit_cap * math.tanh(logit / arch.logit_cap)
+        logit += position.bias(
+          arch.position, params['position'], n, num_heads, t, s
+        )
+        for output, given in outputs:
+          logit += output.decay(given, x_TD, n, t, s)
+        logits_NTS[n, t, s] = logit
+    for t in range(length):
+      for n in range(num_heads):
+        weights_MNTS[m, n, t] = REFERENCES['normalizer'][arch.normalizer.tag](
+          arch.normalizer, params['normalizer'], n, logits_NTS[n, t], seen_TS[t]
+        )
+      for s in range(length):
+        for output, given in outputs:
+          weights_MNTS[m, :, t, s] = output.mix_weights(
+            given, weights_MNTS[m, :, t, s]
+          )
+  weights_NTS = np.zeros((num_heads, length, length))
+  (join, given), *_ = [
+    (output.join, given) for output, given in outputs if output.maps == num_maps
+  ]
+  out_TNH = np.zeros((length, num_heads, mixed_TKH.shape[2]))
+  for n, t, s in np.ndindex(*weights_NTS.shape):
+    weights_NTS[n, t, s] = join(given, layer, weights_MNTS[:, n, t, s])
+    for h in range(mixed_TKH.shape[2]):
+      value = mixed_TKH[s, n * shared // num_heads, h]
+      out_TNH[t, n, h] += weights_NTS[n, t, s] * value
+  for output, given in outputs:
+    for t in range(length):
+      out_TNH[t] = output.finish(given, out_TNH[t], x_TD[t], layer)
+  return Attention(out_TNH, weights_NTS, values_TKH)
+
+
+def scaled(
+  arch: Any,
+  params: Mapping[str, Params],
+  n: int,
+  pair: tuple[Vector, Vector],
+  x_D: Vector,
+  places: tuple[int, int],
+  seen: int,
+) -> float:
+  """Returns the score of a query and a key in head n, scaled."""
+  score = REFERENCES['score'][arch.score.tag]
+  scale = REFERENCES['scale'][arch.scale.tag]
+  # The width of a value where a score reads no query.
+  width = len(pair[0]) or arch.head_dim or arch.d_model // arch.num_heads
+  return score(arch.score, params['score'], n, *pair, x_D, *places) * scale(
+    arch.scale, params['scale'], n, width, seen
+  )
+
+
+# In this order outputs act on the heads.
+FINISHING = (
+  'plain',
+  'value_residual',
+  'talking_heads',
+  'forget',
+  'differential',
+  'gate',
+)
+
+
+def outputs_of(
+  arch: Any, params: Mapping[str, Params]
+) -> list[tuple[OutputReference, Params]]:
+  """Returns what the outputs do and their parameters, in order."""
+  listed = sorted(arch.output, key=lambda v: FINISHING.index(v.tag))
+  return [
+    (REFERENCES['output'][v.tag], params.get(f'output_{v.tag}', {}))
+    for v in listed
+  ]
 
 
 def block(
-  arch: Any, params: Mapping[str, Params], x_TD: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns one sequence after one block, and weights_NTS."""
-  position = REFERENCES['position'][arch.position.tag]
+  arch: Any,
+  params: Mapping[str, Params],
+  x_TD: np.ndarray,
+  segments_T: Sequence[int],
+  layer: int,
+  first_TKH: np.ndarray | None,
+) -> tuple[np.ndarray, Attention]:
+  """Returns one sequence after one block, and what its attention was."""
   projections = REFERENCES['projections'][arch.projections.tag]
   normalize = REFERENCES['norm'][arch.norm.tag]
   residual = REFERENCES['residual'][arch.residual.tag]
   feedforward = REFERENCES['feedforward'][arch.feedforward.tag]
-  length, seen = len(x_TD), []
+  seen = []
 
   def norm(part: str) -> Callable[[Vector], Vector]:
     return lambda y_D: normalize(arch.norm, params[part], y_D)
 
-  def heads(project: Callable, y_TD: np.ndarray) -> list[np.ndarray]:
-    own = params['attention']
-    return [project(arch.projections, own, y_D, arch.num_heads) for y_D in y_TD]
-
-  def rotated(heads_TNH: list[np.ndarray]) -> np.ndarray:
+  def attend(y_TD: np.ndarray) -> np.ndarray:
+    seen.append(attention(arch, params, y_TD, segments_T, layer, first_TKH))
     return np.array(
       [
-        [position.rotate(arch.position, x_H, t) for x_H in heads_TNH[t]]
-        for t in range(length)
+        projections.merge(params['attention'], out_NH)
+        for out_NH in seen[0].out_TNH
       ]
-    )
-
-  def attention(y_TD: np.ndarray) -> np.ndarray:
-    mask_TS = np.array(
-      [[sees(arch.mask, t, s) for s in range(length)] for t in range(length)]
-    )
-    out_TNH, weights_NTS = attend(
-      rotated(heads(projections.query, y_TD)),
-      rotated(heads(projections.key, y_TD)),
-      np.array(heads(projections.value, y_TD)),
-      mask_TS,
-      arch.scale,
-      arch.normalizer,
-    )
-    seen.append(weights_NTS)
-    return np.array(
-      [projections.merge(params['attention'], out_NH) for out_NH in out_TNH]
     )
 
   def network(y_TD: np.ndarray) -> np.ndarray:
@@ -481,7 +974,7 @@ def block(
       [feedforward(arch.feedforward, params['feedforward'], y) for y in y_TD]
     )
 
-  x_TD = residual.connect(x_TD, norm('norm_attention'), attention)
+  x_TD = residual.connect(x_TD, norm('norm_attention'), attend)
   if feedforward is not None:
     x_TD = residual.connect(x_TD, norm('norm_feedforward'), network)
   return x_TD, seen[0]
@@ -495,7 +988,10 @@ class DecoderOutput(NamedTuple):
 
 
 def decoder(
-  arch: Any, params: Mapping[str, np.ndarray], tokens_BT: np.ndarray
+  arch: Any,
+  params: Mapping[str, np.ndarray],
+  tokens_BT: np.ndarray,
+  segments_BT: np.ndarray | None = None,
 ) -> DecoderOutput:
   """Returns what the model returns, from its parameters by path.
 
@@ -503,11 +999,14 @@ def decoder(
     arch: the choices and sizes.
     params: `{path: array}`; arrays under `blocks/` have a first axis of layers.
     tokens_BT: token ids.
+    segments_BT: document of each token; none is one document.
   """
+  if segments_BT is None:
+    segments_BT = np.ones(np.shape(tokens_BT), int)
   position = REFERENCES['position'][arch.position.tag]
   table_VD = params['embedding/token']
   logits, weights = [], []
-  for tokens_T in tokens_BT:
+  for tokens_T, segments_T in zip(tokens_BT, segments_BT, strict=True):
     x_TD = np.array(
       [
         position.embed(
@@ -517,18 +1016,29 @@ def decoder(
       ]
     )
     weights.append([])
+    first_TKH = None
     for layer in range(arch.num_layers):
       own = {
         part: {k: v[layer] for k, v in below(params, f'blocks/{part}').items()}
-        for part in BLOCK_PARTS
-      }
-      x_TD, weights_NTS = block(arch, own, x_TD)
-      weights[-1].append(weights_NTS)
+        for part in [*BLOCK_PARTS, *(f'output_{v.tag}' for v in arch.output)]
+      } | {'position': below(params, 'position')}
+      x_TD, attended = block(arch, own, x_TD, segments_T, layer, first_TKH)
+      first_TKH = attended.values_TKH if layer == 0 else first_TKH
+      weights[-1].append(attended.weights_NTS)
     logits.append([unembed(arch, params, x_D) for x_D in x_TD])
   return DecoderOutput(np.array(logits), np.moveaxis(np.array(weights), 1, 0))
 
 
-BLOCK_PARTS = ('attention', 'norm_attention', 'feedforward', 'norm_feedforward')
+BLOCK_PARTS = (
+  'attention',
+  'qk_norm',
+  'score',
+  'scale',
+  'normalizer',
+  'norm_attention',
+  'feedforward',
+  'norm_feedforward',
+)
 
 
 def below(params: Mapping[str, np.ndarray], part: str) -> Params:

@@ -147,6 +147,41 @@ def test_ten_kills_change_nothing(
   assert_same(workdir, expected)
 
 
+SELECTIONS = {
+  'tune': ('--tune=learning_rate=1e-4 3e-3 1e-1',),
+  'halving': ('--sweep=learning_rate=1e-4 1e-3 1e-2 1e-1', '--halving=2'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', SELECTIONS)
+def test_kills_do_not_change_what_is_selected(
+  how: str, text: Path, tmp_path: Path
+) -> None:
+  """Killed between stages, in them and beside a pause."""
+
+  def came_to(workdir: Path) -> tuple[Any, ...]:
+    records = {
+      (r['trial'], r['status'], r['steps']): {
+        k: r[k] for k in r if k != 'clock'
+      }
+      for r in read_lines(workdir / 'trials.jsonl')
+    }
+    table = json.loads((workdir / 'table.json').read_text())
+    for row in table['rows']:
+      del row['seconds']
+    return records, table, (workdir / 'selection.json').read_text()
+
+  runs = [tmp_path / 'whole', tmp_path / 'killed']
+  argv = words(text, '--seeds=2', '--tune_seeds=1', *SELECTIONS[how])
+  code, out, err = end(start([*argv, f'--workdir={runs[0]}']))
+  assert (code, err) == (0, ''), out
+  moments = ['a chunk', 'a record', 'a save', 'a record', 'a chunk', 'a record']
+  again = [*argv, f'--workdir={runs[1]}']
+  assert survive(again, runs[1], moments, 0) == 6
+  assert came_to(runs[1]) == came_to(runs[0])
+
+
 def test_a_kill_before_the_owner_is_written_is_no_stranger(
   text: Path, expected: Outcome, tmp_path: Path
 ) -> None:

@@ -11,19 +11,16 @@ import pytest
 
 from model import transformer
 from model.architecture import Architecture
-from model.attention import (
-  Attended,
-  NoScale,
-  Rsqrt,
-  Softmax,
-  Unnormalized,
-  attend,
-)
+from model.attention import Attended
 from model.feedforward import Mlp, NoFeedForward
 from model.mask import Full
+from model.normalizer import Softmax, Unnormalized
 from model.parameter import Kind
 from model.position import Learned, NoPosition, Rope, Sinusoidal
 from model.projections import Qkv, Raw, SharedKv
+from model.scale import NoScale, Rsqrt
+from model.score import Reads
+from simple import attend
 from test_reference import (
   BASE,
   SEQ_LEN,
@@ -33,6 +30,7 @@ from test_reference import (
   examples,
   mask_lists,
   named,
+  output_lists,
   stacked_params,
   unions,
 )
@@ -216,7 +214,8 @@ def test_heads_that_start_equal_stay_equal() -> None:
 def mixed_raw(x_TD: np.ndarray, normalizer: Any) -> np.ndarray:
   """Returns attention without any W, one head, over a full mask."""
   x_BTD = jnp.asarray(x_TD[None])
-  heads = Raw().split({}, x_BTD, x_BTD, 1)
+  dims = dims_of(dataclasses.replace(BASE, num_heads=1))
+  heads = Raw().split({}, x_BTD, x_BTD, dims, Reads())
   mask_TS = jnp.ones((len(x_TD), len(x_TD)), bool)
   mixed = attend(*heads, mask_TS, Rsqrt(), normalizer)
   return np.asarray(Raw().merge({}, mixed.out_BTNH))[0]
@@ -368,9 +367,10 @@ def neighbours() -> dict[str, Architecture]:
     for field, choices in unions(Architecture).items()
     for cls in choices.values()
     for variant in examples(cls)
-    if field not in ('init', 'mask')
+    if field not in ('init', 'mask', 'output')
   }
   changes |= {str(m): {'mask': m} for m in mask_lists(causal=False)}
+  changes |= {str(o): {'output': o} for o in output_lists()}
   changes |= {
     'tied': {'tie_embeddings': True},
     'biases': {'use_bias': True},
@@ -433,8 +433,8 @@ embedding/token                    V->D    67,64  embedding
 position/table                     T->D    64,64  embedding
 norm_final/scale                   ->D     64  scale
 blocks/attention/query             D->NH   64,4,16  matrix
-blocks/attention/key               D->NH   64,4,16  matrix
-blocks/attention/value             D->NH   64,4,16  matrix
+blocks/attention/key               D->KH   64,4,16  matrix
+blocks/attention/value             D->KH   64,4,16  matrix
 blocks/attention/out               NH->D   4,16,64  residual
 blocks/norm_attention/scale        ->D     64  scale
 blocks/feedforward/up              D->F    64,256  matrix
@@ -452,13 +452,13 @@ blocks/attention/query             F->NH   64,4,8  matrix
 blocks/attention/query_up_bias     ->F     64  bias
 blocks/attention/query_bias        ->NH    4,8  bias
 blocks/attention/key_up            D->F    64,64  matrix
-blocks/attention/key               F->NH   64,4,8  matrix
+blocks/attention/key               F->KH   64,4,8  matrix
 blocks/attention/key_up_bias       ->F     64  bias
-blocks/attention/key_bias          ->NH    4,8  bias
+blocks/attention/key_bias          ->KH    4,8  bias
 blocks/attention/value_up          D->F    64,64  matrix
-blocks/attention/value             F->NH   64,4,8  matrix
+blocks/attention/value             F->KH   64,4,8  matrix
 blocks/attention/value_up_bias     ->F     64  bias
-blocks/attention/value_bias        ->NH    4,8  bias
+blocks/attention/value_bias        ->KH    4,8  bias
 blocks/attention/out               NH->D   4,8,64  residual
 blocks/attention/out_bias          ->D     64  bias
 blocks/norm_attention/scale        ->D     64  scale
@@ -511,8 +511,10 @@ def test_shared_values_are_the_keys() -> None:
   params = {
     name: draws(8, 2, 4, seed=n) for n, name in enumerate(('query', 'key'))
   }
-  x_BTD = draws(2, 3, 8)
-  shared = SharedKv().split(params, x_BTD, x_BTD, 2)
-  full = Qkv().split(params | {'value': params['key']}, x_BTD, x_BTD, 2)
+  x_BTD, dims = draws(2, 3, 8), dims_of(BASE)
+  shared = SharedKv().split(params, x_BTD, x_BTD, dims, Reads())
+  full = Qkv().split(
+    params | {'value': params['key']}, x_BTD, x_BTD, dims, Reads()
+  )
   for one, other in zip(shared, full, strict=True):
     np.testing.assert_array_equal(one, other)

@@ -32,8 +32,8 @@ from train.step import State, init_state
 from train.task import Data
 from train.tasks.text import Text
 from train.timing import seconds_per_step
+from train.tokenizer import Char
 from train.trial import Interrupted, Options, Result, Trial
-from train.vocabulary import Vocabulary
 
 TINY = {
   'd_model': '16',
@@ -53,7 +53,7 @@ LAYOUTS = (*EXACT, 'vmap:2', 'devices:2,vmap:2')
 def data() -> Data:
   """Returns a short text."""
   text = 'the cat sat on the mat and the dog saw the cat. ' * 40
-  vocabulary = Vocabulary.of(text, 'char')
+  vocabulary = Char().train(lambda: [text])
   ids = vocabulary.encode(text)
   return Data(
     {'train': ids[:1500], 'validation': ids[1500:]}, vocabulary, '', ''
@@ -311,6 +311,22 @@ def test_the_layout_is_measured_and_kept(
     again = layouts.pinned(tmp_path, devices)
     assert again is not None
     assert again.layout == choice.layout
+
+
+def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  mine = trials(tmp_path, NUMBERS)
+  devices = jax.local_devices(backend='cpu')[:2]
+  monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
+
+  def timed(_: Sequence[Trial], layout: Layout) -> float:
+    if layout.lanes > 1:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return 1.0
+
+  monkeypatch.setattr(layouts, 'seconds_per_step', timed)
+  assert layouts.choose(mine, devices).layout == Shared((devices[0],))
 
 
 def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:

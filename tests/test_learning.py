@@ -19,7 +19,7 @@ from train.program import program, signature
 from train.schema import override
 from train.step import init_state
 from train.task import Data
-from train.vocabulary import Vocabulary
+from train.tokenizer import Char
 
 # '(' and 7 letters, then ')' and the same 7.
 LETTERS, HALF = 'abcd', 8
@@ -48,7 +48,7 @@ def _data() -> Data:
   draws = np.random.default_rng(0)
   words = [''.join(draws.choice(list(LETTERS), HALF - 1)) for _ in range(4000)]
   text = ''.join(f'({word}){word}' for word in words)
-  vocabulary = Vocabulary.of(text, 'char')
+  vocabulary = Char().train(lambda: [text])
   ids = vocabulary.encode(text)
   cut = int(0.9 * ids.size)
   # So that validation windows begin with a segment.

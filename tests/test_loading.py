@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import signal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from tolerance import assert_close
 from train.files import digest, read_lines
 from train.load import load
 from train.task import DataError
+from train.tasks import text as text_task
 from train.tasks.text import Text
+from train.tokenizer import Bpe
 
 # The validation part, the last tenth, is unlike the rest: the better the one is
 # learned the worse the other is guessed, so that the best checkpoint is not the
@@ -200,7 +203,9 @@ def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
   assert figures['tokens'] == inputs_BT.size == 32
   assert figures['val_loss'] == pytest.approx(_loss(logits_BTV, targets_BT))
   path.write_text(OTHER + 'ß')
-  with pytest.raises(DataError, match=r"other.txt: 1 char.*'ß'.*level=byte"):
+  with pytest.raises(
+    DataError, match=r"other.txt: 1 char.*'ß'.*tokenizer=byte"
+  ):
     loaded.evaluate(Text(path=str(path)))
   path.write_text('abcd')
   with pytest.raises(DataError, match=r'other.txt: its .* part has .* tokens'):
@@ -302,7 +307,7 @@ def test_init_from_goes_on_from_there(ran: Ran, tmp_path: pathlib.Path) -> None:
     (TEXT, {'position': 'rope'}, r'position/table is .* there and absent in'),
     (TEXT, {'use_bias': 'true'}, r'bias is absent there and '),
     (TEXT + 'x', {}, 'has another vocabulary than --task: '),
-    (TEXT, {'task.level': 'byte'}, 'has another vocabulary than --task: '),
+    (TEXT, {'task.tokenizer': 'byte'}, 'has another vocabulary than --task: '),
   ],
   ids=['width', 'depth', 'position', 'bias', 'characters', 'bytes'],
 )
@@ -345,3 +350,77 @@ def test_init_from_refuses_what_is_not_there(
   assert line.startswith('launch.py: --init_from=')
   assert message in line
   assert not (tmp_path / 'new').exists()
+
+
+# Vocabularies that were learned. ----------------------------------------------
+
+WORDED = {'task.tokenizer': 'bpe', 'task.tokenizer.vocab_size': '270'}
+WORDS = 'the cat sat on the mat and the dog sat on the log ' * 12
+
+
+@pytest.fixture(scope='module')
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+  """One trial; its pieces are learned."""
+  folder = tmp_path_factory.mktemp('worded')
+  text, workdir = folder / 'text.txt', folder / 'run'
+  text.write_text(WORDS)
+  alone = ('--seeds=1', '--only=base')
+  assert _launch(workdir, *_flags(text, WORDED), *alone) == 0
+  return Ran(workdir, text, _records(workdir))
+
+
+def _refuse(*arguments: object) -> None:
+  raise AssertionError(f'trained again: {arguments[0]}')
+
+
+def test_resuming_trains_no_tokenizer(
+  worded: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  before = dict(worded.records)
+  # As where the cache is gone and another release would learn other pieces.
+  monkeypatch.setattr(text_task, 'train_once', _refuse)
+  loaded = load(worded.workdir, 'base/0')
+  assert loaded.vocabulary.size == 270
+  assert loaded.vocabulary.decode(loaded.encode('the cat')) == 'the cat'
+  metrics = before['base', 0]['metrics']
+  assert loaded.evaluate()['val_loss'] == metrics['val_loss']
+  more = _flags(worded.text, WORDED)
+  more += ['--seeds=2', '--only=base']
+  assert _launch(worded.workdir, *more) == 0
+  records = _records(worded.workdir)
+  assert records['base', 0] == before['base', 0]
+  second = load(worded.workdir, 'base/1')
+  assert second.vocabulary == loaded.vocabulary
+
+
+def test_a_default_directory_goes_on_with_its_vocabulary(
+  worded: Ran, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.chdir(tmp_path)
+  argv = ['launch.py', *_flags(worded.text, WORDED), '--seeds=1', '--only=base']
+  assert cli.main(argv, flags.FlagValues(), '') == 0
+  (workdir,) = (tmp_path / 'runs').iterdir()
+  before = _records(workdir)
+  other = Bpe(vocab_size=270, min_count=30).train(lambda: [WORDS])
+  monkeypatch.setattr(text_task, 'train_once', lambda *_: other)
+  assert cli.main(argv, flags.FlagValues(), '') == 0
+  assert _records(workdir) == before
+  assert load(workdir, 'base/0').vocabulary != other
+  # A fresh directory begins with what is learned now: another trial.
+  assert _launch(tmp_path / 'new', *argv[1:]) == 0
+  records = _records(tmp_path / 'new')
+  assert records['base', 0]['trial'] != before['base', 0]['trial']
+
+
+def test_a_vocabulary_that_was_changed_is_refused(
+  worded: Ran, tmp_path: pathlib.Path
+) -> None:
+  shutil.copytree(worded.workdir, tmp_path / 'copy')
+  trial = worded.records['base', 0]['trial']
+  path = tmp_path / 'copy' / 'runs' / trial / 'vocabulary.json'
+  path.write_text(path.read_text().replace('the', 'eht', 1))
+  with pytest.raises(DataError, match=r'vocabulary.json: is not the vocabul'):
+    load(tmp_path / 'copy', 'base/0')
+  path.unlink()
+  with pytest.raises(DataError, match=r'vocabulary.json: cannot be read'):
+    load(tmp_path / 'copy', 'base/0')

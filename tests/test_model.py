@@ -12,14 +12,18 @@ import pytest
 import reference
 from model import transformer
 from model.architecture import Architecture
-from model.attention import Constant, Rsqrt, Softmax, attend
 from model.dropout import dropout
 from model.feedforward import Mlp, NoFeedForward
 from model.field import bind, split
-from model.mask import Full, allowed
+from model.mask import Places, allowed
 from model.norm import NoNorm
+from model.normalizer import Softmax
+from model.output import Plain
 from model.position import Rope
 from model.projections import Raw
+from model.scale import Constant, Rsqrt
+from model.score import Reads
+from simple import attend
 from test_reference import (
   BASE,
   SEQ_LEN,
@@ -41,6 +45,18 @@ from train.task import Batch
 TOKENS_BT = np.array(
   [[0, 1, 2, 3, 4, 5], [6, 6, 1, 0, 2, 2], [5, 3, 0, 0, 1, 4]], np.int32
 )
+SEGMENTS_BT = np.array([[1, 1, 2, 2, 2, 2], [1] * 6, [1, 2, 2, 0, 0, 0]])
+
+
+def seen_of(arch: Architecture) -> np.ndarray:
+  """Returns seen_BTS by the masks, for the segments above."""
+  at = Places(
+    jnp.arange(6)[:, None],
+    jnp.arange(6),
+    SEGMENTS_BT[:, :, None],
+    SEGMENTS_BT[:, None],
+  )
+  return np.broadcast_to(allowed(arch.mask, at), (3, 6, 6))
 
 
 def params_of(arch: Architecture) -> Any:
@@ -64,10 +80,19 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
   probe_TV = jnp.float32(draws(SEQ_LEN, VOCABULARY))
 
   @jax.jit
-  def run(tokens_BT: jax.Array) -> tuple[transformer.Output, jax.Array]:
+  def run(
+    tokens_BT: jax.Array, segments_BT: jax.Array
+  ) -> tuple[transformer.Output, jax.Array]:
     def probed(token_VD: jax.Array) -> tuple[jax.Array, Any]:
       own = params | {'embedding': {'token': token_VD}}
-      out = transformer.apply(arch, dims, own, tokens_BT, want_weights=True)
+      out = transformer.apply(
+        arch,
+        dims,
+        own,
+        tokens_BT,
+        want_weights=True,
+        segments_BT=segments_BT,
+      )
       return (out.logits_BTV[0] * probe_TV).sum(-1), out
 
     jacobian, out = jax.jacrev(probed, has_aux=True)(
@@ -75,31 +100,39 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
     )
     return out, jacobian
 
-  out, jacobian_TVD = run(TOKENS_BT)
+  out, jacobian_TVD = run(TOKENS_BT, SEGMENTS_BT)
   influence_TS = np.abs(jacobian_TVD).sum(-1)[:, TOKENS_BT[0]]
   assert np.isfinite(influence_TS).all()
   assert not np.triu(influence_TS, 1).any(), 'a token sees the future'
   assert not np.asarray(jacobian_TVD)[:, 6].any(), 'it sees another example'
-  seen_TS = np.asarray(allowed(arch.mask, jnp.arange(6), jnp.arange(6)))
-  assert (influence_TS[seen_TS] > 0).all(), 'a token does not see the past'
+  seen_BTS = seen_of(arch)
+  assert (influence_TS[seen_BTS[0]] > 0).all(), 'a token does not see the past'
+  if any(mask.tag == 'segments' for mask in arch.mask):
+    same_TS = SEGMENTS_BT[0][:, None] == SEGMENTS_BT[0]
+    # A running sum of the whole past cancels to rounding only.
+    least = 1e-6 * influence_TS.max()
+    assert (influence_TS[~same_TS] < least).all(), 'it sees another document'
 
-  expected = reference.decoder(arch, stacked_params(arch), TOKENS_BT)
+  expected = reference.decoder(
+    arch, stacked_params(arch), TOKENS_BT, SEGMENTS_BT
+  )
   # Each block is a chain of some eight sums; twice that, and the last two.
   for actual, wanted in zip(out, expected, strict=True):
     assert_close(actual, wanted, 64, factor=4.0 * 18)
 
-  moved, _ = run(TOKENS_BT[[2, 0, 1]])
+  moved, _ = run(TOKENS_BT[[2, 0, 1]], SEGMENTS_BT[[2, 0, 1]])
   assert_close(moved.logits_BTV, np.asarray(out.logits_BTV)[[2, 0, 1]], 64)
 
   weights_LBNTS = np.asarray(out.weights_LBNTS)
   shape = (arch.num_layers, 3, arch.num_heads, SEQ_LEN, SEQ_LEN)
   assert weights_LBNTS.shape == shape
   assert weights_LBNTS.dtype == np.float32
-  assert not weights_LBNTS[..., ~seen_TS].any()
-  if isinstance(arch.normalizer, Softmax):
-    totals_T = np.broadcast_to(seen_TS.any(1).astype(float), shape[:-1])
-    assert_close(weights_LBNTS.sum(-1), totals_T, SEQ_LEN)
-    assert (weights_LBNTS[..., seen_TS] > 0).all()
+  seen_LBNTS = np.broadcast_to(seen_BTS[:, None], shape)
+  assert not weights_LBNTS[~seen_LBNTS].any()
+  if type(arch.normalizer) is Softmax and arch.output == (Plain(),):
+    totals_LBNT = seen_LBNTS.any(-1).astype(float)
+    assert_close(weights_LBNTS.sum(-1), totals_LBNT, SEQ_LEN)
+    assert (weights_LBNTS[seen_LBNTS] > 0).all()
 
 
 @pytest.mark.parametrize('arch', covering(causal=False), ids=described)
@@ -108,7 +141,12 @@ def test_flax_and_init_and_table_agree(arch: Architecture) -> None:
   dims, key = dims_of(arch), jax.random.key(0)
   module = transformer.Transformer(arch, dims)
   theirs = jax.eval_shape(
-    lambda: module.init(key, TOKENS_BT, None, want_weights=False)
+    lambda: module.init(
+      key,
+      TOKENS_BT,
+      transformer.Given(segments_BT=SEGMENTS_BT),
+      want_weights=False,
+    )
   )
   ours = jax.eval_shape(lambda: transformer.init(arch, dims, key))
 
@@ -314,9 +352,10 @@ def test_raw_attention_with_one_head_is_a_matrix_product() -> None:
   """softmax(x x^T / sqrt(D)) x, with no parameter anywhere."""
   x_TD = draws(5, 8)
   raw, x_BTD = Raw(), jnp.float32(x_TD[None])
-  assert not raw.params(dims_of(BASE))
-  mask_TS = allowed((Full(),), jnp.arange(5), jnp.arange(5))
-  mixed = attend(*raw.split({}, x_BTD, x_BTD, 1), mask_TS, Rsqrt(), Softmax())
+  assert not raw.params(dims_of(BASE), Reads())
+  dims = dims_of(dataclasses.replace(BASE, num_heads=1))
+  heads = raw.split({}, x_BTD, x_BTD, dims, Reads())
+  mixed = attend(*heads, np.ones((5, 5), bool), Rsqrt(), Softmax())
   exp_TS = np.exp(x_TD @ x_TD.T / 8**0.5)
   expected_TD = exp_TS / exp_TS.sum(1, keepdims=True) @ x_TD
   assert_close(raw.merge({}, mixed.out_BTNH)[0], expected_TD, 8)

@@ -20,7 +20,7 @@ import pytest
 import reference
 from model import transformer
 from model.architecture import Architecture
-from model.attention import Rsqrt, attend
+from model.attention import Keys, Queries
 from model.field import (
   FieldError,
   Variant,
@@ -29,9 +29,15 @@ from model.field import (
   variant_list,
   variants,
 )
-from model.mask import Causal, allowed
+from model.forget import Forget
+from model.mask import Causal, Places, allowed
+from model.output import Gate, Own, ValueResidual
 from model.parameter import Dims, Kind, Param, key_of, param, sample
+from model.position import Rope
+from model.scale import Rsqrt
+from model.score import Reads
 from reference import REFERENCES
+from simple import attend
 from tolerance import assert_close
 from train.loss import cross_entropy
 from train.optimizer import Optimization, flat, tree
@@ -54,7 +60,8 @@ def unions(record: type) -> dict[str, dict[str, type[Variant]]]:
 def examples(cls: type[Variant]) -> list[Any]:
   """Returns one variant for each combination of its named options.
 
-  Numbers are away from their defaults, so that one that is not read shows.
+  Numbers are away from their defaults, so that one that is not read shows;
+  whole numbers are so small that a few positions reach them.
   """
   options = {}
   for name, hint in hints(cls).items():
@@ -66,6 +73,8 @@ def examples(cls: type[Variant]) -> list[Any]:
     elif hint is float and default:
       low = -math.inf if meta.min is None else meta.min
       options[name] = (max(low, 0.75 * default),)
+    elif hint is int:
+      options[name] = (int(meta.min or 0) + 2,)
   return [
     cls(**dict(zip(options, values, strict=True)))
     for values in itertools.product(*options.values())
@@ -74,7 +83,11 @@ def examples(cls: type[Variant]) -> list[Any]:
 
 def named(variant: Any) -> str:
   """Returns a test id: 'qkv-mlp'."""
-  words = [v for v in vars(variant).values() if isinstance(v, str)]
+  words = [
+    name if value is True else value
+    for name, value in vars(variant).items()
+    if value is True or isinstance(value, str)
+  ]
   return '-'.join([variant.tag, *words])
 
 
@@ -93,14 +106,28 @@ def mask_lists(causal: bool) -> list[tuple[Any, ...]]:
   return found
 
 
+def output_lists() -> list[tuple[Any, ...]]:
+  """Returns each output alone, and all that go together."""
+  outputs = [
+    o for c in unions(Architecture)['output'].values() for o in examples(c)
+  ]
+  together: tuple[Any, ...] = ()
+  for output in outputs:
+    try:
+      together = Architecture(output=(output, *together)).output
+    except FieldError:
+      continue
+  return [*((output,) for output in outputs), together]
+
+
 BASE = Architecture(num_layers=2, d_model=8, num_heads=2, tie_embeddings=False)
 
 
 def covering(causal: bool) -> list[Architecture]:
   """Returns few architectures that hold every example of every union.
 
-  Architecture i takes example i of each union, counted around; where such a
-  mixture is refused, each of its members comes alone.
+  Architecture i takes example i of each union, counted around; what is refused
+  in such a mixture comes in a mixture of its own.
 
   Args:
     causal: a causal mask in each.
@@ -108,18 +135,23 @@ def covering(causal: bool) -> list[Architecture]:
   options: dict[str, list[Any]] = {
     field: [v for cls in choices.values() for v in examples(cls)]
     for field, choices in unions(Architecture).items()
-  } | {'mask': mask_lists(causal)}
+  } | {'mask': mask_lists(causal), 'output': output_lists()}
   options['use_bias'] = [True, True, False]
+  options['logit_cap'] = [None, None, 1.5]
+  options['num_kv_heads'] = [None, 1]
   found = []
   for i in range(max(map(len, options.values()))):
     mixed = {field: all_[i % len(all_)] for field, all_ in options.items()}
-    try:
-      found.append(dataclasses.replace(BASE, **mixed))
-    except FieldError:
-      found += [
-        dataclasses.replace(BASE, **{field: member})
-        for field, member in mixed.items()
-      ]
+    while mixed:
+      arch, refused = BASE, {}
+      for field, member in mixed.items():
+        try:
+          arch = dataclasses.replace(arch, **{field: member})
+        except FieldError:
+          refused[field] = member
+      assert len(refused) < len(mixed), refused
+      found.append(arch)
+      mixed = refused
   return found
 
 
@@ -168,10 +200,51 @@ Cast = Callable[[Any], Any]
 Pair = tuple[Any, Any]
 
 
+def score_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  loop = REFERENCES['score'][variant.tag]
+  t_T, s_S, num_heads = np.array([0, 3, 1]), np.array([2, 0, 1, 4]), 4
+  q_BTNH, x_BTD = draws(2, 3, num_heads, 6), draws(2, 3, 8)
+  for num_kv_heads in (4, 2, 1):
+    dims = dims_of(
+      dataclasses.replace(BASE, num_heads=4, num_kv_heads=num_kv_heads)
+    )
+    dims = dataclasses.replace(dims, head_dim=6)
+    params = drawn_params(variant.params(dims))
+    k_BSKH = draws(2, 4, num_kv_heads, 6)
+    actual = variant.logits(
+      cast(params), cast(q_BTNH), cast(k_BSKH), cast(x_BTD), t_T, s_S
+    )
+    expected_BNTS = np.zeros((2, num_heads, 3, 4))
+    for b, n, t, s in np.ndindex(*expected_BNTS.shape):
+      expected_BNTS[b, n, t, s] = loop(
+        variant,
+        params,
+        n,
+        q_BTNH[b, t, n],
+        k_BSKH[b, s, n * num_kv_heads // num_heads],
+        x_BTD[b, t],
+        int(t_T[t]),
+        int(s_S[s]),
+      )
+    yield actual, expected_BNTS
+
+
 def scale_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  params = drawn_params(variant.params(dims_of(BASE)))
+  loop = REFERENCES['scale'][variant.tag]
+  seen_T = np.array([0, 1, 5])
   for head_dim in (1, 4, 8):
-    factor = cast(variant.factor(head_dim))
-    yield factor, REFERENCES['scale'][variant.tag](variant, head_dim)
+    n_B1T1 = cast(seen_T[None, None, :, None])
+    factor = cast(variant.factor(cast(params), head_dim, n_B1T1))
+    yield (
+      factor + cast(np.zeros((1, 2, 3, 1))),
+      [
+        [
+          [[loop(variant, params, n, head_dim, seen)] for seen in seen_T]
+          for n in range(2)
+        ]
+      ],
+    )
 
 
 def normalizer_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
@@ -179,31 +252,40 @@ def normalizer_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   mask_TS = draws(5, 5) > 0.3
   mask_TS[1] = False  # a row in which nothing is seen
   mask_TS[2] = True
+  params = drawn_params(variant.params(dims_of(BASE)))
   loop = REFERENCES['normalizer'][variant.tag]
   # Far from 0 the exponential overflows unless the largest is taken off.
   for offset in (0.0, 1000.0, -1000.0):
     shifted_BNTS = (logits_BNTS + offset).astype(np.float32).astype(np.float64)
-    expected_BNTS = [
-      [
-        [loop(variant, *row) for row in zip(l_TS, mask_TS, strict=True)]
-        for l_TS in l_NTS
-      ]
-      for l_NTS in shifted_BNTS
-    ]
-    yield variant.weights(cast(shifted_BNTS), mask_TS), expected_BNTS
+    expected_BNTS = np.zeros(logits_BNTS.shape)
+    for b, n, t in np.ndindex(2, 2, 5):
+      expected_BNTS[b, n, t] = loop(
+        variant, params, n, shifted_BNTS[b, n, t], mask_TS[t]
+      )
+    mask_B1TS = mask_TS[None, None]
+    n_B1T1 = mask_B1TS.sum(-1, keepdims=True)
+    yield (
+      variant.weights(cast(params), cast(shifted_BNTS), mask_B1TS, n_B1T1),
+      expected_BNTS,
+    )
 
 
 def mask_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['mask'][variant.tag]
   for num_queries, num_keys in ((4, 4), (3, 5)):
-    seen_TS = variant.allowed(
-      np.arange(num_queries)[:, None], np.arange(num_keys)[None]
+    a_T, b_S = np.array([1, 2, 0, 1]), np.array([1, 1, 2, 0, 2])
+    a_T, b_S = a_T[:num_queries], b_S[:num_keys]
+    at = Places(
+      np.arange(num_queries)[:, None],
+      np.arange(num_keys)[None],
+      a_T[:, None],
+      b_S[None],
     )
-    assert seen_TS.shape == (num_queries, num_keys)
+    seen_TS = np.broadcast_to(variant.allowed(at), (num_queries, num_keys))
     yield (
       seen_TS,
       [
-        [loop(variant, t, s) for s in range(num_keys)]
+        [loop(variant, t, s, a_T[t], b_S[s]) for s in range(num_keys)]
         for t in range(num_queries)
       ],
     )
@@ -211,8 +293,8 @@ def mask_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
 
 def position_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['position'][variant.tag]
-  params = drawn_params(variant.params(dims_of(BASE)))
   x_BTD, t_T = draws(2, 4, 8), np.array([0, 1, 3, 5])
+  params = drawn_params(variant.params(dims_of(BASE)))
   yield (
     variant.embed(cast(params), cast(x_BTD), jnp.asarray(t_T)),
     [
@@ -234,22 +316,134 @@ def position_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
       for x_TNH in x_BTNH
     ],
   )
+  s_S = np.array([4, 0, 9, 2, 30])
+  for num_heads in (1, 2, 6):
+    dims = dataclasses.replace(dims_of(BASE), num_heads=num_heads)
+    params = drawn_params(variant.params(dims))
+    bias_NTS = variant.bias(
+      cast(params), num_heads, jnp.asarray(t_T), jnp.asarray(s_S)
+    )
+    yield (
+      cast(np.zeros((num_heads, 4, 5)) if bias_NTS is None else bias_NTS),
+      [
+        [
+          [loop.bias(variant, params, n, num_heads, t, s) for s in s_S]
+          for t in t_T
+        ]
+        for n in range(num_heads)
+      ],
+    )
+
+
+def qk_norm_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  loop, x_BTNH = REFERENCES['qk_norm'][variant.tag], draws(2, 3, 2, 4)
+  x_BTNH[0] = (0.01 * x_BTNH[0]).astype(np.float32)  # where eps shows
+  params = drawn_params(variant.params(dims_of(BASE)))
+  for normalize, normalized in (
+    (variant.query, loop.query),
+    (variant.key, loop.key),
+  ):
+    expected_BTNH = np.zeros(x_BTNH.shape)
+    for b, t, n in np.ndindex(2, 3, 2):
+      expected_BTNH[b, t, n] = normalized(variant, params, x_BTNH[b, t, n])
+    yield normalize(cast(params), cast(x_BTNH)), expected_BTNH
+
+
+def output_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  loop = REFERENCES['output'][variant.tag]
+  dims = dims_of(BASE)
+  for use_bias in (False, True):
+    dims = dataclasses.replace(dims, use_bias=use_bias)
+    params = drawn_params(variant.params(dims))
+    given = cast(params)
+    assert variant.maps == loop.maps
+    v_BSKH, first_BSKH = draws(1, 3, 2, 4), draws(1, 3, 2, 4, seed=1)
+    expected_SKH = np.zeros((3, 2, 4))
+    for s, k in np.ndindex(3, 2):
+      expected_SKH[s, k] = loop.values(
+        params, v_BSKH[0, s, k], first_BSKH[0, s, k]
+      )
+    yield (
+      variant.values(given, cast(v_BSKH), cast(first_BSKH)),
+      expected_SKH[None],
+    )
+    x_BTD = draws(1, 5, 8)
+    c_TN = variant.running(given, cast(x_BTD), cast(np.full((1, 2), 0.5)))[0]
+    decay_NTS = np.zeros((2, 5, 5))
+    for n, t, s in np.ndindex(2, 5, 5):
+      if s <= t:
+        decay_NTS[n, t, s] = loop.decay(params, x_BTD[0], n, t, s)
+    bias_NTS = np.moveaxis(np.asarray(c_TN[:, None] - c_TN[None]), -1, 0)
+    yield cast(np.tril(bias_NTS)), decay_NTS
+    x_BNTS = draws(1, 2, 3, 4)
+    for mix, mixed in (
+      (variant.mix_logits, loop.mix_logits),
+      (variant.mix_weights, loop.mix_weights),
+    ):
+      expected_BNTS = np.zeros(x_BNTS.shape)
+      for t, s in np.ndindex(3, 4):
+        expected_BNTS[0, :, t, s] = mixed(params, x_BNTS[0, :, t, s])
+      yield mix(given, cast(x_BNTS)), expected_BNTS
+    out_BTNH, layer = draws(1, 5, 2, 4), 3
+    maps = [draws(2, 3, seed=m) for m in range(variant.maps)]
+    yield (
+      variant.join(given, [cast(x) for x in maps], jnp.asarray(layer)),
+      [
+        [loop.join(params, layer, [x[i, j] for x in maps]) for j in range(3)]
+        for i in range(2)
+      ],
+    )
+    own = Own(cast(x_BTD), cast(draws(1, 5, 2, 4)), jnp.asarray(layer))
+    expected_TNH = [
+      loop.finish(params, out_BTNH[0, t], x_BTD[0, t], layer) for t in range(5)
+    ]
+    yield variant.finish(given, cast(out_BTNH), own), [expected_TNH]
+
+
+def backend_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  """Each backend, of plain attention, is the loop of attention."""
+  arch = dataclasses.replace(
+    BASE, backend=variant, position=Rope(), num_kv_heads=1
+  )
+  tables = {
+    part: drawn_params(table)
+    for part, table in arch.block_tables(dims_of(arch)).items()
+  } | {'position': {}}
+  x_BTD, t_T = draws(1, 5, 8), np.arange(5)
+  heads = arch.projections.split(
+    cast(tables['attention']),
+    *2 * [cast(x_BTD)],
+    dims_of(arch),
+    arch.score.reads,
+  )
+  q_BTNH, k_BSKH = (arch.position.rotate(x, t_T) for x in heads[:2])
+  attended = arch.backend.attend(
+    arch.parts,
+    cast(tables),
+    Queries(q_BTNH, cast(x_BTD), t_T, None, {}),
+    Keys(k_BSKH, heads.v_BSKH, t_T, None, {}),
+    None,
+  )
+  expected = reference.attention(arch, tables, x_BTD[0], [1] * 5)
+  yield attended.out_BTNH, expected.out_TNH[None]
+  if attended.weights_BNTS is not None:
+    yield attended.weights_BNTS, expected.weights_NTS[None]
 
 
 def projection_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   loop = REFERENCES['projections'][variant.tag]
-  x_BTD, y_BSD = draws(2, 3, 8), draws(2, 4, 8)
+  x_BTD, y_BSD, reads = draws(2, 3, 8), draws(2, 4, 8), Reads()
   for use_bias in (False, True):
     dims = dataclasses.replace(dims_of(BASE), use_bias=use_bias)
-    params = drawn_params(variant.params(dims))
+    params = drawn_params(variant.params(dims, reads))
     x, y = cast(x_BTD), cast(y_BSD)
-    itself = variant.split(cast(params), x, x, 2)
-    other = variant.split(cast(params), x, y, 2)
+    itself = variant.split(cast(params), x, x, dims, reads)
+    other = variant.split(cast(params), x, y, dims, reads)
     for heads, keys_BSD in ((itself, x_BTD), (other, y_BSD)):
       for actual, project, given in (
         (heads.q_BTNH, loop.query, x_BTD),
-        (heads.k_BSNH, loop.key, keys_BSD),
-        (heads.v_BSNH, loop.value, keys_BSD),
+        (heads.k_BSKH, loop.key, keys_BSD),
+        (heads.v_BSKH, loop.value, keys_BSD),
       ):
         yield (
           actual,
@@ -340,11 +534,15 @@ def optimizer_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
 
 
 UNITS: Mapping[str, Callable[[Any, Cast], Iterator[Pair]]] = {
+  'qk_norm': qk_norm_pairs,
+  'score': score_pairs,
   'scale': scale_pairs,
   'normalizer': normalizer_pairs,
   'mask': mask_pairs,
   'position': position_pairs,
   'projections': projection_pairs,
+  'output': output_pairs,
+  'backend': backend_pairs,
   'norm': norm_pairs,
   'residual': residual_pairs,
   'feedforward': feedforward_pairs,
@@ -377,8 +575,10 @@ def test_every_member_has_a_reference() -> None:
   assert set(ALL) == {*UNITS, 'init'}, 'a union that no test of units looks at'
   partial = {**REFERENCES, 'scale': {'rsqrt': None, 'nonsense': None}}
   assert differences(partial) == [
-    '--scale=constant has no loop',
-    '--scale=none has no loop',
+    *(
+      f'--scale={tag} has no loop'
+      for tag in ('constant', 'inverse', 'learned', 'logn', 'none')
+    ),
     '--scale=nonsense is no variant',
   ]
 
@@ -442,20 +642,29 @@ def test_initial_values_have_the_distribution(init: type, kind: Kind) -> None:
 SIZED = [
   *covering(causal=False),
   dataclasses.replace(BASE, tie_embeddings=True, head_dim=3, num_heads=3),
+  dataclasses.replace(BASE, num_heads=4, num_kv_heads=2, output=(Forget(),)),
+  dataclasses.replace(BASE, num_layers=3, output=(ValueResidual(), Gate())),
 ]
+# Three documents packed into two examples, and padding.
+SEGMENTS_BT = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]])
 
 
 @pytest.mark.parametrize('arch', SIZED, ids=described)
 def test_decoder_equals_its_loops(arch: Architecture) -> None:
   params, dims = stacked_params(arch), dims_of(arch)
   tokens_BT = np.random.default_rng(1).integers(0, VOCABULARY, (2, SEQ_LEN - 1))
-  expected = reference.decoder(arch, params, tokens_BT)
+  expected = reference.decoder(arch, params, tokens_BT, SEGMENTS_BT)
 
   def run(dtype: Any) -> transformer.Output:
     cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), tree(params))
     return jax.jit(
       lambda params: transformer.apply(
-        arch, dims, params, tokens_BT, want_weights=True
+        arch,
+        dims,
+        params,
+        tokens_BT,
+        want_weights=True,
+        segments_BT=SEGMENTS_BT,
       )
     )(cast)
 
@@ -588,8 +797,11 @@ def test_update_equals_its_loops(name: str) -> None:
 
 def test_masks_are_combined() -> None:
   for masks_ in mask_lists(causal=False):
+    segments_S = [1, 1, 2, 2, 0]
     seen_TS = [
-      [reference.sees(masks_, t, s) for s in range(5)] for t in range(4)
+      [reference.sees(masks_, t, s, segments_S) for s in range(5)]
+      for t in range(5)
     ]
-    actual_TS = allowed(masks_, jnp.arange(4), jnp.arange(5))
-    np.testing.assert_array_equal(actual_TS, seen_TS)
+    s_S, a_S = jnp.arange(5), jnp.asarray(segments_S)
+    at = Places(s_S[:, None], s_S, a_S[:, None], a_S)
+    np.testing.assert_array_equal(allowed(masks_, at), seen_TS)

@@ -3,10 +3,12 @@
 The expected choices are computed here, from trials that run one by one.
 """
 
+import html
 import json
 import math
 import random
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -352,3 +354,36 @@ def test_a_run_compiles_as_many_programs_as_planned(
   # Each is a chunk of steps and an evaluation, which JAX names alike.
   found = [name for name in compiled.names if name == 'jit(_fun)']
   assert len(found) == 2 * 3, compiled.names
+
+
+def test_each_printed_command_replays_its_row(
+  text: Path, tmp_path: Path
+) -> None:
+  """Under vmap and with dropout, where bits depend on the layout."""
+  workdir = tmp_path / 'run'
+  words = [
+    *TINY,
+    f'--task.path={text}',
+    f'--workdir={workdir}',
+    '--seeds=2',
+    '--tune_seeds=1',
+    '--ablate=position=none',
+    '--dropout_residual=0.1',
+    '--tune=learning_rate=1e-3 1e-2 1e-1',
+    '--lanes=vmap:2',
+  ]
+  assert run(*words) == 0
+  page = html.unescape((workdir / 'report.html').read_text())
+  found = re.findall(r'<dd><pre>(.*? --only=.*?)</pre>', page)
+  assert len(found) == 2
+  expected = {r['trial']: r['digest'] for r in trials(workdir)}
+  for n, command in enumerate(found):
+    folder = tmp_path / f'replay {n}'
+    program, *rest = shlex.split(command)
+    assert program == 'python'
+    again = [
+      word.replace('--workdir=NEW', f'--workdir={folder}') for word in rest
+    ]
+    assert run(*again[1:]) == 0
+    assert len(trials(folder)) == 3 + 2
+    assert all(expected[r['trial']] == r['digest'] for r in trials(folder))

@@ -1,4 +1,4 @@
-"""Tasks, vocabularies and corpora: what a batch is, and where text comes from.
+"""Tasks and corpora: what a batch is, and where text comes from.
 
 The digests pinned here say that data order and initial values are the same on
 every supported version of JAX.
@@ -25,10 +25,8 @@ from train.schema import override
 from train.step import batch_of, init_state
 from train.task import Batch, Data, DataError
 from train.tasks.text import Text
-from train.vocabulary import UnknownCharacters, Vocabulary
+from train.tokenizer import Char
 
-# Of every width in UTF-8, with a combining mark and the highest code point.
-LETTERS = 'aäβ汉🙂e\u0301\n\t \ufeff\x7f\U0010ffff'
 COUNTED = ''.join(chr(97 + n % 26) + str(n % 10) for n in range(300))
 
 
@@ -173,56 +171,16 @@ def test_rows_with_one_seed_share_their_batches(
   assert not np.array_equal(first, third)
 
 
-# Vocabularies. ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize('level', ['char', 'byte'])
-def test_decode_reverses_encode(level: str) -> None:
-  assert level in ('char', 'byte')
-  text = LETTERS * 3 + 'end'
-  vocabulary = Vocabulary.of(text, level)
-  ids = vocabulary.encode(text)
-  assert vocabulary.decode(ids) == text
-  assert int(ids.max()) < vocabulary.size
-  count = len(text) if level == 'char' else len(text.encode())
-  assert ids.size == len(vocabulary.symbols(ids)) == count
-  assert vocabulary.size == (len(set(text)) if level == 'char' else 256)
-
-
-def test_every_byte_is_its_own_id() -> None:
-  vocabulary = Vocabulary.of('', 'byte')
-  ids = vocabulary.encode('é\x00A')
-  assert ids.tolist() == [0xC3, 0xA9, 0, 65]
-  assert vocabulary.symbols(ids) == ['c3', 'a9', '\x00', 'A']
-  assert vocabulary.decode(ids[:1]) == '\ufffd'
-
-
-def test_more_symbols_than_a_byte_holds() -> None:
-  text = ''.join(map(chr, range(0x4E00, 0x4E00 + 300)))
-  vocabulary = Vocabulary.of(text, 'char')
-  assert vocabulary.encode(text).tolist() == list(range(300))
-
-
-def test_characters_are_ordered_by_code_point() -> None:
-  assert Vocabulary.of('zaéa', 'char').characters == 'azé'
-
-
-def test_unknown_characters_are_named() -> None:
-  vocabulary = Vocabulary.of('abc', 'char')
-  with pytest.raises(UnknownCharacters, match=r"2 characters .*: 'ß' '🙂'$"):
-    vocabulary.encode('a🙂bßß')
-  many = ''.join(map(chr, range(0x100, 0x110)))
-  with pytest.raises(UnknownCharacters, match=r"16 characters .* 'ć' .*\.\.\."):
-    vocabulary.encode(many)
+# Texts with unknown characters. ----------------------------------------------
 
 
 def test_text_with_unknown_characters_is_refused(
   tmp_path: pathlib.Path,
 ) -> None:
   task = _write(tmp_path, 'naïve')
-  with pytest.raises(DataError, match=r"'ï'.*--task\.level=byte"):
-    task.load(Vocabulary.of('naive', 'char'))
-  known = task.load(Vocabulary.of('naïve!', 'char'))
+  with pytest.raises(DataError, match=r"'ï'.*--task\.tokenizer=byte"):
+    task.load(Char().train(lambda: ['naive']))
+  known = task.load(Char().train(lambda: ['naïve!']))
   assert known.vocabulary.size == 6
 
 

@@ -39,7 +39,7 @@ from train.step import Metrics, State, batch_of, evaluate, init_state, update
 from train.task import Data
 from train.tasks.text import Text
 from train.trial import Options, Result, Trial
-from train.vocabulary import Vocabulary
+from train.vocabulary import Characters
 
 STEPS = 8
 TINY = {
@@ -68,6 +68,7 @@ EVERYTHING = TINY | {
 FROZEN = {'position/table', 'blocks/attention/out'}
 # Longest sum behind a loss: batch x length, each over a vocabulary.
 TERMS = 8 * 16 * 24
+LETTERS = ''.join(map(chr, range(97, 121)))
 
 
 def config(flags: Mapping[str, str]) -> Config:
@@ -82,7 +83,7 @@ def data() -> Data:
   draws = np.random.default_rng(0).integers(0, 24, 4100)
   # Every third token repeats the one before, so that there is much to learn.
   draws[2::3] = draws[1::3][: draws[2::3].size]
-  vocabulary = Vocabulary('char', ''.join(map(chr, range(97, 121))))
+  vocabulary = Characters(LETTERS)
   ids = draws.astype(np.uint8)
   cut = 3690
   arrays = {'train': ids[:cut], 'validation': ids[cut:]}
@@ -766,7 +767,7 @@ def finished(
   tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[pathlib.Path, Result]:
   folder = tmp_path_factory.mktemp('loop')
-  (folder / 'text.txt').write_text(data().vocabulary.characters * 20)
+  (folder / 'text.txt').write_text(LETTERS * 20)
   return folder, _run(folder, TINY | {'steps': '11'})
 
 
@@ -920,7 +921,12 @@ EFFECTS = {
   'task': Effect('text'),
   'task.path': Effect('{finished}/text.txt', seen=_data_digest),
   'task.corpus': Effect('shakespeare', seen=_data_digest),
-  'task.level': Effect('byte', seen=_vocabulary),
+  'task.tokenizer': Effect('byte', seen=_vocabulary),
+  'task.tokenizer.vocab_size': Effect('1000', seen=_vocabulary),
+  'task.tokenizer.min_count': Effect('9', seen=_vocabulary),
+  'task.tokenizer.lowercase': Effect(
+    'true', {'task.tokenizer.lowercase': 'false'}, _vocabulary
+  ),
   'seq_len': Effect('8'),
   'batch_size': Effect('4'),
   'microbatches': Effect('2'),
@@ -934,14 +940,28 @@ EFFECTS = {
   'd_model': Effect('32'),
   'num_heads': Effect('4'),
   'head_dim': Effect('4'),
+  'num_kv_heads': Effect('1'),
   'projections': Effect('raw'),
   'projections.kind': Effect('mlp'),
+  'qk_norm': Effect('rms'),
+  'qk_norm.eps': Effect('0.1'),
+  'score': Effect('additive'),
   'scale': Effect('none'),
   'scale.value': Effect('0.7'),
+  'scale.learned': Effect('true'),
+  'logit_cap': Effect('0.5', {'logit_cap': '0.1'}),
   'normalizer': Effect('none'),
   'mask': Effect('causal,exclude_self'),
+  'mask.window': Effect('3', {'mask': 'causal,window', 'mask.window': '5'}),
+  'mask.prefix': Effect('3'),
   'position': Effect('rope'),
   'position.theta': Effect('100'),
+  'position.buckets': Effect('8'),
+  'position.max_distance': Effect('40'),
+  'position.bidirectional': Effect('true'),
+  'output': Effect('gate,value_residual'),
+  'backend': Effect('chunked'),
+  'backend.chunk': Effect('3'),
   'norm': Effect('rmsnorm'),
   'norm.eps': Effect('0.1'),
   'residual': Effect('post'),

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field
-from model.mask import Causal
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -51,16 +50,31 @@ class Config(Record):
         self.microbatches,
         f'must divide --batch_size={self.batch_size}',
       )
-    if not any(isinstance(m, Causal) for m in self.architecture.mask):
-      yield FieldError(
-        'mask',
-        self.architecture.mask,
-        'lets a model that predicts the next token see it: add causal',
-      )
+    yield from self._mask_problems()
     if self.init_from is not None and ':' not in self.init_from:
       yield FieldError('init_from', self.init_from, 'must be WORKDIR:TRIAL')
     dims = self.dims(vocab_size=1)
     self.optimization.frozen(self.architecture.parameter_table(dims))
+
+  def _mask_problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between the mask, the length and the task."""
+    masks = self.architecture.mask
+    if not any(mask.hides_targets for mask in masks):
+      yield FieldError(
+        'mask',
+        masks,
+        'lets a model that predicts the next token see it: add causal',
+      )
+    for mask in masks:
+      if problem := mask.problem(self.seq_len):
+        yield problem
+      if mask.reads_segments and not self.task.gives_segments:
+        yield FieldError(
+          'mask',
+          masks,
+          f'{mask.tag} needs segments, which --task={self.task.tag} does not '
+          'give: drop it',
+        )
 
   def dims(self, vocab_size: int) -> Dims:
     """Returns the sizes of the axes."""

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 
+from train.files import cache
 from train.task import DataError
 
 SHAKESPEARE_URL = (
@@ -50,10 +51,9 @@ def download(url: str, sha256: str, name: str) -> pathlib.Path:
   """Returns the path of a file in the user's cache, fetched if absent."""
   import pooch
 
-  folder = pooch.os_cache('ablax')
   try:
     path = pooch.retrieve(
-      url, f'sha256:{sha256}', fname=name, path=folder, progressbar=True
+      url, f'sha256:{sha256}', fname=name, path=cache(), progressbar=True
     )
   except Exception as e:
     raise DataError(

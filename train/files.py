@@ -12,6 +12,13 @@ import numpy as np
 from train.optimizer import flat
 
 
+def cache() -> pathlib.Path:
+  """Returns the folder ABLAX_CACHE, or the user's own for this program."""
+  import pooch
+
+  return pathlib.Path(os.environ.get('ABLAX_CACHE') or pooch.os_cache('ablax'))
+
+
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
   """Replaces a file: a reader sees the old one or the new one, whole."""
   data = content.encode() if isinstance(content, str) else content

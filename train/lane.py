@@ -13,6 +13,7 @@ from train.parallel import to_host
 from train.schema import to_flags
 from train.sinks import About
 from train.step import State, init_state
+from train.store import write_vocabulary
 from train.trial import Figures, Hooks, Notes, Options, Result, Trial
 
 
@@ -22,6 +23,7 @@ class Lane:
   def __init__(self, trial: Trial, options: Options, hooks: Hooks):
     folder = trial.directory
     folder.mkdir(parents=True, exist_ok=True)
+    write_vocabulary(folder, trial.data.vocabulary)
     write_json(folder / 'config.json', _description(trial))
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
@@ -124,7 +126,11 @@ def _description(trial: Trial) -> dict[str, Any]:
     'trial': trial.id,
     'flags': to_flags(trial.config),
     'data': trial.data.digest,
-    'vocabulary': dataclasses.asdict(trial.data.vocabulary),
+    'vocabulary': {
+      'kind': trial.data.vocabulary.kind,
+      'learned': trial.data.vocabulary.learned,
+      'digest': trial.data.vocabulary.digest,
+    },
   }
 
 

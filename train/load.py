@@ -18,6 +18,7 @@ from train.parallel import Shared, to_host
 from train.program import program, signature
 from train.schema import override
 from train.step import Params, init_state
+from train.store import FILE, read_vocabulary
 from train.task import DataError, Task
 from train.vocabulary import Vocabulary
 
@@ -95,7 +96,7 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
       f'{directory}: config.json cannot be read: the trial was not begun'
     ) from e
   config = override(Config(), about['flags'])
-  vocabulary = Vocabulary(**about['vocabulary'])
+  vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
   template = init_state(config, config.dims(vocabulary.size))
   notes: list[str] = []
   if not (directory / 'checkpoints').is_dir():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from model import transformer
+from model.mask import blind
 from model.parameter import Dims, key_of
 from train.config import Config
 from train.loss import Sums, cross_entropy
@@ -118,10 +119,7 @@ def _gradients(
       lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
     )
     keys_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
-    out = transformer.apply(arch, dims, params, part.inputs_BT, keys_B)
-    sums = cross_entropy(
-      out.logits_BTV, part.targets_BT, part.weights_BT, config.label_smoothing
-    )
+    sums = _sums(config, dims, params, part, config.label_smoothing, keys_B)
     return sums.loss, sums
 
   gradient = jax.grad(summed, has_aux=True)
@@ -142,8 +140,34 @@ def _gradients(
 
 def evaluate(config: Config, dims: Dims, params: Params, batch: Batch) -> Sums:
   """Returns sums over a batch, without dropout and label smoothing."""
-  out = transformer.apply(config.architecture, dims, params, batch.inputs_BT)
-  return cross_entropy(out.logits_BTV, batch.targets_BT, batch.weights_BT, 0.0)
+  return _sums(config, dims, params, batch, 0.0, None)
+
+
+def _sums(
+  config: Config,
+  dims: Dims,
+  params: Params,
+  batch: Batch,
+  label_smoothing: float,
+  keys_B: jax.Array | None,
+) -> Sums:
+  """Returns sums over a batch, with dropout by `keys_B`."""
+  arch = config.architecture
+  out = transformer.apply(
+    arch,
+    dims,
+    params,
+    batch.inputs_BT,
+    keys_B,
+    segments_BT=batch.segments_BT,
+  )
+  weights_BT = batch.weights_BT
+  if not any(mask.hides_future for mask in arch.mask):
+    # A position that sees its own target has nothing to predict.
+    weights_BT *= blind(arch.mask, jnp.arange(weights_BT.shape[1]))
+  return cross_entropy(
+    out.logits_BTV, batch.targets_BT, weights_BT, label_smoothing
+  )
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

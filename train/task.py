@@ -7,7 +7,7 @@ state and the order does not depend on how many devices or hosts there are.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,17 @@ from train.vocabulary import Vocabulary
 
 
 class Batch(NamedTuple):
-  """Tokens, what to predict at each, how much it counts, and example ids."""
+  """Tokens, what to predict at each, how much it counts, and example ids.
+
+  Segments number the documents of a packed example from 1 on, 0 is padding;
+  none if the task does not give them.
+  """
 
   inputs_BT: jax.Array
   targets_BT: jax.Array
   weights_BT: jax.Array
   ids_B: jax.Array
+  segments_BT: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,13 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Task(Variant, abc.ABC):
-  """An open union: each file in `train/tasks/` adds one member."""
+  """An open union: each file in `train/tasks/` adds one member.
+
+  Attributes:
+    gives_segments: its batches have `segments_BT`.
+  """
+
+  gives_segments: ClassVar[bool] = False
 
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:

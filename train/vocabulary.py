@@ -1,68 +1,254 @@
-"""Text as token ids and back: characters, or bytes."""
+"""Vocabularies: what token ids stand for, and text as ids and back.
 
+The first ids are those of the special tokens that a task wants, in the order of
+`Special`; a language model of characters wants none.  Text never gives a
+special token, whatever it looks like: tasks add them by their ids.
+"""
+
+import abc
 import dataclasses
-from typing import Literal
+import enum
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-Level = Literal['char', 'byte']
+
+class Special(enum.Enum):
+  """A token that no text holds; the value is how a reader sees it."""
+
+  PAD = '<pad>'
+  UNK = '<unk>'
+  BOS = '<bos>'
+  EOS = '<eos>'
+  MASK = '<mask>'
+  CLS = '<cls>'
 
 
-class UnknownCharacters(ValueError):
-  """A text has characters that the vocabulary lacks."""
+# What stands in the place of text; the other special tokens are beside it.
+SHOWN = (Special.UNK, Special.MASK)
 
-  def __init__(self, characters: str):
-    shown = ' '.join(repr(c) for c in characters[:8])
-    more = ' ...' if len(characters) > 8 else ''
+
+def ordered(specials: Sequence[Special]) -> tuple[Special, ...]:
+  """Returns special tokens in the order of their ids, each once."""
+  return tuple(special for special in Special if special in specials)
+
+
+class UnknownSymbols(ValueError):
+  """A text has symbols that the vocabulary lacks, and it has no <unk>."""
+
+  def __init__(self, symbols: Sequence[str]):
+    shown = ' '.join(repr(c) for c in symbols[:8])
+    more = ' ...' if len(symbols) > 8 else ''
     super().__init__(
-      f'{len(characters)} characters are not in the vocabulary: {shown}{more}'
+      f'{len(symbols)} characters are not in the vocabulary: {shown}{more}'
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocabulary:
-  """The symbols that token ids stand for."""
+class Vocabulary(abc.ABC):
+  """The symbols that token ids stand for; `kind` is the tokenizer's tag."""
 
-  level: Level
-  characters: str = ''
+  kind: ClassVar[str]
+  unit: ClassVar[str]
+  # Whether it was trained: then it is saved and never made again.
+  learned: ClassVar[bool]
 
-  @staticmethod
-  def of(text: str, level: Level) -> 'Vocabulary':
-    """Returns the vocabulary of a text: its sorted characters, or 256 bytes."""
-    return Vocabulary(
-      level, ''.join(sorted(set(text))) if level == 'char' else ''
-    )
+  specials: tuple[Special, ...] = dataclasses.field(default=(), kw_only=True)
 
   @property
+  @abc.abstractmethod
   def size(self) -> int:
-    """Returns the number of symbols."""
-    return len(self.characters) if self.level == 'char' else 256
+    """Returns the number of ids, special tokens included."""
 
+  @abc.abstractmethod
   def encode(self, text: str) -> np.ndarray:
     """Returns the ids of a text.
 
     Raises:
-      UnknownCharacters: the vocabulary lacks some of them.
+      UnknownSymbols: the vocabulary lacks some, and has no <unk>.
     """
-    if self.level == 'byte':
-      return np.frombuffer(text.encode(), np.uint8)
-    codes = np.frombuffer(text.encode('utf-32-le'), np.uint32)
-    known = np.frombuffer(self.characters.encode('utf-32-le'), np.uint32)
-    ids = np.searchsorted(known, codes)
-    missing = known[np.minimum(ids, known.size - 1)] != codes
-    if missing.any():
-      absent = np.unique(codes[missing])
-      raise UnknownCharacters(''.join(map(chr, absent)))
-    return ids.astype(np.uint8 if known.size <= 256 else np.int32)
+
+  def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """Returns the ids of each text."""
+    return [self.encode(text) for text in texts]
+
+  @abc.abstractmethod
+  def _join(self, ids: Sequence[int]) -> str:
+    """Returns the text of ids among which is no special token."""
+
+  def _glue(self, parts: Sequence[str]) -> str:
+    """Returns the text of runs of ids and the special tokens between them."""
+    return ''.join(parts)
+
+  @abc.abstractmethod
+  def _symbol(self, number: int) -> str:
+    """Returns how a reader sees an id that is no special token."""
+
+  @abc.abstractmethod
+  def content(self) -> dict[str, Any]:
+    """Returns the fields, special tokens apart, as JSON values."""
 
   def decode(self, ids: np.ndarray) -> str:
-    """Returns the text of ids; broken UTF-8 becomes replacement characters."""
-    if self.level == 'byte':
-      return bytes(int(i) for i in ids).decode(errors='replace')
-    return ''.join(self.characters[int(i)] for i in ids)
+    """Returns the text of ids; <unk> and <mask> by name, no other special."""
+    first, parts, run = len(self.specials), [], []
+    for number in map(int, ids):
+      if number >= first:
+        run.append(number)
+      elif self.specials[number] in SHOWN:
+        parts += [self._join(run), self.specials[number].value]
+        run = []
+    return self._glue([part for part in [*parts, self._join(run)] if part])
 
   def symbols(self, ids: np.ndarray) -> list[str]:
-    """Returns each id's symbol; bytes beyond ASCII as hexadecimal."""
-    if self.level == 'char':
-      return [self.characters[int(i)] for i in ids]
-    return [chr(i) if i < 128 else f'{i:02x}' for i in map(int, ids)]
+    """Returns each id's symbol."""
+    first = len(self.specials)
+    return [
+      self._symbol(i) if i >= first else self.specials[i].value
+      for i in map(int, ids)
+    ]
+
+  def id_of(self, special: Special) -> int:
+    """Returns the id of a special token, which must be there."""
+    return self.specials.index(special)
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Returns the sha256 of what `to_json` returns."""
+    return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the vocabulary as JSON values; `from_json` reads them."""
+    specials = [special.name for special in self.specials]
+    return {'kind': self.kind, 'specials': specials, **self.content()}
+
+  def _narrow(self, ids: np.ndarray) -> np.ndarray:
+    """Returns ids in the smallest type that holds all of the vocabulary."""
+    limits = {2**8: np.uint8, 2**16: np.uint16}
+    fits = [kind for limit, kind in limits.items() if self.size <= limit]
+    return ids.astype(fits[0] if fits else np.int32)
+
+  def _unknown(self) -> int | None:
+    """Returns the id of <unk>, if there is one."""
+    return self.id_of(Special.UNK) if Special.UNK in self.specials else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters(Vocabulary):
+  """One id a character, in the order of code points."""
+
+  kind: ClassVar[str] = 'char'
+  unit: ClassVar[str] = 'char'
+  learned: ClassVar[bool] = False
+
+  characters: str
+
+  @property
+  def size(self) -> int:
+    """Returns the number of ids."""
+    return len(self.specials) + len(self.characters)
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the id of each character."""
+    codes = np.frombuffer(text.encode('utf-32-le'), np.uint32)
+    known = np.frombuffer(self.characters.encode('utf-32-le'), np.uint32)
+    places = np.searchsorted(known, codes)
+    missing = known[np.minimum(places, known.size - 1)] != codes
+    ids = places + len(self.specials)
+    if missing.any():
+      unknown = self._unknown()
+      if unknown is None:
+        raise UnknownSymbols([chr(c) for c in np.unique(codes[missing])])
+      ids[missing] = unknown
+    return self._narrow(ids)
+
+  def _join(self, ids: Sequence[int]) -> str:
+    return ''.join(map(self._symbol, ids))
+
+  def _symbol(self, number: int) -> str:
+    return self.characters[number - len(self.specials)]
+
+  def content(self) -> dict[str, Any]:
+    """Returns the characters."""
+    return {'characters': self.characters}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(Vocabulary):
+  """One id a byte of UTF-8: 256 of them, whatever the text."""
+
+  kind: ClassVar[str] = 'byte'
+  unit: ClassVar[str] = 'byte'
+  learned: ClassVar[bool] = False
+
+  @property
+  def size(self) -> int:
+    """Returns the number of ids."""
+    return len(self.specials) + 256
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the id of each byte."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    return self._narrow(data.astype(np.int32) + len(self.specials))
+
+  def _join(self, ids: Sequence[int]) -> str:
+    data = bytes(i - len(self.specials) for i in ids)
+    return data.decode(errors='replace')
+
+  def _symbol(self, number: int) -> str:
+    byte = number - len(self.specials)
+    return chr(byte) if byte < 128 else f'{byte:02x}'
+
+  def content(self) -> dict[str, Any]:
+    """Returns nothing: all byte vocabularies are equal."""
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Words(Vocabulary):
+  """One id for what white space separates, and one for the line break."""
+
+  kind: ClassVar[str] = 'word'
+  unit: ClassVar[str] = 'word'
+  learned: ClassVar[bool] = True
+
+  words: tuple[str, ...]
+  lowercase: bool = False
+
+  @staticmethod
+  def split(text: str, lowercase: bool) -> list[str]:
+    """Returns the words of a text and its line breaks."""
+    return re.findall(r'\n|[^\s]+', text.lower() if lowercase else text)
+
+  @property
+  def size(self) -> int:
+    """Returns the number of ids."""
+    return len(self.specials) + len(self.words)
+
+  def encode(self, text: str) -> np.ndarray:
+    """Returns the id of each word and line break; <unk> for unseen words."""
+    unknown = self.id_of(Special.UNK)
+    words = self.split(text, self.lowercase)
+    ids = [self._ids.get(word, unknown) for word in words]
+    return self._narrow(np.array(ids, np.int64))
+
+  @functools.cached_property
+  def _ids(self) -> Mapping[str, int]:
+    return {w: n for n, w in enumerate(self.words, len(self.specials))}
+
+  def _join(self, ids: Sequence[int]) -> str:
+    return self._glue([self._symbol(i) for i in ids])
+
+  def _glue(self, parts: Sequence[str]) -> str:
+    return re.sub(' ?\n ?', '\n', ' '.join(parts))
+
+  def _symbol(self, number: int) -> str:
+    return self.words[number - len(self.specials)]
+
+  def content(self) -> dict[str, Any]:
+    """Returns the words."""
+    return {'words': list(self.words), 'lowercase': self.lowercase}

@@ -1,4 +1,4 @@
-"""Language modelling of any text, by characters or bytes.
+"""Language modelling of any text.
 
 The text 'hello world' at --seq_len=4 gives examples such as
 
@@ -21,19 +21,21 @@ import numpy as np
 
 from model.field import FieldError, field
 from train import corpus
+from train.store import train_once
 from train.task import Batch, Data, DataError, Task, examples
-from train.vocabulary import Level, UnknownCharacters, Vocabulary
+from train.tokenizer import Char, Tokenizer
+from train.vocabulary import Special, UnknownSymbols, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(Task, tag='text'):
-  """Predict the next character or byte of a text."""
+  """Predict the next token of a text."""
 
   path: str | None = field(None, 'Text file, or a folder of them.')
   corpus: Literal['pydoc', 'shakespeare'] | None = field(
     None, 'Named text, where no path is given; none is pydoc:'
   )
-  level: Level = field('char', 'What a token is:')
+  tokenizer: Tokenizer = field(Char(), 'What a token is:')
 
   @property
   def _name(self) -> str:
@@ -57,24 +59,34 @@ class Text(Task, tag='text'):
       text = corpus.shakespeare()
     else:
       text = corpus.pydoc()
-    vocabulary = vocabulary or Vocabulary.of(text, self.level)
-    try:
-      ids = vocabulary.encode(text)
-    except UnknownCharacters as e:
-      raise DataError(
-        f'{name}: {e}: train with --task.level=byte to read any text'
-      ) from e
     digest = hashlib.sha256(text.encode()).hexdigest()
-    cut = int(0.9 * ids.size)
+    if vocabulary is None:
+      vocabulary = self._vocabulary(text, digest)
+    try:
+      train, held = _split(text, vocabulary)
+    except UnknownSymbols as e:
+      raise DataError(
+        f'{name}: {e}: train with --task.tokenizer=byte to read any text'
+      ) from e
     return Data(
-      arrays={'train': ids[:cut], 'validation': ids[cut:]},
+      arrays={'train': train, 'validation': held},
       vocabulary=vocabulary,
       digest=digest,
       description=(
-        f'{name}: {ids.size:,} {vocabulary.level}s, {vocabulary.size} symbols, '
+        f'{name}: {train.size + held.size:,} {vocabulary.unit}s, '
+        f'{vocabulary.size} symbols, {_unknown(vocabulary, train, held)}'
         f'sha256 {digest[:12]}'
       ),
     )
+
+  def _vocabulary(self, text: str, digest: str) -> Vocabulary:
+    """Returns the vocabulary of the text; what is learned, of its 90 %."""
+    if self.tokenizer.learned:
+      text = text[: int(0.9 * len(text))]
+    try:
+      return train_once(self.tokenizer, (), digest, lambda: [text])
+    except FieldError as e:
+      raise e.under('task.tokenizer.') from None
 
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
@@ -118,6 +130,26 @@ class Text(Task, tag='text'):
   ) -> Batch:
     """Returns the windows with these numbers."""
     return _windows(arrays['validation'], ids_B * seq_len, ids_B, seq_len)
+
+
+def _unknown(vocabulary: Vocabulary, *parts: np.ndarray) -> str:
+  """Returns how much of the text the vocabulary lacks, if it has <unk>."""
+  if Special.UNK not in vocabulary.specials:
+    return ''
+  unknown = vocabulary.id_of(Special.UNK)
+  found = sum(int((ids == unknown).sum()) for ids in parts)
+  return f'{found / sum(ids.size for ids in parts):.2%} unknown, '
+
+
+def _split(text: str, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the ids of the training and of the validation part."""
+  if vocabulary.learned:
+    # The validation part has no say in how text is cut.
+    cut = int(0.9 * len(text))
+    return vocabulary.encode(text[:cut]), vocabulary.encode(text[cut:])
+  ids = vocabulary.encode(text)
+  cut = int(0.9 * ids.size)
+  return ids[:cut], ids[cut:]
 
 
 def _windows(

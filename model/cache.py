@@ -1,0 +1,89 @@
+"""The incremental form: what a layer keeps of the positions it has seen.
+
+A layer keeps the key side of attention (`attention.Keys`): keys rotated by
+their positions, values as they are mixed, segments, and what each output keeps
+besides (`Plain.running`).  A slot is a position: slots that nothing has been
+written to yet lie in the future, which a mask that `hides_future` hides.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model.architecture import Architecture
+from model.attention import Keys
+from model.mask import Prefix
+from model.parameter import Dims
+
+
+class Cache(NamedTuple):
+  """What all layers keep, along a first axis of layers, and of how many."""
+
+  keys_L: Keys
+  index: jax.Array
+
+
+def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
+  """Returns why later positions change what was computed, if they do.
+
+  Args:
+    arch: the architecture.
+    prompt: how many positions the first step is given.
+  """
+  for mask in arch.mask:
+    if isinstance(mask, Prefix) and prompt < mask.prefix:
+      return (
+        f'--mask.prefix={mask.prefix}: positions of the prefix see each other: '
+        f'the first step needs {mask.prefix} positions, not {prompt}'
+      )
+  if not any(mask.hides_targets for mask in arch.mask):
+    return 'a position sees later ones: add causal to --mask'
+  return None
+
+
+def empty(arch: Architecture, dims: Dims, batch: int, length: int) -> Cache:
+  """Returns the cache before the first position.
+
+  Args:
+    arch: the architecture.
+    dims: sizes of the axes.
+    batch: examples.
+    length: positions there is room for.
+  """
+  kind, wide = jnp.dtype(arch.dtype), jnp.float32
+  layers, heads = dims.num_layers, (dims.num_kv_heads,)
+  front = (layers, batch, length)
+  width = arch.projections.widths(dims).query if arch.score.reads.key else 0
+  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  s_S = jnp.arange(length)
+  keys_L = Keys(
+    k_BSKH=jnp.zeros((*front, *heads, width), kind),
+    v_BSKH=jnp.zeros((*front, *heads, dims.head_dim), kind),
+    s_S=jnp.broadcast_to(s_S, (layers, length)),
+    segments_BS=jnp.zeros(front, jnp.int32) if reads_segments else None,
+    running_BSN={
+      output.tag: jnp.zeros((*front, dims.num_heads), wide)
+      for output in arch.parts.output
+      if output.fades
+    },
+  )
+  return Cache(keys_L, jnp.zeros((), jnp.int32))
+
+
+def extended(kept: Keys, new: Keys, index: jax.Array) -> Keys:
+  """Returns the keys with new ones written from slot `index` on."""
+
+  def write(old: jax.Array, x: jax.Array) -> jax.Array:
+    axis = 0 if x.ndim == 1 else 1  # positions have no axis of the batch
+    return jax.lax.dynamic_update_slice_in_dim(
+      old, x.astype(old.dtype), index, axis
+    )
+
+  return jax.tree.map(write, kept, new)
+
+
+def last(kept: Keys, tag: str, index: jax.Array) -> jax.Array:
+  """Returns the running quantity of the position before slot `index`."""
+  before_BN = jnp.take(kept.running_BSN[tag], jnp.maximum(index - 1, 0), axis=1)
+  return jnp.where(index == 0, 0.0, before_BN)

@@ -1,0 +1,195 @@
+"""The attention sub-layer of one block, composed of the parts.
+
+  projections -> qk_norm -> rotation -> backend, for each map of a head
+  -> join -> finish -> head gates -> W_O
+
+What a query computes and what a key brings are apart (`Queries`, `Keys`), so
+that keys of earlier positions can come from a cache.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from model import cache
+from model.architecture import Architecture
+from model.attention import Attended, Keys, Queries, Tables, part_of
+from model.backend import Reference
+from model.norm import Map
+from model.output import Own
+from model.parameter import Dims, Params
+
+
+class Context(NamedTuple):
+  """What all blocks of one call share.
+
+  Attributes:
+    t_T: positions of the input.
+    segments_BT: document of each position; none if the masks read none.
+    position: parameters of positions.
+    keys_B: one key an example for dropout; none switches it off.
+    index: how many positions the cache holds.
+  """
+
+  t_T: jax.Array
+  segments_BT: jax.Array | None
+  position: Params
+  keys_B: jax.Array | None
+  index: jax.Array
+
+
+class Layer(NamedTuple):
+  """What one block is given of its own.
+
+  Attributes:
+    number: of the block, from 0.
+    gates_N: factor of each head's output; none is 1.
+    kept: keys of earlier positions; none where there is no cache.
+  """
+
+  number: jax.Array
+  gates_N: jax.Array | None
+  kept: Keys | None
+
+
+class Mixed(NamedTuple):
+  """What the sub-layer returns, and leaves to later layers and calls."""
+
+  out_BTD: jax.Array
+  weights_BNTS: jax.Array | None
+  first_BTKH: jax.Array | None
+  kept: Keys | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixer:
+  """The attention of a block: choices, sizes, parameters by part, backend."""
+
+  architecture: Architecture
+  dims: Dims
+  tables: Tables
+  backend: Reference
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    first_BTKH: jax.Array | None,
+    layer: Layer,
+    context: Context,
+    keys_B: jax.Array | None,
+  ) -> Mixed:
+    """Returns what attention adds to the residual.
+
+    Args:
+      x_BTD: input.
+      first_BTKH: values of the first layer, in all layers but the first; none
+        if no output reads them.
+      layer: what is this layer's own.
+      context: what all layers share.
+      keys_B: one key an example for dropout of the weights.
+    """
+    arch = self.architecture
+    queries, keys, first_BTKH = self._sides(x_BTD, first_BTKH, layer, context)
+    own = Own(x_BTD, keys.v_BSKH, layer.number)
+    if layer.kept is not None:
+      keys = cache.extended(layer.kept, keys, context.index)
+    attended = self._attend(queries, keys, keys_B, layer.number)
+    out_BTNH = attended.out_BTNH
+    for output in arch.parts.output:
+      out_BTNH = output.finish(self.tables[part_of(output)], out_BTNH, own)
+    if layer.gates_N is not None:
+      out_BTNH = out_BTNH * layer.gates_N.astype(out_BTNH.dtype)[:, None]
+    out_BTD = arch.projections.merge(self.tables['attention'], out_BTNH)
+    kept = None if layer.kept is None else keys
+    return Mixed(out_BTD, attended.weights_BNTS, first_BTKH, kept)
+
+  def _sides(
+    self,
+    x_BTD: jax.Array,
+    first_BTKH: jax.Array | None,
+    layer: Layer,
+    context: Context,
+  ) -> tuple[Queries, Keys, jax.Array | None]:
+    """Returns what the positions bring as queries and as keys."""
+    arch, tables, t_T = self.architecture, self.tables, context.t_T
+    reads = arch.score.reads
+    heads = arch.projections.split(
+      tables['attention'], x_BTD, x_BTD, self.dims, reads
+    )
+    v_BTKH = heads.v_BSKH
+    if first_BTKH is not None:
+      first_BTKH = jnp.where(layer.number == 0, v_BTKH, first_BTKH)
+    running = {}
+    for output in arch.parts.output:
+      own = tables[part_of(output)]
+      if first_BTKH is not None:
+        v_BTKH = output.values(own, v_BTKH, first_BTKH)
+      if output.fades:
+        running[output.tag] = output.running(
+          own, x_BTD, self._before(output.tag, layer, context, x_BTD)
+        )
+    norm, gains = arch.qk_norm, tables['qk_norm']
+    q_BTNH = self._rotated(heads.q_BTNH, t_T, lambda q: norm.query(gains, q))
+    k_BTKH = self._rotated(heads.k_BSKH, t_T, lambda k: norm.key(gains, k))
+    segments_BT = context.segments_BT
+    queries = Queries(q_BTNH, x_BTD, t_T, segments_BT, running)
+    return queries, Keys(k_BTKH, v_BTKH, t_T, segments_BT, running), first_BTKH
+
+  def _before(
+    self, tag: str, layer: Layer, context: Context, x_BTD: jax.Array
+  ) -> jax.Array:
+    """Returns before_BN, the running quantity where the input begins."""
+    if layer.kept is not None:
+      return cache.last(layer.kept, tag, context.index)
+    wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
+    return jnp.zeros((x_BTD.shape[0], self.dims.num_heads), wide)
+
+  def _rotated(self, x_BTNH: jax.Array, t_T: jax.Array, norm: Map) -> jax.Array:
+    """Returns queries or keys, normalised and rotated, each map by itself."""
+    arch = self.architecture
+    maps = arch.parts.maps
+    still = (
+      arch.projections.widths(self.dims).query
+      - arch.projections.widths(self.dims).rotary
+    ) // maps
+    done = []
+    for part_BTNH in jnp.split(x_BTNH, maps, axis=-1):
+      part_BTNH = norm(part_BTNH)
+      done += [
+        part_BTNH[..., :still],
+        arch.position.rotate(part_BTNH[..., still:], t_T),
+      ]
+    return jnp.concatenate(done, -1)
+
+  def _attend(
+    self,
+    queries: Queries,
+    keys: Keys,
+    keys_B: jax.Array | None,
+    number: jax.Array,
+  ) -> Attended:
+    """Returns what the heads give, their maps joined."""
+    parts = self.architecture.parts
+    attended = [
+      self.backend.attend(
+        parts,
+        self.tables,
+        queries._replace(q_BTNH=q_BTNH),
+        keys._replace(k_BSKH=k_BSKH),
+        keys_B,
+      )
+      for q_BTNH, k_BSKH in zip(
+        jnp.split(queries.q_BTNH, parts.maps, axis=-1),
+        jnp.split(keys.k_BSKH, parts.maps, axis=-1),
+        strict=True,
+      )
+    ]
+    if len(attended) == 1:
+      return attended[0]
+    (joining,) = (output for output in parts.output if output.maps > 1)
+    own = self.tables[part_of(joining)]
+    return jax.tree.map(
+      lambda *maps: joining.join(own, maps, number), *attended
+    )

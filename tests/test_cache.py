@@ -1,0 +1,102 @@
+"""Decoding from a cache equals the whole sequence at once."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import cache, transformer
+from model.architecture import Architecture
+from model.differential import Differential
+from model.forget import Forget
+from model.mask import Causal, ExcludeSelf, Full, Prefix, Window
+from model.parameter import Dims
+from test_model import SEGMENTS_BT, TOKENS_BT, params_of
+from test_reference import (
+  BASE,
+  covering,
+  described,
+  dims_of,
+  stacked_params,
+)
+from tolerance import assert_close
+from train.optimizer import tree
+
+ARCHITECTURES = [
+  *covering(causal=True),
+  dataclasses.replace(
+    BASE, mask=(Prefix(3),), num_kv_heads=1, output=(Differential(),)
+  ),
+]
+
+
+def decoded(
+  arch: Architecture, dims: Dims, params: object, cuts: tuple[int, ...]
+) -> np.ndarray:
+  """Returns logits_BTV from steps that begin at `cuts`, with room left over."""
+
+  @jax.jit
+  def run(tokens_BT, segments_BT, kept):
+    return transformer.step(arch, dims, params, tokens_BT, kept, segments_BT)
+
+  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  kept = cache.empty(arch, dims, len(TOKENS_BT), TOKENS_BT.shape[1] + 2)
+  parts = []
+  for first, last in zip(cuts, [*cuts[1:], TOKENS_BT.shape[1]], strict=True):
+    segments_BT = SEGMENTS_BT[:, first:last] if reads_segments else None
+    out, kept = run(TOKENS_BT[:, first:last], segments_BT, kept)
+    parts.append(out.logits_BTV)
+  assert int(kept.index) == TOKENS_BT.shape[1]
+  return np.concatenate(parts, 1)
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES, ids=described)
+def test_cached_equals_uncached(arch: Architecture) -> None:
+  """A prompt, single tokens and several at once, against one pass."""
+  dims, params = dims_of(arch), params_of(arch)
+  assert cache.uncacheable(arch, prompt=3) is None
+  whole = jax.jit(
+    lambda params: transformer.apply(
+      arch, dims, params, TOKENS_BT, segments_BT=SEGMENTS_BT
+    )
+  )(params)
+  # Two blocks of some eight sums each, as in `test_model`.
+  got_BTV = decoded(arch, dims, params, (0, 3, 4))
+  assert_close(got_BTV, whole.logits_BTV, 64, factor=4.0 * 18)
+
+
+def test_cached_equals_uncached_to_the_last_digits() -> None:
+  arch = dataclasses.replace(
+    BASE, output=(Forget(),), mask=(Causal(), ExcludeSelf(), Window(3))
+  )
+  with jax.enable_x64(True):
+    dims, params = dims_of(arch), tree(stacked_params(arch))
+    kept = cache.empty(arch, dims, 3, 6)
+    wide = jax.tree.map(
+      lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, kept
+    )
+    whole = transformer.apply(arch, dims, params, TOKENS_BT)
+    for t in range(6):
+      out, wide = transformer.step(
+        arch, dims, params, TOKENS_BT[:, t : t + 1], wide
+      )
+      np.testing.assert_allclose(
+        out.logits_BTV[:, 0], whole.logits_BTV[:, t], rtol=0, atol=1e-12
+      )
+
+
+def test_what_cannot_be_cached_says_why() -> None:
+  full = dataclasses.replace(BASE, mask=(Full(),))
+  window = dataclasses.replace(BASE, mask=(Window(3),))
+  prefix = dataclasses.replace(BASE, mask=(Prefix(3),))
+  assert cache.uncacheable(BASE) is None
+  for arch in (full, window):
+    reason = cache.uncacheable(arch)
+    assert reason is not None
+    assert 'add causal' in reason
+  reason = cache.uncacheable(prefix, prompt=2)
+  assert reason is not None
+  assert 'needs 3 positions' in reason
+  assert cache.uncacheable(prefix, prompt=3) is None

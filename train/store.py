@@ -1,0 +1,109 @@
+"""Vocabularies on the disk: beside a trial, and in the user's cache."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from train.files import cache, write_atomically
+from train.schema import to_flags
+from train.subwords import BytePairs, WordPieces
+from train.task import DataError
+from train.tokenizer import Texts, Tokenizer
+from train.vocabulary import Bytes, Characters, Special, Vocabulary, Words
+
+FILE = 'vocabulary.json'
+
+
+def from_json(about: Mapping[str, Any]) -> Vocabulary:
+  """Returns the vocabulary of which `to_json` returned this.
+
+  Raises:
+    KeyError, TypeError, ValueError: it is not one.
+  """
+  rest = dict(about)
+  kind = rest.pop('kind')
+  specials = tuple(Special[name] for name in rest.pop('specials'))
+  if kind == Bytes.kind:
+    return Bytes(specials=specials)
+  if kind == Characters.kind:
+    return Characters(rest['characters'], specials=specials)
+  if kind == Words.kind:
+    return Words(tuple(rest['words']), rest['lowercase'], specials=specials)
+  pieces = tuple(rest['pieces'])
+  if kind == BytePairs.kind:
+    merges = tuple((a, b) for a, b in rest['merges'])
+    return BytePairs(pieces, merges, specials=specials)
+  if kind == WordPieces.kind:
+    return WordPieces(pieces, rest['lowercase'], specials=specials)
+  raise ValueError(f'{kind} is no kind of vocabulary')
+
+
+def write_vocabulary(folder: pathlib.Path, vocabulary: Vocabulary) -> None:
+  """Writes the vocabulary of a trial."""
+  path, text = folder / FILE, json.dumps(vocabulary.to_json()) + '\n'
+  if not path.exists() or path.read_text(errors='replace') != text:
+    write_atomically(path, text)
+
+
+def read_vocabulary(path: pathlib.Path, digest: str) -> Vocabulary:
+  """Returns a vocabulary that was written.
+
+  Raises:
+    DataError: the file cannot be read, or is not the one with this digest.
+  """
+  try:
+    found = from_json(json.loads(path.read_text()))
+  except (OSError, KeyError, TypeError, ValueError) as e:
+    raise DataError(
+      f'{path}: cannot be read as a vocabulary ({type(e).__name__}): copy it '
+      'from another trial with the same data and --task.tokenizer'
+    ) from e
+  if found.digest != digest:
+    raise DataError(
+      f'{path}: is not the vocabulary that the trial was trained with: copy '
+      'it from another trial with the same data and --task.tokenizer'
+    )
+  return found
+
+
+def train_once(
+  tokenizer: Tokenizer, specials: Sequence[Special], digest: str, texts: Texts
+) -> Vocabulary:
+  """Returns the vocabulary of a text, from the cache if it was made before.
+
+  Args:
+    tokenizer: what to train.
+    specials: tokens that the task wants beside those of the text.
+    digest: of all that `texts` is a function of.
+    texts: what to train on.
+  """
+  if not tokenizer.learned:
+    return tokenizer.train(texts, specials)
+  about = [tokenizer.tag, to_flags(tokenizer), digest]
+  about.append([special.name for special in specials])
+  key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+  path = cache() / 'vocabularies' / f'{key}.json'
+  if path.exists():
+    found = _cached(path)
+    if found is not None:
+      return found
+  made = tokenizer.train(texts, specials)
+  kept = {'digest': made.digest, 'vocabulary': made.to_json()}
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(kept))
+  except OSError:
+    pass  # the trial keeps its own; the next one takes the time again
+  return made
+
+
+def _cached(path: pathlib.Path) -> Vocabulary | None:
+  """Returns a vocabulary of the cache, or none if the file is damaged."""
+  try:
+    kept = json.loads(path.read_text())
+    found = from_json(kept['vocabulary'])
+  except (OSError, KeyError, TypeError, ValueError):
+    return None
+  return found if found.digest == kept['digest'] else None
