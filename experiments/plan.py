@@ -71,7 +71,7 @@ def make_plan(
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
   loader = Loader(command.workdir)
-  owner, workdir = _home(experiment, base, loader, command.workdir)
+  owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
   choice = fixed(options, command.workers, workdir, devices)
   search = make_search(base, rows, command, requests.tune)
@@ -143,7 +143,7 @@ def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _home(
-  experiment: Experiment, base: Config, loader: Loader, given: str | None
+  experiment: Experiment, base: Config, loader: Loader, command: Command
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Returns what a directory is begun with, and the directory.
 
@@ -159,7 +159,9 @@ def _home(
   }
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
-  workdir = pathlib.Path(given or f'runs/{name}')
+  if command.shard is not None:
+    name += f'-{command.shard.replace("/", "of")}'
+  workdir = pathlib.Path(command.workdir or f'runs/{name}')
   check_owner(workdir, owner)
   loader.resume(workdir)
   return owner, workdir
