@@ -32,7 +32,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     values: an empty set of flags to define ours in.
     usage: what --help begins with.
   """
-  if argv[1:2] == [worker.WORD]:
+  if len(argv) == 3 and argv[1] == worker.WORD:
     return worker.main(argv[2])
   try:
     return _main(argv, values, usage)

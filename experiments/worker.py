@@ -34,7 +34,7 @@ from train.schema import override, to_flags
 from train.task import DataError
 from train.trial import Interrupted, Options, Progress
 
-WORD = '--worker'  # what `launch.py` gets in place of flags, before a Duty
+WORD = '--internal_worker'  # in place of flags, before a Duty
 STOP = b'stop'  # on the channel; anything else: there may be trials to lease
 
 

@@ -127,6 +127,7 @@ def assert_refused(code: int, out: str, err: str, *parts: str) -> None:
 MISSPELT = {
   ('--learning_rat=1',): ('--learning_rat', 'did you mean learning_rate?'),
   ('--position.thet=5',): ('--position.thet', 'did you mean position.theta?'),
+  ('--worker', '2'): ('--worker', 'did you mean workers?'),
   ('--sweeep=steps=1 2',): ('--sweeep', 'did you mean sweep?'),
   ('--position=rop',): ('--position=rop', 'rope', 'did you mean rope?'),
   ('--log_to=csv,wandbe',): ('--log_to=wandbe', 'did you mean wandb?'),
