@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from experiments.command import MANY, Command
+from experiments.command import MANY, PROMPT, Command
 from experiments.cost import EFFICIENCY, cost, flops_per_second
 from experiments.experiment import Experiment
 from experiments.plan import Plan, program_key
@@ -17,11 +17,12 @@ from model.architecture import Architecture
 from model.field import split, variant_list, variants
 from train.config import Config
 from train.flags import describe, summary
+from train.generate import Generation
 from train.optimizer import Optimization
 from train.schema import leaves
 from train.trial import Options
 
-SECTIONS = (Command, Options, Config, Architecture, Optimization)
+SECTIONS = (Command, Options, Config, Architecture, Optimization, Generation)
 
 
 def show_help(usage: str) -> None:
@@ -42,7 +43,7 @@ def show_help(usage: str) -> None:
         depth = 6 + (len(line) - len(line.lstrip()))
         console.print(Padding(Text(line.strip()), (0, 0, 0, depth)))
     if record is Command:
-      for name, about in MANY.items():
+      for name, about in {**MANY, 'prompt': PROMPT}.items():
         console.print(Text(f'  --{name}=...', style='cyan'))
         console.print(Padding(Text(about), (0, 0, 0, 6)))
 

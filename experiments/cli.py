@@ -1,13 +1,13 @@
 """The command line: parse, check everything, then act."""
 
-import json
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import catalogue, engine, worker
-from experiments.command import MANY, Command
+from experiments import catalogue, engine, trained, worker
+from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
 from experiments.ledger import Refused
@@ -18,7 +18,7 @@ from model.field import FieldError
 from train.config import Config
 from train.cores import cores, split_cpu
 from train.flags import define, present
-from train.load import load
+from train.generate import Generation
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
@@ -61,8 +61,19 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   options = override(Options(), present(Options, values))
   for destination in options.log_to:
     destination.check()
+  generation = override(Generation(), present(Generation, values))
+  prompts = _many('prompt', values)
+  if command.generate is not None:
+    given = {**present(Config, values), **present(Options, values)}
+    return trained.generate(command, given, generation, prompts)
+  if idle := [*present(Generation, values), *(['prompt'] if prompts else [])]:
+    raise FieldError(
+      idle[0],
+      prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
+      'has no effect without --generate=WORKDIR:TRIAL: drop it',
+    )
   if command.evaluate is not None:
-    return _evaluate(command.evaluate, base, command, present(Config, values))
+    return trained.evaluate(command, base, present(Config, values))
   split_cpu(len(cores()))
   requests = Requests(
     **{name: tuple(_many(name, values)) for name in MANY},
@@ -82,16 +93,17 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   """Defines all flags in `values` and parses the command line into them."""
-  for record in (Command, Options, Config):
+  for record in (Command, Options, Config, Generation):
     define(record, values)
   for name, about in MANY.items():
     flags.DEFINE_multi_string(name, [], about, flag_values=values)
+  flags.DEFINE_multi_string('prompt', [], PROMPT, flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
   try:
     rest = values(argv)
   except flags.UnrecognizedFlagError as e:
-    ours = (*leaves(Command), *leaves(Options), *leaves(Config))
-    known = [*ours, *MANY]
+    records = (Command, Options, Config, Generation)
+    known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
     raise FieldError(
       e.flagname, e.flagvalue, f'is not a flag{suggest(e.flagname, known)}'
     ) from None
@@ -155,26 +167,3 @@ def _flag_lines(
   lines = {k: v for k, v in lines.items() if k not in _NO_REPLAY}
   many = [(name, v) for name in MANY for v in _many(name, values)]
   return [f'--{k}={v}' for k, v in [*lines.items(), *many]]
-
-
-def _evaluate(
-  target: str, base: Config, command: Command, given: Mapping[str, str]
-) -> int:
-  """Evaluates a trained trial on a text, and prints a line of JSON."""
-  workdir, colon, trial = target.rpartition(':')
-  if not colon:
-    raise FieldError('evaluate', target, 'must be WORKDIR:TRIAL')
-  idle = [path for path in given if path.partition('.')[0] != 'task']
-  idle += [
-    path
-    for path in changes(Command(), command)
-    if path not in ('evaluate', 'experiment')
-  ]
-  if idle:
-    raise FieldError(
-      'evaluate', target, f'leaves --{idle[0]} without effect: drop it'
-    )
-  loaded = load(workdir, trial)
-  figures = loaded.evaluate(base.task if given else None)
-  print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
-  return 0

@@ -17,6 +17,8 @@ MANY = {
   'seeds (repeatable: product).',
 }
 
+PROMPT = 'Text that --generate goes on from (repeatable); none is a new line.'
+
 
 @dataclasses.dataclass(frozen=True)
 class Command(Record):
@@ -75,6 +77,9 @@ class Command(Record):
   )
   plan: bool = field(
     False, 'Say what would run and what it costs; run nothing.'
+  )
+  generate: str | None = field(
+    None, 'WORKDIR:TRIAL to write on from each --prompt; trains nothing.'
   )
   evaluate: str | None = field(
     None, 'WORKDIR:TRIAL to evaluate on --task; trains nothing.'

@@ -105,11 +105,34 @@ class Architecture(Record):
     )
     if problem := mask_problem(self.mask):
       yield problem
+    yield from self._score_problems(dims)
     yield from self._output_problems(dims)
-    if problem := self.position.problem(self._score_dims(dims)):
-      yield problem
     if problem := backend_problem(self.backend, self.parts):
       yield problem
+
+  def _score_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what is wrong between the score and what is done to q and k."""
+    rotary = self.projections.widths(dims).rotary // self.parts.maps
+    rotary_dims = dataclasses.replace(dims, head_dim=rotary)
+    if problem := self.position.problem(rotary_dims):
+      yield problem
+    if problem := self.score.problem(dims):
+      yield problem
+    if all(self.score.reads):
+      return
+    changing: list[tuple[str, object, bool]] = [
+      ('position', self.position, self.position.rotates),
+      ('qk_norm', self.qk_norm, type(self.qk_norm) is not NoQkNorm),
+      ('output', self.output, self.parts.maps > 1),
+    ]
+    for flag, value, changes in changing:
+      if changes:
+        yield FieldError(
+          flag,
+          value,
+          f'changes queries and keys, not both of which '
+          f'--score={self.score.tag} reads: try --score=dot',
+        )
 
   def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between outputs and the rest."""
@@ -128,6 +151,13 @@ class Architecture(Record):
           'output',
           self.output,
           f'{output.tag} is a decay along the past: add causal to --mask',
+        )
+      if output.fades and not self.normalizer.exponential:
+        yield FieldError(
+          'output',
+          self.output,
+          f'{output.tag} adds the logarithm of a decay, and logits are no '
+          f'logarithms with --normalizer={self.normalizer.tag}: try softmax',
         )
 
   @property

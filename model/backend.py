@@ -12,7 +12,7 @@ import jax
 from model.attention import Attended, Keys, Parts, Queries, Tables, reference
 from model.chunked import chunked
 from model.field import FieldError, Variant, field
-from model.normalizer import Online
+from model.online import Online
 
 # Length from which `auto` takes the chunked backend where it can: below, all
 # logits at once are as fast and their memory is small beside the rest.
@@ -45,7 +45,7 @@ class Chunked(Reference, tag='chunked'):
   """Chunks of queries and keys, O(T + S) memory (Rabe & Staats 2021).
 
   Serves every score, scale, cap, mask and bias, and normalisers with an online
-  form (`model/normalizer.py`).
+  form (`model/online.py`).
   """
 
   chunk: int = field(256, 'Queries, and keys, at a time.', min=1)

@@ -6,8 +6,8 @@ import jax
 from flax import linen as nn
 
 from model.architecture import Architecture
-from model.attention import Keys
 from model.backend import Reference
+from model.cache import Kept
 from model.dropout import dropout, site_keys
 from model.feedforward import NoFeedForward
 from model.mixer import Context, Layer, Mixed, Mixer
@@ -26,7 +26,7 @@ class Left(NamedTuple):
   """What a block leaves beside the residual, each none if nobody asked."""
 
   weights_BNTS: jax.Array | None
-  kept: Keys | None
+  kept: Kept | None
 
 
 class Block(nn.Module):

@@ -3,7 +3,9 @@
 A layer keeps the key side of attention (`attention.Keys`): keys rotated by
 their positions, values as they are mixed, segments, and what each output keeps
 besides (`Plain.running`).  A slot is a position: slots that nothing has been
-written to yet lie in the future, which a mask that `hides_future` hides.
+written to yet lie in the future, which a mask that `hides_future` hides.  Where
+attention is a recurrence (`recurrent.recurs`) a layer keeps its state instead,
+whose size does not grow.
 """
 
 from typing import NamedTuple
@@ -15,12 +17,15 @@ from model.architecture import Architecture
 from model.attention import Keys
 from model.mask import Prefix
 from model.parameter import Dims
+from model.recurrent import State, recurs
+
+Kept = Keys | State
 
 
 class Cache(NamedTuple):
-  """What all layers keep, along a first axis of layers, and of how many."""
+  """What all layers keep, along a first axis, and of how many positions."""
 
-  keys_L: Keys
+  kept_L: Kept
   index: jax.Array
 
 
@@ -42,7 +47,9 @@ def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
   return None
 
 
-def empty(arch: Architecture, dims: Dims, batch: int, length: int) -> Cache:
+def empty(
+  arch: Architecture, dims: Dims, batch: int, length: int, prompt: int = 1
+) -> Cache:
   """Returns the cache before the first position.
 
   Args:
@@ -50,25 +57,38 @@ def empty(arch: Architecture, dims: Dims, batch: int, length: int) -> Cache:
     dims: sizes of the axes.
     batch: examples.
     length: positions there is room for.
+    prompt: how many positions the first step will be given, at least.
+
+  Raises:
+    ValueError: what is computed for a position depends on later ones.
   """
-  kind, wide = jnp.dtype(arch.dtype), jnp.float32
-  layers, heads = dims.num_layers, (dims.num_kv_heads,)
-  front = (layers, batch, length)
+  if reason := uncacheable(arch, prompt):
+    raise ValueError(reason)
+  wide = jnp.promote_types(arch.dtype, jnp.float32)
+  parts, layers = arch.parts, dims.num_layers
   width = arch.projections.widths(dims).query if arch.score.reads.key else 0
+  index = jnp.zeros((), jnp.int32)
+  if recurs(parts):
+    front = (layers, batch, dims.num_kv_heads, width)
+    state = State(
+      jnp.zeros((*front, dims.head_dim), wide), jnp.zeros(front, wide)
+    )
+    return Cache(state, index)
+  front = (layers, batch, length)
+  heads = (*front, dims.num_kv_heads)
   reads_segments = any(mask.reads_segments for mask in arch.mask)
-  s_S = jnp.arange(length)
-  keys_L = Keys(
-    k_BSKH=jnp.zeros((*front, *heads, width), kind),
-    v_BSKH=jnp.zeros((*front, *heads, dims.head_dim), kind),
-    s_S=jnp.broadcast_to(s_S, (layers, length)),
+  keys = Keys(
+    k_BSKH=jnp.zeros((*heads, width), arch.dtype),
+    v_BSKH=jnp.zeros((*heads, dims.head_dim), arch.dtype),
+    s_S=jnp.tile(jnp.arange(length), (layers, 1)),
     segments_BS=jnp.zeros(front, jnp.int32) if reads_segments else None,
     running_BSN={
       output.tag: jnp.zeros((*front, dims.num_heads), wide)
-      for output in arch.parts.output
+      for output in parts.output
       if output.fades
     },
   )
-  return Cache(keys_L, jnp.zeros((), jnp.int32))
+  return Cache(keys, index)
 
 
 def extended(kept: Keys, new: Keys, index: jax.Array) -> Keys:

@@ -21,7 +21,7 @@ from model.attention import (
   mix,
   visible,
 )
-from model.normalizer import Online
+from model.online import Online
 
 _Side = TypeVar('_Side', Queries, Keys)
 

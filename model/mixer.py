@@ -20,6 +20,7 @@ from model.backend import Reference
 from model.norm import Map
 from model.output import Own
 from model.parameter import Dims, Params
+from model.recurrent import State, recur
 
 
 class Context(NamedTuple):
@@ -51,7 +52,7 @@ class Layer(NamedTuple):
 
   number: jax.Array
   gates_N: jax.Array | None
-  kept: Keys | None
+  kept: cache.Kept | None
 
 
 class Mixed(NamedTuple):
@@ -60,7 +61,7 @@ class Mixed(NamedTuple):
   out_BTD: jax.Array
   weights_BNTS: jax.Array | None
   first_BTKH: jax.Array | None
-  kept: Keys | None
+  kept: cache.Kept | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +94,19 @@ class Mixer:
     arch = self.architecture
     queries, keys, first_BTKH = self._sides(x_BTD, first_BTKH, layer, context)
     own = Own(x_BTD, keys.v_BSKH, layer.number)
-    if layer.kept is not None:
-      keys = cache.extended(layer.kept, keys, context.index)
-    attended = self._attend(queries, keys, keys_B, layer.number)
+    kept = layer.kept
+    if isinstance(kept, State):
+      attended, kept = recur(arch.parts, self.tables, queries, keys, kept)
+    else:
+      if kept is not None:
+        keys = kept = cache.extended(kept, keys, context.index)
+      attended = self._attend(queries, keys, keys_B, layer.number)
     out_BTNH = attended.out_BTNH
     for output in arch.parts.output:
       out_BTNH = output.finish(self.tables[part_of(output)], out_BTNH, own)
     if layer.gates_N is not None:
       out_BTNH = out_BTNH * layer.gates_N.astype(out_BTNH.dtype)[:, None]
     out_BTD = arch.projections.merge(self.tables['attention'], out_BTNH)
-    kept = None if layer.kept is None else keys
     return Mixed(out_BTD, attended.weights_BNTS, first_BTKH, kept)
 
   def _sides(
@@ -141,7 +145,7 @@ class Mixer:
     self, tag: str, layer: Layer, context: Context, x_BTD: jax.Array
   ) -> jax.Array:
     """Returns before_BN, the running quantity where the input begins."""
-    if layer.kept is not None:
+    if isinstance(layer.kept, Keys):
       return cache.last(layer.kept, tag, context.index)
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
     return jnp.zeros((x_BTD.shape[0], self.dims.num_heads), wide)
@@ -150,17 +154,14 @@ class Mixer:
     """Returns queries or keys, normalised and rotated, each map by itself."""
     arch = self.architecture
     maps = arch.parts.maps
-    still = (
-      arch.projections.widths(self.dims).query
-      - arch.projections.widths(self.dims).rotary
-    ) // maps
+    widths = arch.projections.widths(self.dims)
+    still = (widths.query - widths.rotary) // maps
     done = []
     for part_BTNH in jnp.split(x_BTNH, maps, axis=-1):
       part_BTNH = norm(part_BTNH)
-      done += [
-        part_BTNH[..., :still],
-        arch.position.rotate(part_BTNH[..., still:], t_T),
-      ]
+      turned_BTNH = arch.position.rotate(part_BTNH[..., still:], t_T)
+      both = jnp.concatenate([part_BTNH[..., :still], turned_BTNH], -1)
+      done.append(arch.normalizer.features(both))
     return jnp.concatenate(done, -1)
 
   def _attend(

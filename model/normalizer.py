@@ -1,84 +1,18 @@
-"""Normaliser: from attention logits to attention weights.
+"""Normalisers: from attention logits to attention weights.
 
-A normaliser gives `weights(params, logits_BNTS, mask, n)`.  One whose weights
-are a sum over keys divided by a number of the query has an *online form*
-besides (Milakov & Gimelshein 2018, arXiv:1805.02867), which the chunked backend
-runs along the keys without ever holding all logits:
-
-  top, total = start
-  for each chunk of keys:
-    weights, top, fade = grow(logits, mask, n, top)
-    out, total = fade * (out, total) + weights (v, 1)
-  out / divisor(total)
-
-`Online` derives `weights` from that form with all keys in one chunk, so that
-both are one piece of mathematics.  Others give `weights` alone.
+What one is, and which have an online form, stands in `model/online.py`; those
+with weights that are exactly 0 in `model/sparse.py`.
 """
 
-import abc
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from model.parameter import Dims, Kind, Param, Params, Part, param
-
-# A logit below all others whose exponential is exactly 0, but whose difference
-# from another such is 0 and not NaN.
-LOWEST = -1e30
-
-
-class Grown(NamedTuple):
-  """What a chunk of keys adds, and what is left of the chunks before it."""
-
-  weights_BNTS: jax.Array
-  top_BNT1: jax.Array
-  fade_BNT1: jax.Array
-
-
-class Online(Part, abc.ABC):
-  """Base of normalisers with an online form.
-
-  Attributes:
-    counts: `grow` reads how many keys each query sees.
-  """
-
-  counts: ClassVar[bool] = False
-
-  def start(self, params: Params, row_BNT1: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns (top, total) before the first key, in the shape of a row."""
-    del params
-    return jnp.full_like(row_BNT1, LOWEST), jnp.zeros_like(row_BNT1)
-
-  @abc.abstractmethod
-  def grow(
-    self,
-    params: Params,
-    logits_BNTS: jax.Array,
-    mask_B1TS: jax.Array,
-    n_B1T1: jax.Array | None,
-    top_BNT1: jax.Array,
-  ) -> Grown:
-    """Returns the weights of further keys, not divided yet; 0 if masked."""
-
-  def divisor(self, total_BNT1: jax.Array) -> jax.Array:
-    """Returns what the sum over all keys is divided by."""
-    return jnp.ones_like(total_BNT1)
-
-  def weights(
-    self,
-    params: Params,
-    logits_BNTS: jax.Array,
-    mask_B1TS: jax.Array,
-    n_B1T1: jax.Array | None,
-  ) -> jax.Array:
-    """Returns the attention weights; those of masked keys are 0."""
-    top_BNT1, total_BNT1 = self.start(params, logits_BNTS[..., :1])
-    grown = self.grow(params, logits_BNTS, mask_B1TS, n_B1T1, top_BNT1)
-    total_BNT1 = total_BNT1 * grown.fade_BNT1
-    total_BNT1 += grown.weights_BNTS.sum(-1, keepdims=True)
-    return grown.weights_BNTS / self.divisor(total_BNT1)
+from model.online import LOWEST, Grown, Online
+from model.parameter import Dims, Kind, Param, Params, param
+from model.sparse import Entmax15, Hard, Relu, Relu2, Sparsemax, TopK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +21,8 @@ class Softmax(Online, tag='softmax'):
 
   A row in which every key is masked gives zeros, with finite gradients.
   """
+
+  exponential: ClassVar[bool] = True
 
   def grow(
     self,
@@ -155,6 +91,7 @@ class Sigmoid(Online, tag='sigmoid'):
   """
 
   counts: ClassVar[bool] = True
+  exponential: ClassVar[bool] = True
 
   def grow(
     self,
@@ -181,6 +118,8 @@ class Unnormalized(Online, tag='none'):
   (von Oswald et al. 2023, arXiv:2212.07677.)
   """
 
+  linear: ClassVar[bool] = True
+
   def grow(
     self,
     params: Params,
@@ -196,4 +135,16 @@ class Unnormalized(Online, tag='none'):
     )
 
 
-Normalizer = Softmax | Softmax1 | Sink | Sigmoid | Unnormalized
+Normalizer = (
+  Softmax
+  | Softmax1
+  | Sink
+  | Sigmoid
+  | Unnormalized
+  | Relu
+  | Relu2
+  | Sparsemax
+  | Entmax15
+  | TopK
+  | Hard
+)

@@ -24,9 +24,11 @@ class NoPosition(Variant, tag='none'):
 
   Attributes:
     rotates: `rotate` does something, and so needs queries and keys.
+    biases: `bias` does something.
   """
 
   rotates: ClassVar[bool] = False
+  biases: ClassVar[bool] = False
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the parameters, which all layers share."""
@@ -131,6 +133,8 @@ class Alibi(NoPosition, tag='alibi'):
   above, as in the authors' code.
   """
 
+  biases: ClassVar[bool] = True
+
   def bias(
     self, params: Params, num_heads: int, t_T: jax.Array, s_S: jax.Array
   ) -> jax.Array | None:
@@ -150,6 +154,8 @@ class T5(NoPosition, tag='t5'):
   `max_distance`, beyond which all share the last.  All layers share the biases.
   Departure: they start from 0.
   """
+
+  biases: ClassVar[bool] = True
 
   buckets: int = field(32, 'Trained biases for each head.', min=4)
   max_distance: int = field(128, 'Distance from which all are alike.', min=2)

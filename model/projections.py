@@ -77,8 +77,10 @@ class Qkv(Variant, tag='qkv'):
     query, key, value = self.sources
     if query == key:
       yield from _one_array(self.tag, dims)
-    unread = [*([] if reads.query else [query]), *([] if reads.key else [key])]
-    if (query == key or value == key) and unread:
+    unread = (query == key and not all(reads)) or (
+      value == key and not reads.key
+    )
+    if unread:
       yield FieldError(
         'projections',
         self,

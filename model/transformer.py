@@ -109,7 +109,7 @@ class Transformer(nn.Module):
     layers_L = Layer(
       number=jnp.arange(dims.num_layers),
       gates_N=given.head_gates_LN,
-      kept=None if given.cache is None else given.cache.keys_L,
+      kept=None if given.cache is None else given.cache.kept_L,
     )
     first_BTKH = None
     if any(output.keeps_first_values for output in arch.output):

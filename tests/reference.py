@@ -76,6 +76,69 @@ def additive_score(
   return total
 
 
+def l2_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Kim et al. 2021, equation 10: -|q - k|^2."""
+  return -sum((q - k) ** 2 for q, k in zip(q_H, k_H, strict=True))
+
+
+def synthesizer_dense_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Tay et al. 2021, section 3.1: place s of W_2 max(0, W_1 x + b_1) + b_2."""
+  bias = [optional(params, name) for name in ('up_bias', 'down_bias')]
+  up_NH = linear(x_D, params['up'], bias[0])
+  total = 0.0 if bias[1] is None else bias[1][n, s]
+  for h, value in enumerate(up_NH[n]):
+    total += max(0.0, value) * params['down'][h, n, s]
+  return total
+
+
+def synthesizer_random_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """Tay et al. 2021, section 3.2: a number of the head and both places."""
+  return params['table'][n, t, s]
+
+
+def fixed_score(
+  variant: Any,
+  params: Params,
+  n: int,
+  q_H: Vector,
+  k_H: Vector,
+  x_D: Vector,
+  t: int,
+  s: int,
+) -> float:
+  """You et al. 2020, section 3: the logarithm of a normal density around c."""
+  places = [t - 1, t, 0] if variant.places == 'past' else [t - 1, t + 1, t, 0]
+  center = places[n % len(places)]
+  return -((s - center) ** 2) / (2 * variant.std**2)
+
+
 # Scale: what a logit of head n is multiplied by, where a query sees `seen`. ---
 
 
@@ -210,6 +273,110 @@ def unnormalized(
   return np.array(
     [x if seen else 0.0 for x, seen in zip(logits_S, seen_S, strict=True)]
   )
+
+
+def relu(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Wortsman et al. 2023, section 3: each by its own relu, over L seen."""
+  count = sum(bool(seen) for seen in seen_S)
+  return np.array(
+    [
+      max(0.0, x) / count if seen else 0.0
+      for x, seen in zip(logits_S, seen_S, strict=True)
+    ]
+  )
+
+
+def relu2(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Hua et al. 2022, section 2.2: the square of relu, over n seen."""
+  count = sum(bool(seen) for seen in seen_S)
+  return np.array(
+    [
+      max(0.0, x) ** 2 / count if seen else 0.0
+      for x, seen in zip(logits_S, seen_S, strict=True)
+    ]
+  )
+
+
+def above_threshold(
+  share: Callable[[float], float], logits_S: Vector, seen_S: Sequence[bool]
+) -> Vector:
+  """The shares of logits - tau, tau by halving so that they add up to 1."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  weights_S = np.zeros(len(logits_S))
+  if not seen:
+    return weights_S
+  # Numbers near 0 have more digits; what is taken off all changes nothing.
+  top = max(logits_S[s] for s in seen)
+  low, high = -2.0, 0.0
+  for _ in range(100):
+    middle = (low + high) / 2
+    total = sum(share(max(0.0, logits_S[s] - top - middle)) for s in seen)
+    low, high = (middle, high) if total > 1.0 else (low, middle)
+  for s in seen:
+    weights_S[s] = share(max(0.0, logits_S[s] - top - low))
+  return weights_S
+
+
+def sparsemax(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Martins & Astudillo 2016, proposition 1: max(0, z - tau)."""
+  return above_threshold(lambda x: x, logits_S, seen_S)
+
+
+def entmax15(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Peters et al. 2019, equation 10, alpha = 1.5: max(0, z / 2 - tau)^2."""
+  return above_threshold(lambda x: (x / 2) ** 2, logits_S, seen_S)
+
+
+def topk(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Gupta et al. 2021: the softmax, of the k largest logits alone."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  kept = sorted(seen, key=lambda s: -logits_S[s])[: variant.k]
+  return with_sink(None, logits_S, [s in kept for s in range(len(logits_S))])
+
+
+def hard(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """1 at the largest logit that is seen."""
+  seen = [s for s in range(len(logits_S)) if seen_S[s]]
+  weights_S = np.zeros(len(logits_S))
+  if seen:
+    weights_S[max(seen, key=lambda s: logits_S[s])] = 1.0
+  return weights_S
 
 
 # Mask: whether the query at t sees the key at s, of documents a and b. --------
@@ -692,7 +859,14 @@ def sgd(variant: Any, grads: Sequence[float]) -> float:
 
 
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
-  'score': {'dot': dot_score, 'additive': additive_score},
+  'score': {
+    'dot': dot_score,
+    'additive': additive_score,
+    'l2': l2_score,
+    'synthesizer_dense': synthesizer_dense_score,
+    'synthesizer_random': synthesizer_random_score,
+    'fixed': fixed_score,
+  },
   'scale': {
     'rsqrt': rsqrt_scale,
     'none': no_scale,
@@ -707,6 +881,12 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'sink': sink,
     'sigmoid': sigmoid,
     'none': unnormalized,
+    'relu': relu,
+    'relu2': relu2,
+    'sparsemax': sparsemax,
+    'entmax15': entmax15,
+    'topk': topk,
+    'hard': hard,
   },
   'mask': {
     'causal': causal,
@@ -811,6 +991,9 @@ def attention(
     """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
     made = []
     for t, x_D in enumerate(x_TD):
+      if arch.score.tag in UNREADING:
+        made.append([[[]] * num_maps] * count)
+        continue
       heads = project(arch.projections, own, x_D, count)
       made.append(
         [
@@ -919,6 +1102,9 @@ def scaled(
     arch.scale, params['scale'], n, width, seen
   )
 
+
+# Scores that read neither queries nor keys, which then are not made.
+UNREADING = ('synthesizer_dense', 'synthesizer_random', 'fixed')
 
 # In this order outputs act on the heads.
 FINISHING = (

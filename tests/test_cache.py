@@ -1,6 +1,7 @@
 """Decoding from a cache equals the whole sequence at once."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,16 @@ import pytest
 
 from model import cache, transformer
 from model.architecture import Architecture
+from model.attention import Keys
 from model.differential import Differential
 from model.forget import Forget
 from model.mask import Causal, ExcludeSelf, Full, Prefix, Window
+from model.normalizer import Unnormalized
+from model.output import ValueResidual
 from model.parameter import Dims
+from model.position import Alibi, Rope
+from model.recurrent import State
+from model.scale import Learned
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
 from test_reference import (
   BASE,
@@ -42,7 +49,9 @@ def decoded(
     return transformer.step(arch, dims, params, tokens_BT, kept, segments_BT)
 
   reads_segments = any(mask.reads_segments for mask in arch.mask)
-  kept = cache.empty(arch, dims, len(TOKENS_BT), TOKENS_BT.shape[1] + 2)
+  kept = cache.empty(
+    arch, dims, len(TOKENS_BT), TOKENS_BT.shape[1] + 2, prompt=3
+  )
   parts = []
   for first, last in zip(cuts, [*cuts[1:], TOKENS_BT.shape[1]], strict=True):
     segments_BT = SEGMENTS_BT[:, first:last] if reads_segments else None
@@ -72,19 +81,53 @@ def test_cached_equals_uncached_to_the_last_digits() -> None:
     BASE, output=(Forget(),), mask=(Causal(), ExcludeSelf(), Window(3))
   )
   with jax.enable_x64(True):
-    dims, params = dims_of(arch), tree(stacked_params(arch))
+    dims = dims_of(arch)
+    params = jax.tree.map(jnp.asarray, tree(stacked_params(arch)))
     kept = cache.empty(arch, dims, 3, 6)
     wide = jax.tree.map(
       lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, kept
     )
-    whole = transformer.apply(arch, dims, params, TOKENS_BT)
-    for t in range(6):
-      out, wide = transformer.step(
-        arch, dims, params, TOKENS_BT[:, t : t + 1], wide
+    step = jax.jit(
+      lambda tokens_BT, kept: transformer.step(
+        arch, dims, params, tokens_BT, kept
       )
+    )
+    whole = jax.jit(
+      lambda params: transformer.apply(arch, dims, params, TOKENS_BT)
+    )(params)
+    for t in range(6):
+      out, wide = step(TOKENS_BT[:, t : t + 1], wide)
       np.testing.assert_allclose(
         out.logits_BTV[:, 0], whole.logits_BTV[:, t], rtol=0, atol=1e-12
       )
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {},
+    {'num_kv_heads': 1, 'scale': Learned(), 'position': Rope()},
+    {'output': (ValueResidual(),), 'dtype': 'bfloat16'},
+  ],
+  ids=['plain', 'grouped', 'bfloat16'],
+)
+def test_linear_attention_keeps_a_state_that_does_not_grow(
+  change: dict[str, Any],
+) -> None:
+  arch = dataclasses.replace(BASE, normalizer=Unnormalized(), **change)
+  dims, params = dims_of(arch), params_of(arch)
+  kept = cache.empty(arch, dims, 3, 6)
+  assert isinstance(kept.kept_L, State)
+  longer = cache.empty(arch, dims, 3, 600)
+  assert jax.tree.map(jnp.shape, longer) == jax.tree.map(jnp.shape, kept)
+  got_BTV = decoded(arch, dims, params, (0, 3, 4))
+  whole_BTV = transformer.apply(arch, dims, params, TOKENS_BT).logits_BTV
+  narrow = jnp.dtype(arch.dtype)
+  assert_close(
+    jnp.asarray(got_BTV, narrow), whole_BTV.astype(narrow), 64, factor=4.0 * 18
+  )
+  full = dataclasses.replace(arch, position=Alibi())
+  assert isinstance(cache.empty(full, dims, 3, 6).kept_L, Keys)
 
 
 def test_what_cannot_be_cached_says_why() -> None:
@@ -93,10 +136,8 @@ def test_what_cannot_be_cached_says_why() -> None:
   prefix = dataclasses.replace(BASE, mask=(Prefix(3),))
   assert cache.uncacheable(BASE) is None
   for arch in (full, window):
-    reason = cache.uncacheable(arch)
-    assert reason is not None
-    assert 'add causal' in reason
-  reason = cache.uncacheable(prefix, prompt=2)
-  assert reason is not None
-  assert 'needs 3 positions' in reason
+    with pytest.raises(ValueError, match='add causal to --mask'):
+      cache.empty(arch, dims_of(arch), 1, 6)
+  with pytest.raises(ValueError, match='needs 3 positions, not 2'):
+    cache.empty(prefix, dims_of(prefix), 1, 6, prompt=2)
   assert cache.uncacheable(prefix, prompt=3) is None

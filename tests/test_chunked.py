@@ -14,9 +14,11 @@ from model.architecture import Architecture
 from model.attention import Keys, Queries
 from model.backend import LONG, Chunked, Reference, choose
 from model.differential import Differential
+from model.feedforward import NoFeedForward
 from model.field import FieldError
 from model.forget import Forget
 from model.mask import Causal, ExcludeSelf
+from model.norm import NoNorm
 from model.output import Plain, TalkingHeads
 from model.position import T5, Alibi
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
@@ -42,8 +44,9 @@ EVERYTHING = dataclasses.replace(
   logit_cap=2.0,
   mask=(Causal(), ExcludeSelf()),
 )
+# Without what has no part in attention: it compiles in a third of the time.
 SERVED = [
-  arch
+  dataclasses.replace(arch, feedforward=NoFeedForward(), norm=NoNorm())
   for arch in [*covering(causal=False), EVERYTHING]
   if Chunked().problem(arch.parts) is None
 ]
@@ -77,7 +80,7 @@ def test_chunked_equals_reference(arch: Architecture) -> None:
       np.testing.assert_allclose(
         value, flat(wanted)[path], rtol=0.0, atol=EXACT * largest, err_msg=path
       )
-      if arch == EVERYTHING:
+      if arch == SERVED[-1]:
         assert np.abs(value).max() > 1e-3 * largest, path
 
 

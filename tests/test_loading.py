@@ -15,10 +15,10 @@ from absl import flags
 
 from experiments import cli
 from tolerance import assert_close
+from train import windows
 from train.files import digest, read_lines
 from train.load import load
 from train.task import DataError
-from train.tasks import text as text_task
 from train.tasks.text import Text
 from train.tokenizer import Bpe
 
@@ -233,6 +233,13 @@ def test_evaluate_flag_prints_the_recorded_loss(
   assert printed['val_accuracy'] == record['metrics']['val_accuracy']
 
 
+def test_evaluate_flag_refuses_another_tokenizer(
+  ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+  assert _evaluate(ran, 'base/0', '--task.tokenizer=byte') == 2
+  assert 'leaves --task.tokenizer without' in capsys.readouterr().err
+
+
 def test_evaluate_flag_on_another_text(
   ran: Ran, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -378,7 +385,7 @@ def test_resuming_trains_no_tokenizer(
 ) -> None:
   before = dict(worded.records)
   # As where the cache is gone and another release would learn other pieces.
-  monkeypatch.setattr(text_task, 'train_once', _refuse)
+  monkeypatch.setattr(windows, 'train_once', _refuse)
   loaded = load(worded.workdir, 'base/0')
   assert loaded.vocabulary.size == 270
   assert loaded.vocabulary.decode(loaded.encode('the cat')) == 'the cat'
@@ -402,7 +409,7 @@ def test_a_default_directory_goes_on_with_its_vocabulary(
   (workdir,) = (tmp_path / 'runs').iterdir()
   before = _records(workdir)
   other = Bpe(vocab_size=270, min_count=30).train(lambda: [WORDS])
-  monkeypatch.setattr(text_task, 'train_once', lambda *_: other)
+  monkeypatch.setattr(windows, 'train_once', lambda *_: other)
   assert cli.main(argv, flags.FlagValues(), '') == 0
   assert _records(workdir) == before
   assert load(workdir, 'base/0').vocabulary != other

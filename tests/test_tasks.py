@@ -19,6 +19,7 @@ from model.field import FieldError
 from model.parameter import key_of
 from train import corpus
 from train.config import Config
+from train.documents import texts
 from train.files import digest
 from train.optimizer import flat
 from train.schema import override
@@ -39,6 +40,14 @@ def _write(
   return Text(path=str(path))
 
 
+def _text(source: corpus.Corpus) -> str:
+  return ''.join(texts(source.train))
+
+
+def _read(path: pathlib.Path) -> str:
+  return _text(corpus.read(str(path)))
+
+
 @pytest.fixture
 def counted(tmp_path: pathlib.Path) -> tuple[Text, Data]:
   task = _write(tmp_path, COUNTED)
@@ -53,7 +62,7 @@ def _batch(
 
 
 def _bytes(batch: Batch) -> list[bytes]:
-  return [np.asarray(x).tobytes() for x in batch]
+  return [np.asarray(x).tobytes() for x in jax.tree.leaves(batch)]
 
 
 # Batches. ---------------------------------------------------------------------
@@ -194,24 +203,24 @@ def test_folder_is_read_in_order_without_hidden_files(
     _write(tmp_path, '' if name == 'empty' else f'<{name}>', name)
   for name in ('.hidden', 'a/.x', '.git/config', 'a/.y/z'):
     _write(tmp_path, b'\0 hidden', name)
-  assert corpus.read(str(tmp_path)) == '<10><9><a/b/c><a/z.txt><b.txt>'
+  assert _read(tmp_path) == '<10><9><a/b/c><a/z.txt><b.txt>'
 
 
 def test_folder_below_a_hidden_one_is_read(tmp_path: pathlib.Path) -> None:
   _write(tmp_path, 'text', '.local/data/a.txt')
-  assert corpus.read(str(tmp_path / '.local' / 'data')) == 'text'
+  assert _read(tmp_path / '.local' / 'data') == 'text'
 
 
 def test_byte_order_mark_is_no_character(tmp_path: pathlib.Path) -> None:
   _write(tmp_path, b'\xef\xbb\xbfone', 'a')
   _write(tmp_path, b'\xef\xbb\xbftwo', 'b')
-  assert corpus.read(str(tmp_path / 'a')) == 'one'
-  assert corpus.read(str(tmp_path)) == 'onetwo'
+  assert _read(tmp_path / 'a') == 'one'
+  assert _read(tmp_path) == 'onetwo'
 
 
 def test_line_ends_are_kept(tmp_path: pathlib.Path) -> None:
   _write(tmp_path, b'a\r\nb\rc\n')
-  assert corpus.read(str(tmp_path / 'a.txt')) == 'a\r\nb\rc\n'
+  assert _read(tmp_path / 'a.txt') == 'a\r\nb\rc\n'
 
 
 @pytest.mark.parametrize(
@@ -257,7 +266,7 @@ def test_shakespeare_is_found_in_the_data_folder(
 ) -> None:
   monkeypatch.setenv('ABLAX_DATA', str(shakespeare.parent))
   data = Text(corpus='shakespeare').load()
-  assert data.digest == corpus.SHAKESPEARE_SHA256
+  assert data.digest == corpus.SHAKESPEARE.sha256
   assert data.description == (
     'shakespeare: 1,115,394 chars, 65 symbols, sha256 86c4e6aa9db7'
   )
@@ -270,7 +279,7 @@ def test_another_shakespeare_is_refused(
 ) -> None:
   (tmp_path / 'tinyshakespeare.txt').write_text('To be, or not to be.')
   monkeypatch.setenv('ABLAX_DATA', str(tmp_path))
-  with pytest.raises(DataError, match=r'is not tiny Shakespeare.*86c4e6aa9db7'):
+  with pytest.raises(DataError, match=r'is not the tinyshake.*86c4e6aa9db7'):
     Text(corpus='shakespeare').load()
 
 
@@ -311,7 +320,7 @@ def test_without_a_network_one_line_says_what_to_do(
   assert type(error).__name__ in message
   assert message.endswith('set ABLAX_DATA to that folder')
   assert asked == [
-    (corpus.SHAKESPEARE_URL, f'sha256:{corpus.SHAKESPEARE_SHA256}')
+    (corpus.SHAKESPEARE.url, f'sha256:{corpus.SHAKESPEARE.sha256}')
   ]
 
 
@@ -330,11 +339,11 @@ def test_download_is_used_where_it_succeeds(
 
   monkeypatch.setattr(pooch, 'retrieve', fetch)
   monkeypatch.delenv('ABLAX_DATA', raising=False)
-  assert corpus.shakespeare() == 'fetched'
+  assert _text(corpus.shakespeare()) == 'fetched'
 
 
 def test_pydoc_is_described_with_its_digest() -> None:
-  text = corpus.pydoc()
+  text = _text(corpus.pydoc())
   found = hashlib.sha256(text.encode()).hexdigest()
   data = Text().load()
   assert data.digest == found

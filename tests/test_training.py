@@ -9,6 +9,8 @@ import functools
 import json
 import math
 import pathlib
+import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,11 +33,13 @@ from tolerance import assert_close, tolerance
 from train import corpus, loop, loss
 from train import program as programs
 from train.config import Config
+from train.documents import document
 from train.files import digest, read_lines
 from train.optimizer import flat, tree
 from train.parallel import Shared, to_host
 from train.schema import leaves, override
 from train.step import Metrics, State, batch_of, evaluate, init_state, update
+from train.table import Tsv
 from train.task import Data
 from train.tasks.text import Text
 from train.trial import Options, Result, Trial
@@ -867,8 +871,44 @@ class Effect:
 
 
 def _data_digest(made: Config, place: Place) -> object:
-  place.monkeypatch.setattr(corpus, 'shakespeare', lambda: 'to be')
+  place.monkeypatch.setattr(corpus, 'shakespeare', lambda: TO_BE)
   return made.task.load().digest
+
+
+def _table_digest(made: Config, place: Place) -> object:
+  """Returns the digest of a table whose texts are what it was asked for."""
+  table = made.task.data
+  for name in {'train', 'name'} & set(hints(type(table))):
+    if vars(table)[name] is None:
+      table = dataclasses.replace(table, **{name: 'given'})
+
+  def text(*names: object) -> dict[str, str]:
+    return {'text': ' '.join(map(str, names)), 'other': 'x'}
+
+  def read_file(path: pathlib.Path) -> str:
+    first = 'text' if isinstance(table, Tsv) else json.dumps(text(path))
+    return '\n'.join([first, *[json.dumps(text(path))] * 3])
+
+  class Found(list[Any]):
+    features = types.MappingProxyType({})
+
+  def builder(name: str, data_dir: str | None) -> object:
+    return types.SimpleNamespace(
+      info=Found,
+      download_and_prepare=lambda file_format: file_format,
+      as_data_source=lambda split: Found([text(name, data_dir, split)] * 4),
+    )
+
+  def load_dataset(name: str, config: str | None, split: str) -> Found:
+    return Found([text(name, config, split)] * 4)
+
+  place.monkeypatch.setattr('train.table.read_file', read_file)
+  hugging = types.SimpleNamespace(load_dataset=load_dataset, ClassLabel=int)
+  features = types.SimpleNamespace(ClassLabel=int)
+  tfds = types.SimpleNamespace(builder=builder, features=features)
+  place.monkeypatch.setitem(sys.modules, 'datasets', hugging)
+  place.monkeypatch.setitem(sys.modules, 'tensorflow_datasets', tfds)
+  return dataclasses.replace(made.task, data=table).load().digest
 
 
 def _vocabulary(made: Config, place: Place) -> object:
@@ -917,10 +957,19 @@ def _moved(made: Config, place: Place) -> object:
   return digest(tree(_moves(made, params, grads)[-1]))
 
 
+TO_BE = corpus.Corpus('x', [document('x', 'to be')])
 EFFECTS = {
   'task': Effect('text'),
   'task.path': Effect('{finished}/text.txt', seen=_data_digest),
   'task.corpus': Effect('shakespeare', seen=_data_digest),
+  'task.data': Effect('tsv', seen=_table_digest),
+  'task.data.train': Effect('other', seen=_table_digest),
+  'task.data.validation': Effect('other', seen=_table_digest),
+  'task.data.header': Effect('true', seen=_table_digest),
+  'task.data.keys': Effect('other', seen=_table_digest),
+  'task.data.name': Effect('other', seen=_table_digest),
+  'task.data.config': Effect('other', seen=_table_digest),
+  'task.data.data_dir': Effect('other', seen=_table_digest),
   'task.tokenizer': Effect('byte', seen=_vocabulary),
   'task.tokenizer.vocab_size': Effect('1000', seen=_vocabulary),
   'task.tokenizer.min_count': Effect('9', seen=_vocabulary),
@@ -946,11 +995,14 @@ EFFECTS = {
   'qk_norm': Effect('rms'),
   'qk_norm.eps': Effect('0.1'),
   'score': Effect('additive'),
+  'score.places': Effect('both'),
+  'score.std': Effect('2'),
   'scale': Effect('none'),
   'scale.value': Effect('0.7'),
   'scale.learned': Effect('true'),
   'logit_cap': Effect('0.5', {'logit_cap': '0.1'}),
   'normalizer': Effect('none'),
+  'normalizer.k': Effect('3', {'normalizer.k': '2'}),
   'mask': Effect('causal,exclude_self'),
   'mask.window': Effect('3', {'mask': 'causal,window', 'mask.window': '5'}),
   'mask.prefix': Effect('3'),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field
+from model.mask import Padding
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -51,6 +52,8 @@ class Config(Record):
         f'must divide --batch_size={self.batch_size}',
       )
     yield from self._mask_problems()
+    if problem := self.architecture.normalizer.problem(self.seq_len):
+      yield problem
     if self.init_from is not None and ':' not in self.init_from:
       yield FieldError('init_from', self.init_from, 'must be WORKDIR:TRIAL')
     dims = self.dims(vocab_size=1)
@@ -74,6 +77,13 @@ class Config(Record):
           masks,
           f'{mask.tag} needs segments, which --task={self.task.tag} does not '
           'give: drop it',
+        )
+      elif isinstance(mask, Padding) and not self.task.gives_padding:
+        yield FieldError(
+          'mask',
+          masks,
+          f'padding has no effect with --task={self.task.tag}, which pads '
+          'nothing: drop it',
         )
 
   def dims(self, vocab_size: int) -> Dims:

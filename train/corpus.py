@@ -1,110 +1,96 @@
-"""Where text comes from: files, folders, and named corpora with a checksum."""
+"""Where documents come from: files, folders, named corpora, tables."""
 
-import hashlib
-import os
 import pathlib
+from typing import NamedTuple
 
-from train.files import cache
+from train.documents import Document, document, whole_lines
+from train.fetch import Remote, fetch
+from train.table import Table, split
 from train.task import DataError
+from train.textfile import pieces
 
-SHAKESPEARE_URL = (
+SHAKESPEARE = Remote(
+  'tinyshakespeare.txt',
   'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/'
-  'tinyshakespeare/input.txt'
-)
-SHAKESPEARE_SHA256 = (
-  '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
+  'tinyshakespeare/input.txt',
+  '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed',
 )
 
 
-def pydoc() -> str:
-  """Returns the language reference that ships with Python.
+class Corpus(NamedTuple):
+  """Documents to train on, and those to evaluate on.
+
+  Attributes:
+    name: for messages.
+    train: documents, in order.
+    held: none where it is the last tenth of the others.
+    notes: what was left out, if anything.
+  """
+
+  name: str
+  train: list[Document]
+  held: list[Document] | None = None
+  notes: str = ''
+
+
+def pydoc() -> Corpus:
+  """Returns the language reference that ships with Python, a topic each.
 
   It changes from one release of Python to the next; its digest is printed, and
   no expected value hangs on it.
   """
   from pydoc_data.topics import topics
 
-  return ''.join(topics[name] for name in sorted(topics))
+  every = [document(name, topics[name]) for name in sorted(topics)]
+  return Corpus('pydoc', every)
 
 
-def shakespeare() -> str:
-  """Returns tiny Shakespeare (public domain), 1,115,394 characters.
-
-  The file is looked for in the folder ABLAX_DATA, then in the user's cache,
-  then downloaded; its checksum is verified wherever it came from.
-  """
-  name = 'tinyshakespeare.txt'
-  if folder := os.environ.get('ABLAX_DATA'):
-    path = pathlib.Path(folder) / name
-    if path.is_file():
-      data = path.read_bytes()
-      if hashlib.sha256(data).hexdigest() != SHAKESPEARE_SHA256:
-        raise DataError(
-          f'{path}: is not tiny Shakespeare (sha256 must start with '
-          f'{SHAKESPEARE_SHA256[:12]}): remove it, or unset ABLAX_DATA'
-        )
-      return data.decode()
-  return download(SHAKESPEARE_URL, SHAKESPEARE_SHA256, name).read_text('utf-8')
+def shakespeare() -> Corpus:
+  """Returns tiny Shakespeare (public domain), 1,115,394 characters."""
+  return Corpus('shakespeare', [document('shakespeare', fetch(SHAKESPEARE))])
 
 
-def download(url: str, sha256: str, name: str) -> pathlib.Path:
-  """Returns the path of a file in the user's cache, fetched if absent."""
-  import pooch
-
-  try:
-    path = pooch.retrieve(
-      url, f'sha256:{sha256}', fname=name, path=cache(), progressbar=True
-    )
-  except Exception as e:
-    raise DataError(
-      f'{name}: cannot be downloaded from {url} ({type(e).__name__}): put the '
-      'file into a folder and set ABLAX_DATA to that folder'
-    ) from e
-  return pathlib.Path(path)
+def of_table(table: Table) -> Corpus:
+  """Returns the texts of a table, a document each."""
+  train, held, left_out = split(table, ('text',))
+  parts = (
+    [document(part.name, text) for text in part.columns[0]]
+    for part in (train, held)
+  )
+  return Corpus(train.name, *parts, notes=left_out)
 
 
-def read(path_text: str) -> str:
-  """Returns the text of a file, or of all files below a folder in order.
+def read(path_text: str) -> Corpus:
+  """Returns a file as a document, or all files below a folder in order.
 
   Raises:
-    DataError: nothing there, nothing in it, or not UTF-8 text.
+    DataError: nothing is there.  What is in it is found when it is read.
   """
   path = pathlib.Path(path_text)
   try:
-    return _read(path)
+    files = _files(path)
   except OSError as e:
     raise DataError(
       f'{path}: cannot be read ({e.strerror}): give a text file or a folder'
     ) from e
+  if not files:
+    raise DataError(f'{path}: the folder holds no file: give one with text')
+  return Corpus(path_text, [_file(p) for p in files])
 
 
-def _read(path: pathlib.Path) -> str:
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns a file, or the files below a folder that are not hidden."""
   if path.is_dir():
-    files = sorted(
+    return sorted(
       p
       for p in path.rglob('*')
       if p.is_file()
       and not any(part[0] == '.' for part in p.relative_to(path).parts)
     )
-    if not files:
-      raise DataError(f'{path}: the folder holds no file: give one with text')
-    text = ''.join(_read_file(p) for p in files)
-  elif path.exists():
-    text = _read_file(path)
-  else:
+  if not path.exists():
     raise DataError(f'{path}: does not exist: give a text file or a folder')
-  if not text:
-    raise DataError(f'{path}: is empty: give a file with text')
-  return text
+  return [path]
 
 
-def _read_file(path: pathlib.Path) -> str:
-  data = path.read_bytes()
-  if b'\0' in data:
-    raise DataError(f'{path}: is binary (it has a zero byte): give UTF-8 text')
-  try:
-    return data.decode('utf-8-sig')
-  except UnicodeDecodeError as e:
-    raise DataError(
-      f'{path}: is not UTF-8 text (byte {e.start}): convert it to UTF-8'
-    ) from e
+def _file(path: pathlib.Path) -> Document:
+  return Document(str(path), lambda: whole_lines(pieces(path)))

@@ -20,8 +20,13 @@ from train.vocabulary import Vocabulary
 class Batch(NamedTuple):
   """Tokens, what to predict at each, how much it counts, and example ids.
 
-  Segments number the documents of a packed example from 1 on, 0 is padding;
-  none if the task does not give them.
+  Attributes:
+    inputs_BT: token ids.
+    targets_BT: token ids.
+    weights_BT: of each target in the loss; 0 where nothing is predicted.
+    ids_B: number of each example, which no other step has.
+    segments_BT: 0 = padding, 1.. = number of the document in its row; none
+      where the task does not know of documents.
   """
 
   inputs_BT: jax.Array
@@ -51,9 +56,11 @@ class Task(Variant, abc.ABC):
 
   Attributes:
     gives_segments: its batches have `segments_BT`.
+    gives_padding: some of these are 0.
   """
 
   gives_segments: ClassVar[bool] = False
+  gives_padding: ClassVar[bool] = False
 
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:

@@ -1,0 +1,76 @@
+"""Commands on a trained trial: evaluate it on a text, or let it write."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from experiments.command import Command
+from model.field import FieldError
+from train.config import Config
+from train.generate import Generation, continued
+from train.load import Loaded, load
+from train.schema import changes
+
+
+def evaluate(command: Command, base: Config, given: Mapping[str, str]) -> int:
+  """Evaluates a trial on a text, and prints a line of JSON.
+
+  Args:
+    command: with --evaluate=WORKDIR:TRIAL.
+    base: its --task is what to evaluate on, if flags of it are given.
+    given: flags of the configuration.
+  """
+  # The task may be another; its tokens are those of the trial.
+  idle = [
+    path
+    for path in given
+    if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
+  ]
+  loaded = _trial('evaluate', command.evaluate, command, idle)
+  figures = loaded.evaluate(base.task if given else None)
+  print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
+  return 0
+
+
+def generate(
+  command: Command,
+  given: Mapping[str, str],
+  generation: Generation,
+  prompts: Sequence[str],
+) -> int:
+  """Prints each prompt and what a trial writes after it.
+
+  Args:
+    command: with --generate=WORKDIR:TRIAL.
+    given: flags of the configuration and of its runs; --seed is that of draws.
+    generation: how much, and how.
+    prompts: what to go on from; a new line if there are none.
+  """
+  idle = [path for path in given if path != 'seed']
+  loaded = _trial('generate', command.generate, command, idle)
+  seed = int(given.get('seed', '0'))
+  prompts = prompts or ['\n']
+  texts = continued(loaded, prompts, generation, seed)
+  for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+    if n:
+      print('-' * 40)
+    print(prompt + text)
+  return 0
+
+
+def _trial(
+  flag: str, target: str | None, command: Command, idle: Sequence[str]
+) -> Loaded:
+  """Returns the trial that a flag names; other flags must have an effect."""
+  workdir, colon, trial = (target or '').rpartition(':')
+  if not colon:
+    raise FieldError(flag, target, 'must be WORKDIR:TRIAL')
+  others = [
+    path
+    for path in changes(Command(), command)
+    if path not in (flag, 'experiment')
+  ]
+  if unused := [*idle, *others]:
+    raise FieldError(
+      flag, target, f'leaves --{unused[0]} without effect: drop it'
+    )
+  return load(workdir, trial)

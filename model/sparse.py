@@ -1,0 +1,236 @@
+"""Normalisers that give some keys no weight at all.
+
+`Relu` and its square judge each key by itself, and so have an online form; the
+others need all logits of a query at once.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from model.field import FieldError, field
+from model.online import LOWEST, Grown, Online, Rule
+from model.parameter import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu(Online, tag='relu'):
+  """max(0, logits) / n, each key by itself (Wortsman et al. 2023).
+
+  arXiv:2309.08586, section 3.  Departure: n is the number of keys that the
+  query sees and not the length of the context, as for `sigmoid`.
+  """
+
+  counts: ClassVar[bool] = True
+
+  def grow(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+    top_BNT1: jax.Array,
+  ) -> Grown:
+    """Returns max(0, logits) / n."""
+    del params
+    assert n_B1T1 is not None
+    n_B1T1 = jnp.maximum(n_B1T1, 1).astype(logits_BNTS.dtype)
+    seen_BNTS = jnp.where(mask_B1TS, jax.nn.relu(logits_BNTS), 0.0)
+    return Grown(seen_BNTS / n_B1T1, top_BNT1, jnp.ones_like(top_BNT1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu2(Relu, tag='relu2'):
+  """max(0, logits)^2 / n (Hua et al. 2022, arXiv:2202.10447, section 2.2).
+
+  The squared ReLU is that of So et al. 2021 (arXiv:2109.08668).  Departure: n
+  as for `relu`.
+  """
+
+  def grow(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+    top_BNT1: jax.Array,
+  ) -> Grown:
+    """Returns max(0, logits)^2 / n."""
+    grown = super().grow(params, logits_BNTS, mask_B1TS, n_B1T1, top_BNT1)
+    return grown._replace(
+      weights_BNTS=grown.weights_BNTS * jax.nn.relu(logits_BNTS)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsemax(Rule, tag='sparsemax'):
+  """The nearest probabilities to the logits (Martins & Astudillo 2016).
+
+  max(0, z - tau), tau such that they add up to 1 (arXiv:1602.02068, algorithm
+  1, by sorting).  A row in which every key is masked gives zeros.
+  """
+
+  def weights(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+  ) -> jax.Array:
+    """Returns max(0, z - tau)."""
+    del params, n_B1T1
+    z_BNTS = _below_0(logits_BNTS, mask_B1TS)
+    tau_BNTS = (_running(z_BNTS) - 1.0) / _ranks(z_BNTS)
+    held_BNTS, k_BNT1 = _support(z_BNTS, tau_BNTS, mask_B1TS)
+    # The same threshold again, of which only the sum has a gradient.
+    sum_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS)
+    return jnp.where(held_BNTS, z_BNTS - (sum_BNT1 - 1.0) / k_BNT1, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entmax15(Rule, tag='entmax15'):
+  """max(0, z / 2 - tau)^2 that adds up to 1 (Peters et al. 2019).
+
+  Between softmax and sparsemax (arXiv:1905.05702, algorithm 2: exact, by
+  sorting).  A row in which every key is masked gives zeros.
+  """
+
+  def weights(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+  ) -> jax.Array:
+    """Returns max(0, z / 2 - tau)^2."""
+    del params, n_B1T1
+    z_BNTS = _below_0(logits_BNTS / 2.0, mask_B1TS)
+    k_S = _ranks(z_BNTS)
+    mean_BNTS = _running(z_BNTS) / k_S
+    # Sum of squares less k mean^2, of numbers between -1 and 0.
+    spread_BNTS = _running(jnp.square(z_BNTS)) - k_S * jnp.square(mean_BNTS)
+    root_BNTS = jnp.sqrt(jnp.maximum(1.0 - spread_BNTS, 0.0) / k_S)
+    held_BNTS, k_BNT1 = _support(z_BNTS, mean_BNTS - root_BNTS, mask_B1TS)
+    mean_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS) / k_BNT1
+    apart_BNTS = jnp.where(held_BNTS, z_BNTS - mean_BNT1, 0.0)
+    spread_BNT1 = jnp.sum(jnp.square(apart_BNTS), -1, keepdims=True)
+    root_BNT1 = jnp.sqrt((1.0 - spread_BNT1) / k_BNT1)
+    return jnp.where(held_BNTS, jnp.square(apart_BNTS + root_BNT1), 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK(Rule, tag='topk'):
+  """The softmax over the k largest logits (Gupta et al. 2021).
+
+  arXiv:2106.06899, section 2.  Departure: logits equal to the k-th all count.
+  """
+
+  k: int = field(8, 'Keys that each query attends to.', min=1)
+
+  def problem(self, seq_len: int) -> FieldError | None:
+    """Returns why this is the softmax at this length, if it is."""
+    if self.k < seq_len:
+      return None
+    return FieldError(
+      'normalizer.k',
+      self.k,
+      f'leaves nothing out at --seq_len={seq_len}: make it smaller, or try '
+      '--normalizer=softmax',
+    )
+
+  def weights(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+  ) -> jax.Array:
+    """Returns the softmax over the keys with the k largest logits."""
+    del params, n_B1T1
+    seen_BNTS = jnp.where(mask_B1TS, logits_BNTS, LOWEST)
+    largest = jax.lax.stop_gradient(seen_BNTS)
+    largest, _ = jax.lax.top_k(largest, min(self.k, logits_BNTS.shape[-1]))
+    return _softmax(seen_BNTS, mask_B1TS & (seen_BNTS >= largest[..., -1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hard(Rule, tag='hard'):
+  """1 for the largest logit, 0 for the others (Xu et al. 2015, section 4.1).
+
+  Departure: no sampling; the gradient is that of the softmax, straight through
+  the choice (Bengio et al. 2013, arXiv:1308.3432).  Of equals the first.
+  """
+
+  def weights(
+    self,
+    params: Params,
+    logits_BNTS: jax.Array,
+    mask_B1TS: jax.Array,
+    n_B1T1: jax.Array | None,
+  ) -> jax.Array:
+    """Returns the choice, with the gradient of the softmax."""
+    del params, n_B1T1
+    soft_BNTS = _softmax(logits_BNTS, mask_B1TS)
+    seen_BNTS = jnp.where(mask_B1TS, logits_BNTS, -jnp.inf)
+    best_BNT = jnp.argmax(seen_BNTS, -1)
+    hard_BNTS = jax.nn.one_hot(best_BNT, mask_B1TS.shape[-1], dtype=bool)
+    hard_BNTS = (hard_BNTS & mask_B1TS).astype(soft_BNTS.dtype)
+    # The difference first: it is exactly 0.
+    return hard_BNTS + (soft_BNTS - jax.lax.stop_gradient(soft_BNTS))
+
+
+def _below_0(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+  """Returns logits less the largest that is seen; masked ones are -1.
+
+  Below -1 no key has weight, in `sparsemax` as in `entmax15`.  So all are cut
+  there, and no sum of them overflows.
+  """
+  largest_BNT1 = jnp.max(
+    logits_BNTS, -1, keepdims=True, where=mask_B1TS, initial=LOWEST
+  )
+  shifted_BNTS = logits_BNTS - jax.lax.stop_gradient(largest_BNT1)
+  return jnp.where(mask_B1TS, jnp.maximum(shifted_BNTS, -1.0), -1.0)
+
+
+def _ranks(z_BNTS: jax.Array) -> jax.Array:
+  """Returns k = 1 ... S."""
+  return jnp.arange(1, z_BNTS.shape[-1] + 1, dtype=z_BNTS.dtype)
+
+
+def _running(z_BNTS: jax.Array) -> jax.Array:
+  """Returns the sums of the 1, 2, ... S nearest to 0, without gradient."""
+  z_BNTS = jax.lax.stop_gradient(z_BNTS)
+  order = jnp.argsort(jnp.abs(z_BNTS), -1)
+  return jnp.cumsum(jnp.take_along_axis(z_BNTS, order, -1), -1)
+
+
+def _support(
+  z_BNTS: jax.Array, tau_BNTS: jax.Array, mask_B1TS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns which keys have weight, and how many at least 1.
+
+  tau holds the threshold if the k largest had weight: k is right if they are
+  above it, and the largest such k is the one.
+  """
+  z_BNTS = jax.lax.stop_gradient(z_BNTS)
+  sorted_BNTS = -jnp.sort(-z_BNTS, -1)
+  k_BNT1 = jnp.sum(sorted_BNTS > tau_BNTS, -1, keepdims=True)
+  last_BNT1 = jnp.maximum(k_BNT1 - 1, 0)
+  tau_BNT1 = jnp.take_along_axis(tau_BNTS, last_BNT1, -1)
+  held_BNTS = (z_BNTS > tau_BNT1) & mask_B1TS
+  k_BNT1 = jnp.maximum(held_BNTS.sum(-1, keepdims=True), 1)
+  return held_BNTS, k_BNT1.astype(z_BNTS.dtype)
+
+
+def _softmax(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+  """Returns the softmax over what is seen; zeros where nothing is."""
+  largest_BNT1 = jnp.max(
+    logits_BNTS, -1, keepdims=True, where=mask_B1TS, initial=LOWEST
+  )
+  largest_BNT1 = jax.lax.stop_gradient(largest_BNT1)
+  shifted_BNTS = jnp.where(mask_B1TS, logits_BNTS - largest_BNT1, 0.0)
+  exp_BNTS = jnp.where(mask_B1TS, jnp.exp(shifted_BNTS), 0.0)
+  total_BNT1 = exp_BNTS.sum(-1, keepdims=True)
+  return exp_BNTS / jnp.where(total_BNT1 == 0.0, 1.0, total_BNT1)

@@ -1,0 +1,138 @@
+"""Generation: with a cache as without, together as alone, in windows."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands import run
+from compilations import Compilations
+from model.decode import Sampling
+from train import generate
+from train.config import Config
+from train.generate import Generation, continued
+from train.load import Loaded
+from train.schema import override
+from train.step import init_state
+from train.task import DataError
+from train.vocabulary import Characters
+
+LETTERS = Characters('abcdefghij', specials=())
+GREEDY = Generation(new_tokens=30, sampling=Sampling(temperature=0.0))
+# One of each kind of cache: keys, grouped, faded, a state, none at all.
+ARCHITECTURES = {
+  'default': {},
+  'rope, grouped': {'position': 'rope', 'num_kv_heads': '1'},
+  'alibi, window': {
+    'position': 'alibi',
+    'mask': 'causal,window',
+    'mask.window': '5',
+  },
+  'forget': {'output': 'forget'},
+  'linear': {'normalizer': 'none', 'scale': 'none', 'norm': 'rmsnorm'},
+  'prefix': {'mask': 'prefix', 'mask.prefix': '4'},
+}
+
+
+def loaded(changes: Mapping[str, str]) -> Loaded:
+  """Returns a trial with initial values far from zero."""
+  flags = {
+    'd_model': '16',
+    'num_heads': '2',
+    'seq_len': '16',
+    'init.std': '0.6',
+  }
+  config = override(Config(), flags | dict(changes))
+  params = init_state(config, config.dims(LETTERS.size)).params
+  return Loaded('x', config, LETTERS, params, 0)
+
+
+@pytest.mark.parametrize('name', ARCHITECTURES)
+def test_with_a_cache_as_without(name: str) -> None:
+  """Longer than one window, from prompts of several lengths."""
+  trial = loaded(ARCHITECTURES[name])
+  prompts = ['a', 'bcd', 'efghijabcdef']
+  texts = continued(trial, prompts, GREEDY)
+  assert [len(text) for text in texts] == [30, 30, 30]
+  assert texts == continued(trial, prompts, GREEDY, cached=False)
+  for prompt, text in zip(prompts, texts, strict=True):
+    assert continued(trial, [prompt], GREEDY) == [text]
+
+
+def test_greedy_is_the_most_likely_next_symbol() -> None:
+  trial = loaded({})
+  (text,) = continued(trial, ['abc'], GREEDY)
+  ids = list(trial.encode('abc'))
+  for symbol in text[: 16 - 3]:
+    logits_V = trial.apply(np.asarray(ids)[None]).logits_BTV[0, -1]
+    assert LETTERS.decode(np.asarray([logits_V.argmax()])) == symbol
+    ids.append(int(logits_V.argmax()))
+
+
+def test_draws_depend_on_the_seed_and_not_on_the_other_prompts() -> None:
+  trial = loaded({})
+  sampled = Generation(new_tokens=20)
+  first, second = continued(trial, ['abc', 'abc'], sampled, seed=1)
+  assert first != second
+  assert continued(trial, ['abc', 'jjjjj'], sampled, seed=1)[0] == first
+  assert continued(trial, ['abc'], sampled, seed=1) == [first]
+  assert continued(trial, ['abc'], sampled, seed=2) != [first]
+
+
+def test_one_compilation_serves_every_prompt(compiled: Compilations) -> None:
+  trial = loaded({'d_model': '24'})
+  generate._window.clear_cache()
+  for prompt in ('a', 'bcd', 'efghijabcdefabcdef'):
+    continued(trial, [prompt], GREEDY)
+  names = [name for name in compiled.names if 'window' in name]
+  assert len(names) == 1, compiled.names
+
+
+def test_what_cannot_be_continued_is_said() -> None:
+  trial = loaded({})
+  with pytest.raises(DataError, match='must hold a token'):
+    continued(trial, [''], GREEDY)
+  with pytest.raises(DataError, match=r'--prompt=xyz: '):
+    continued(trial, ['xyz'], GREEDY)
+  config = dataclasses.replace(trial.config, seq_len=1)
+  with pytest.raises(DataError, match='sees one token'):
+    continued(dataclasses.replace(trial, config=config), ['a'], GREEDY)
+
+
+def test_the_command_line_writes(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  (tmp_path / 'text.txt').write_text('the cat sat on the mat. ' * 60)
+  tiny = ('--d_model=16', '--num_heads=2', '--seq_len=16', '--steps=2')
+  workdir = tmp_path / 'run'
+  given = (f'--task.path={tmp_path}/text.txt', f'--workdir={workdir}')
+  assert run(*tiny, *given, '--seeds=1', '--only=base') == 0
+  capsys.readouterr()
+  target = f'--generate={workdir}:base'
+  again = []
+  for seed in ('0', '0', '1'):
+    words = (target, '--prompt=the c', '--prompt=mat', '--new_tokens=20')
+    assert run(*words, f'--seed={seed}') == 0
+    again.append(capsys.readouterr().out)
+  assert again[0] == again[1] != again[2]
+  first, second = again[0].split('\n' + '-' * 40 + '\n')
+  assert first.startswith('the c')
+  assert len(first) == 5 + 20
+  assert second.startswith('mat')
+  for wrong, rule in (
+    (
+      ('--temperature=1',),
+      '--temperature=1: has no effect without --generate',
+    ),
+    (('--prompt=a',), 'has no effect without --generate'),
+    ((target, '--steps=3'), 'leaves --steps without effect'),
+    ((target, '--prompt=xyz'), '--prompt=xyz: '),
+    ((f'--generate={workdir}',), 'must be WORKDIR:TRIAL'),
+    ((target, '--top_p=2'), '--top_p=2'),
+  ):
+    assert run(*wrong) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert rule in err

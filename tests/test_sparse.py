@@ -1,0 +1,80 @@
+"""Normalisers with weights of exactly 0: their limits, and straight through."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.backend import Chunked
+from model.field import FieldError
+from model.normalizer import Softmax
+from model.scale import Rsqrt
+from model.sparse import Entmax15, Hard, Relu, Sparsemax, TopK
+from simple import attend
+from test_reference import BASE, draws
+from train.config import Config
+
+MASK_TS = np.tril(np.ones((4, 4), bool), -1)  # row 0 sees nothing
+
+
+def test_hard_goes_straight_through() -> None:
+  """Queries get the gradient of the softmax, values that of the choice."""
+  q_BTNH, k_BTNH, v_BTNH, target_BTNH = (
+    draws(2, 4, 2, 3, seed=n) for n in range(4)
+  )
+
+  def grads(normalizer: Hard | Softmax) -> tuple[jax.Array, jax.Array]:
+    def loss(q_BTNH: jax.Array, v_BTNH: jax.Array) -> jax.Array:
+      mixed = attend(q_BTNH, k_BTNH, v_BTNH, MASK_TS, Rsqrt(), normalizer)
+      return (mixed.out_BTNH * target_BTNH).sum()
+
+    return jax.grad(loss, (0, 1))(q_BTNH, v_BTNH)
+
+  with jax.enable_x64(True):
+    by_query, by_value = grads(Hard())
+    wanted, _ = grads(Softmax())
+    np.testing.assert_allclose(by_query, wanted, rtol=1e-12)
+    mixed = attend(q_BTNH, k_BTNH, v_BTNH, MASK_TS, Rsqrt(), Hard())
+    weights_BNTS = np.asarray(mixed.weights_BNTS)
+    assert set(np.unique(weights_BNTS)) == {0.0, 1.0}
+    expected_BSNH = np.einsum('BNTS,BTNH->BSNH', weights_BNTS, target_BTNH)
+    np.testing.assert_allclose(by_value, expected_BSNH, rtol=1e-12)
+    assert np.abs(wanted).max() > 1e-2
+
+
+@pytest.mark.parametrize('normalizer', [Sparsemax(), Entmax15()])
+def test_probabilities_with_zeros_in_long_rows(
+  normalizer: Sparsemax | Entmax15,
+) -> None:
+  logits_BNTS = jnp.float32(draws(2, 2, 8, 512) / 4)
+  mask_B1TS = jnp.ones((1, 1, 8, 512), bool)
+  weights_BNTS = normalizer.weights({}, logits_BNTS, mask_B1TS, None)
+  np.testing.assert_allclose(weights_BNTS.sum(-1), 1.0, rtol=1e-5)
+  used_BNT = (weights_BNTS > 0).sum(-1)
+  assert used_BNT.max() < 256
+  assert used_BNT.min() > 1
+  assert (weights_BNTS >= 0).all()
+
+
+def test_all_keys_are_the_softmax_and_a_long_row_is_refused() -> None:
+  logits_BNTS = jnp.float32(draws(1, 2, 3, 5))
+  mask_B1TS = jnp.ones((1, 1, 3, 5), bool)
+  np.testing.assert_allclose(
+    TopK(9).weights({}, logits_BNTS, mask_B1TS, None),
+    Softmax().weights({}, logits_BNTS, mask_B1TS, None),
+    rtol=1e-6,
+  )
+  arch = dataclasses.replace(BASE, normalizer=TopK(8))
+  assert Config(seq_len=9, architecture=arch).seq_len == 9
+  with pytest.raises(FieldError, match=r'--normalizer\.k=8: leaves nothing'):
+    Config(seq_len=8, architecture=arch)
+
+
+def test_chunks_serve_what_judges_keys_one_by_one() -> None:
+  chunked = dataclasses.replace(BASE, backend=Chunked())
+  assert dataclasses.replace(chunked, normalizer=Relu()).normalizer == Relu()
+  for normalizer in (Sparsemax(), Entmax15(), TopK(), Hard()):
+    with pytest.raises(FieldError, match=r'--normalizer=.*--backend=reference'):
+      dataclasses.replace(chunked, normalizer=normalizer)

@@ -1,0 +1,116 @@
+"""Tables of Hugging Face `datasets` and TFDS, where they are installed."""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from model.field import FieldError, field
+from train.table import Named, Rows, key_paths, text_at
+from train.task import DataError
+
+HINT = 'pip install -r requirements-datasets.txt'
+
+
+@dataclasses.dataclass(frozen=True)
+class Hub(Named, abc.ABC):
+  """What both libraries have: a name, and splits as parts."""
+
+  train: str | None = field('train', 'Split to train on.')
+  name: str | None = field(None, 'Name of the data set, or a folder of it.')
+  keys: str | None = field(
+    None, 'Comma list of keys, with dots into objects; none is as the task.'
+  )
+
+  def missing(self) -> Iterator[FieldError]:
+    """Yields fields without which there is nothing to read."""
+    yield from super().missing()
+    if self.name is None:
+      yield FieldError('name', None, 'must be given: there is nothing to read')
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace(Hub, tag='huggingface'):
+  """Hugging Face `datasets`: from the hub, a folder, or save_to_disk."""
+
+  config: str | None = field(None, 'Configuration of the data set.')
+
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the rows of a split."""
+    paths, whole = key_paths(self.keys, columns), f'{self.name} {name}'
+    try:
+      import datasets  # pyright: ignore[reportMissingImports]  # optional
+    except ImportError as e:
+      raise DataError(f'{whole}: needs datasets: {HINT}') from e
+    folder = pathlib.Path(str(self.name))
+    try:
+      if (folder / 'dataset_dict.json').is_file():
+        found = datasets.load_from_disk(str(folder))[name]
+      elif (folder / 'state.json').is_file():
+        found = datasets.load_from_disk(str(folder))
+      else:
+        found = datasets.load_dataset(str(self.name), self.config, split=name)
+    except Exception as e:
+      raise DataError(_one_line(whole, e)) from e
+    names = {
+      key: feature.names
+      for key, feature in found.features.items()
+      if isinstance(feature, datasets.ClassLabel)
+    }
+    return _rows(whole, found, names, paths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Hub, tag='tfds'):
+  """TensorFlow Datasets, without TensorFlow: as random access files."""
+
+  data_dir: str | None = field(None, 'Folder of prepared data sets.')
+
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the rows of a split."""
+    paths, whole = key_paths(self.keys, columns), f'{self.name} {name}'
+    try:
+      import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]  # optional
+    except ImportError as e:
+      raise DataError(f'{whole}: needs tensorflow-datasets: {HINT}') from e
+    try:
+      folder = pathlib.Path(str(self.name))
+      if (folder / 'dataset_info.json').is_file():
+        builder = tfds.builder_from_directory(folder)
+      else:
+        builder = tfds.builder(str(self.name), data_dir=self.data_dir)
+        builder.download_and_prepare(file_format='array_record')
+      found = builder.as_data_source(name)
+    except Exception as e:
+      raise DataError(_one_line(whole, e)) from e
+    names = {
+      key: feature.names
+      for key, feature in builder.info.features.items()
+      if isinstance(feature, tfds.features.ClassLabel)
+    }
+    return _rows(whole, found, names, paths)
+
+
+def _rows(
+  whole: str, found: Any, names: dict[str, Any], paths: Sequence[Sequence[str]]
+) -> Rows:
+  """Returns the texts at the paths; classes by their names."""
+  columns: tuple[list[str], ...] = tuple([] for _ in paths)
+  for number in range(len(found)):
+    row = found[number]
+    for column, path in zip(columns, paths, strict=True):
+      value = row
+      if path[0] in names and len(path) == 1:
+        value = {path[0]: names[path[0]][int(row[path[0]])]}
+      column.append(text_at(value, path, f'{whole}: row {number}'))
+  return Rows(whole, columns)
+
+
+def _one_line(whole: str, error: Exception) -> str:
+  first = str(error).strip().splitlines()
+  return (
+    f'{whole}: cannot be loaded ({type(error).__name__}: '
+    f'{first[0] if first else "no message"}): check --task.data.name and the '
+    'split, or the network'
+  )

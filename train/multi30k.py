@@ -1,0 +1,128 @@
+"""Multi30k: 29,000 English and German image captions that translate each other.
+
+The texts may be used for non-commercial research and education, under the terms
+of Flickr.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from model.field import field
+from train.fetch import Remote, fetch
+from train.table import Part, Rows, Table, check_counts, lines
+
+RAW = (
+  'https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/'
+)
+CUT = (
+  'https://raw.githubusercontent.com/LividWo/Revisit-MMT/master/data/'
+  'multi30k-en-de/'
+)
+Language = Literal['en', 'de']
+Held = Literal['validation', 'test']
+
+
+@dataclasses.dataclass(frozen=True)
+class Multi30k(Table, tag='multi30k'):
+  """English and German captions, as written (Elliott et al. 2016)."""
+
+  source: Language = field('en', 'Language to translate from:')
+  held: Held = field(
+    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
+  )
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows:
+    """Returns 29,000 pairs to train on, or those to evaluate on."""
+    held = self.held if part == 'validation' else part
+    return _pairs(RAW_FILES, 'multi30k', held, self.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class Multi30kBpe(Table, tag='multi30k_bpe'):
+  """The same, lower case, in pieces ending in @@ (Wu et al. 2021)."""
+
+  source: Language = field('en', 'Language to translate from:')
+  held: Held = field(
+    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
+  )
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows:
+    """Returns 29,000 pairs to train on, or those to evaluate on."""
+    held = self.held if part == 'validation' else part
+    return _pairs(CUT_FILES, 'multi30k_bpe', held, self.source)
+
+
+def _pairs(
+  files: Mapping[tuple[Part | Held, Language], Remote],
+  name: str,
+  part: Part | Held,
+  source: Language,
+) -> Rows:
+  target: Language = 'de' if source == 'en' else 'en'
+  remotes = [files[part, language] for language in (source, target)]
+  found = tuple(lines(fetch(remote)) for remote in remotes)
+  check_counts([remote.name for remote in remotes], found)
+  return Rows(f'{name} {part}', found)
+
+
+def _raw(name: str, sha256: str) -> Remote:
+  return Remote(f'multi30k/{name}.gz', f'{RAW}{name}.gz', sha256)
+
+
+def _cut(name: str, sha256: str) -> Remote:
+  return Remote(f'multi30k_bpe/{name}', f'{CUT}{name}', sha256)
+
+
+RAW_FILES: dict[tuple[Part | Held, Language], Remote] = {
+  ('train', 'en'): _raw(
+    'train.en',
+    'd79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f',
+  ),
+  ('train', 'de'): _raw(
+    'train.de',
+    '726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6',
+  ),
+  ('validation', 'en'): _raw(
+    'val.en',
+    '14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28',
+  ),
+  ('validation', 'de'): _raw(
+    'val.de',
+    'f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a',
+  ),
+  ('test', 'en'): _raw(
+    'test_2016_flickr.en',
+    '611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9',
+  ),
+  ('test', 'de'): _raw(
+    'test_2016_flickr.de',
+    '9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8',
+  ),
+}
+CUT_FILES: dict[tuple[Part | Held, Language], Remote] = {
+  ('train', 'en'): _cut(
+    'train.en',
+    '0ffe3e3bac16e6aa33ef0dd6a7dca81587479b0d18dff0db2a92ac3f32b00c86',
+  ),
+  ('train', 'de'): _cut(
+    'train.de',
+    'b2c74def7ec129f7ea7023a51501c77174c377ef06c6ccc2f031adcfb5cfadbd',
+  ),
+  ('validation', 'en'): _cut(
+    'valid.en',
+    '193d0d18fef5d1bc9d1cddafa13a644de3c5d6a24b45ac44476dcc5e96bfac6e',
+  ),
+  ('validation', 'de'): _cut(
+    'valid.de',
+    'eeb95680d6a06eafb13e3494eed9f9fa99783b892f4a3c72dd36e7ce2e000b68',
+  ),
+  ('test', 'en'): _cut(
+    'test.2016.en',
+    '13b5fe3f92f78c54446d66afcaaa0a00a33ab653a8411f16812c9c5ca3795d6d',
+  ),
+  ('test', 'de'): _cut(
+    'test.2016.de',
+    '375c20d50f4c486149a78dfcfb161a430a04ddabe2b7d150f0c7811dc455ac60',
+  ),
+}

@@ -1,0 +1,268 @@
+"""Tables of texts: parallel files, TSV, JSON lines, and what they must be.
+
+A table gives the columns that a task asks for, in the order it asks.  What is
+wrong with a row is an error that names the row; rows that hold an empty text
+are left out, and counted.
+"""
+
+import abc
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from model.field import FieldError, Variant, field
+from train.task import DataError
+from train.textfile import read_file
+
+Part = Literal['train', 'validation']
+
+
+class Rows(NamedTuple):
+  """A part of a table: a list of texts for each column, all equally long."""
+
+  name: str
+  columns: tuple[list[str], ...]
+
+  @property
+  def count(self) -> int:
+    """Returns how many rows there are."""
+    return len(self.columns[0])
+
+  def slice(self, start: int, stop: int) -> 'Rows':
+    """Returns the rows from `start` to `stop`."""
+    return Rows(self.name, tuple(c[start:stop] for c in self.columns))
+
+
+class Table(Variant, abc.ABC):
+  """A source of rows, to train on and to evaluate on."""
+
+  def missing(self) -> Iterator[FieldError]:
+    """Yields fields without which there is nothing to read.
+
+    Not a rule on construction: a choice begins with its defaults.
+    """
+    return iter(())
+
+  @abc.abstractmethod
+  def part(self, part: Part, columns: Sequence[str]) -> Rows | None:
+    """Returns the rows of a part, or none where there is no such part.
+
+    Args:
+      part: which.
+      columns: what the task reads, in this order.
+
+    Raises:
+      DataError: it cannot be read, or a row is not what it must be.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(Table, abc.ABC):
+  """What most tables have: parts that are named by a text."""
+
+  train: str | None = field(None, 'Rows to train on.')
+  validation: str | None = field(
+    None, 'Rows to evaluate on; none is the last tenth of the others.'
+  )
+
+  def missing(self) -> Iterator[FieldError]:
+    """Yields fields without which there is nothing to read."""
+    if self.train is None:
+      yield FieldError('train', None, 'must be given: there is nothing to read')
+
+  @abc.abstractmethod
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the rows of the part that is named so."""
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows | None:
+    """Returns the rows of a part, or none where it was not given."""
+    name = vars(self)[part]
+    return None if name is None else self.rows(name, columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines(Named, tag='lines'):
+  """Parallel text files, line by line: PREFIX.en and PREFIX.de, or .gz."""
+
+  suffixes: str = field('en,de', 'Comma list of what follows each prefix.')
+
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the lines of the files with this prefix."""
+    suffixes = self.suffixes.split(',')
+    if len(suffixes) != len(columns):
+      raise DataError(
+        f'--task.data.suffixes={self.suffixes}: must name a file for each of '
+        f'{", ".join(columns)}'
+      )
+    paths = [_plain_or_packed(f'{name}.{suffix}') for suffix in suffixes]
+    found = tuple(lines(read_file(path)) for path in paths)
+    check_counts([str(path) for path in paths], found)
+    return Rows(name, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tsv(Named, tag='tsv'):
+  """Columns between tabs, in the order of the task unless there is a header."""
+
+  header: bool = field(False, 'The first line names the columns.')
+
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the rows of the file."""
+    cells = [line.split('\t') for line in lines(read_file(pathlib.Path(name)))]
+    width, places = len(columns), list(range(len(columns)))
+    if self.header and cells:
+      width = len(cells[0])
+      places = [_place(name, column, cells[0]) for column in columns]
+    for number, row in enumerate(cells, 1):
+      if len(row) != width:
+        raise DataError(
+          f'{name}: line {number} has {len(row)} columns, not {width} '
+          f'({", ".join(columns)})'
+        )
+    body = cells[1:] if self.header else cells
+    return Rows(name, tuple([row[place] for row in body] for place in places))
+
+
+@dataclasses.dataclass(frozen=True)
+class Jsonl(Named, tag='jsonl'):
+  """JSON lines: an object a row, with a key for each column."""
+
+  keys: str | None = field(
+    None, 'Comma list of keys, with dots into objects; none is as the task.'
+  )
+
+  def rows(self, name: str, columns: Sequence[str]) -> Rows:
+    """Returns the rows of the file."""
+    paths = key_paths(self.keys, columns)
+    found: tuple[list[str], ...] = tuple([] for _ in paths)
+    for number, line in enumerate(lines(read_file(pathlib.Path(name))), 1):
+      if not line.strip():
+        continue
+      try:
+        value = json.loads(line)
+      except ValueError as e:
+        raise DataError(f'{name}: line {number} is not JSON: {e}') from e
+      for column, path in zip(found, paths, strict=True):
+        column.append(text_at(value, path, f'{name}: line {number}'))
+    return Rows(name, found)
+
+
+# Parts of tables. -------------------------------------------------------------
+
+
+def split(table: Table, columns: Sequence[str]) -> tuple[Rows, Rows, str]:
+  """Returns rows to train on, rows to evaluate on, and what was left out.
+
+  Args:
+    table: where rows come from.
+    columns: what the task reads.
+
+  Raises:
+    FieldError: it was not given what to read.
+    DataError: a part is empty, or a row is not what it must be.
+  """
+  for problem in table.missing():
+    raise problem.under('task.data.')
+  train = table.part('train', columns)
+  assert train is not None
+  there = table.part('validation', columns)
+  train, empty = _whole(train)
+  if there is None:
+    cut = int(0.9 * train.count)
+    train, there = train.slice(0, cut), train.slice(cut, train.count)
+  else:
+    there, more = _whole(there)
+    empty += more
+  for part in (train, there):
+    if not part.count:
+      raise DataError(f'{part.name}: has no row to use: give more of them')
+  return train, there, f'{empty} with an empty text left out' if empty else ''
+
+
+def _whole(rows: Rows) -> tuple[Rows, int]:
+  """Returns the rows whose texts are not empty, and how many are."""
+  kept = [
+    row for row in zip(*rows.columns, strict=True) if all(map(str.strip, row))
+  ]
+  columns = tuple([row[n] for row in kept] for n in range(len(rows.columns)))
+  return Rows(rows.name, columns), rows.count - len(kept)
+
+
+def lines(text: str) -> list[str]:
+  r"""Returns the lines of a text: \n ends one, and no other character does.
+
+  str.splitlines would also split at a form feed or U+2028, of which one of two
+  parallel files may have more.
+  """
+  found = text.removesuffix('\n').split('\n') if text else []
+  return [line.removesuffix('\r') for line in found]
+
+
+def check_counts(names: Sequence[str], columns: Sequence[list[str]]) -> None:
+  """Raises a DataError unless all files have equally many lines."""
+  counts = [len(column) for column in columns]
+  if len(set(counts)) > 1:
+    each = ', '.join(
+      f'{n} has {c:,}' for n, c in zip(names, counts, strict=True)
+    )
+    raise DataError(
+      f'{each} lines: line n of one must translate that of others'
+    )
+
+
+def key_paths(keys: str | None, columns: Sequence[str]) -> list[list[str]]:
+  """Returns the path into a row for each column.
+
+  Raises:
+    DataError: there are more or fewer than the task reads.
+  """
+  names = list(columns) if keys is None else keys.split(',')
+  if len(names) != len(columns):
+    raise DataError(
+      f'--task.data.keys={keys}: must name a key for each of '
+      f'{", ".join(columns)}'
+    )
+  return [name.split('.') for name in names]
+
+
+def text_at(value: Any, path: Sequence[str], where: str) -> str:
+  """Returns the text, or the number as text, at a path into a row."""
+  for key in path:
+    if not isinstance(value, dict) or key not in value:
+      there = f' ({", ".join(value)})' if isinstance(value, dict) else ''
+      raise DataError(
+        f'{where} has no {".".join(path)}{there}: set --task.data.keys'
+      )
+    value = value[key]
+  if isinstance(value, bytes):
+    try:
+      value = value.decode()
+    except UnicodeDecodeError as e:
+      raise DataError(
+        f'{where}: {".".join(path)} is not UTF-8 text (byte {e.start})'
+      ) from e
+  if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+    raise DataError(
+      f'{where}: {".".join(path)} is {type(value).__name__}, not text: set '
+      '--task.data.keys'
+    )
+  return str(value)
+
+
+def _plain_or_packed(name: str) -> pathlib.Path:
+  path = pathlib.Path(name)
+  packed = pathlib.Path(f'{name}.gz')
+  return packed if packed.exists() and not path.exists() else path
+
+
+def _place(name: str, column: str, header: Sequence[str]) -> int:
+  if column not in header:
+    raise DataError(
+      f'{name}: has no column {column}: its first line names '
+      f'{", ".join(header)}'
+    )
+  return list(header).index(column)
