@@ -32,7 +32,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     values: an empty set of flags to define ours in.
     usage: what --help begins with.
   """
-  if argv[1:2] == [worker.WORD]:
+  if len(argv) == 3 and argv[1] == worker.WORD:
     return worker.main(argv[2])
   try:
     return _main(argv, values, usage)
@@ -135,6 +135,8 @@ def _introduce(plan: Plan) -> None:
   rows, seeds = len(plan.rows), len(plan.seeds)
   trials, _ = size(plan)
   more = ', with those that select' if plan.candidates else ''
+  if plan.command.shard is not None:
+    more = f' in shard {plan.command.shard}'
   print(
     f'{plan.experiment.name}: {plan.experiment.title} '
     f'({rows} rows, {seeds} seeds, {trials} trials{more})'
@@ -151,6 +153,10 @@ def _introduce(plan: Plan) -> None:
     print(f'warning: {warning}', file=sys.stderr)
 
 
+# What says where the run was, or is in the sizes of its base already.
+_NO_REPLAY = ('workdir', 'merge', 'smoke')
+
+
 def _flag_lines(
   plan: Plan, command: Command, values: flags.FlagValues
 ) -> list[str]:
@@ -158,6 +164,6 @@ def _flag_lines(
   lines = changes(Command(), command) | {'seeds': str(len(plan.seeds))}
   lines |= {'experiment': plan.experiment.name}
   lines |= to_flags(plan.base) | to_flags(plan.options)
-  lines = {k: v for k, v in lines.items() if k not in ('workdir', 'smoke')}
+  lines = {k: v for k, v in lines.items() if k not in _NO_REPLAY}
   many = [(name, v) for name in MANY for v in _many(name, values)]
   return [f'--{k}={v}' for k, v in [*lines.items(), *many]]

@@ -1,9 +1,12 @@
 """The flags of a run that are not part of any trial's configuration."""
 
 import dataclasses
+import shlex
+from collections.abc import Iterator
 from typing import Literal
 
-from model.field import Record, field
+from experiments.shards import parse_shard
+from model.field import FieldError, Record, field
 
 # Flags that may be given several times, and what they say.
 MANY = {
@@ -32,6 +35,14 @@ class Command(Record):
   )
   workers: int = field(
     1, 'Processes that share the trials, on the cores of this machine.', min=1
+  )
+  shard: str | None = field(
+    None,
+    'I/N: run the I-th of N parts of the trials, counted from 1, each on a '
+    'machine of its own.',
+  )
+  merge: str | None = field(
+    None, '"DIR DIR ...": take the trials from there, and train nothing.'
   )
   only: str | None = field(None, 'Run this row alone.')
   ablate_from: str | None = field(
@@ -73,3 +84,21 @@ class Command(Record):
   evaluate: str | None = field(
     None, 'WORKDIR:TRIAL to evaluate on --task; trains nothing.'
   )
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong with a field, or between fields."""
+    if self.shard is not None:
+      parse_shard(self.shard)
+    if self.merge is None:
+      return
+    try:
+      names = shlex.split(self.merge)
+    except ValueError as e:  # a quote that does not end
+      yield FieldError('merge', self.merge, str(e))
+      return
+    if not names:
+      yield FieldError('merge', self.merge, 'must name directories')
+    if self.shard is not None:
+      yield FieldError(
+        'shard', self.shard, 'has no effect beside --merge: drop it'
+      )

@@ -12,6 +12,7 @@ from experiments.environment import environment
 from experiments.inputs import Planned
 from experiments.ledger import Ledger, locked
 from experiments.local import Local
+from experiments.merge import merge, sources
 from experiments.plan import Plan, check_writable
 from experiments.pool import Pool
 from experiments.recorder import Recorder
@@ -79,6 +80,9 @@ def execute(
   """
   stop = Stop()
   try:
+    if plan.command.merge is not None:
+      with sources(plan):  # What is wrong there is said before all else.
+        pass
     check_writable(plan.workdir)
     with locked(plan.workdir) as lock:
       return _execute(plan, command, flag_lines, stop, lock)
@@ -108,20 +112,22 @@ def _execute(
   _describe(plan, flag_lines)
   ledger = Ledger(plan.workdir)
   trials, steps = size(plan)
-  failed = False
   with Terminal(trials, steps) as terminal:
     recorder = Recorder(ledger, terminal)
-    about = plan, recorder, terminal, stop.requested
-    alone = plan.command.workers == 1
-    run: Execution = Local(*about) if alone else Pool(*about, lock)
-    with contextlib.closing(run):
-      for stage in stages(plan, ledger):
-        if stage.title:
-          terminal.say(f'{stage.title}: {len(stage.trials)} trials')
-        run.all_of(stage.trials)
-        failed |= not all(recorder.settled(p) for p in stage.trials)
+    if plan.command.merge is not None:
+      merge(plan, ledger, terminal)
+    else:
+      about = plan, recorder, terminal, stop.requested
+      alone = plan.command.workers == 1
+      run: Execution = Local(*about) if alone else Pool(*about, lock)
+      with contextlib.closing(run):
+        for stage in stages(plan, ledger):
+          if stage.title:
+            terminal.say(f'{stage.title}: {len(stage.trials)} trials')
+          run.all_of(stage.trials)
     finish(plan, ledger, command, terminal)
-  return 1 if failed else 0
+  every = [p for stage in stages(plan, ledger) for p in stage.trials]
+  return 0 if all(map(recorder.settled, every)) else 1
 
 
 def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:

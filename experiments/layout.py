@@ -36,6 +36,21 @@ class Choice:
   seconds: Mapping[str, float]
 
 
+def fixed(
+  options: Options,
+  workers: int,
+  workdir: pathlib.Path,
+  devices: Sequence[Any],
+) -> Choice | None:
+  """Returns the layout that needs no measuring, or none if there is none.
+
+  Raises:
+    FieldError: a flag asks for what cannot be.
+  """
+  plain = one_a_worker(workers, devices)
+  return asked(options, devices) or pinned(workdir, devices) or plain
+
+
 def asked(options: Options, devices: Sequence[Any]) -> Choice | None:
   """Returns the layout that the flags fix, or none if they fix none.
 

@@ -99,27 +99,58 @@ def _lives(process: str) -> bool:
   return True
 
 
-def check_owner(workdir: pathlib.Path, mine: Mapping[str, Any]) -> None:
-  """Refuses a directory of another experiment, base configuration or data."""
-  theirs = _owner(workdir)
+@contextlib.contextmanager
+def reading(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps others from working in a directory; changes nothing there.
+
+  Raises:
+    Refused: another process works there.
+  """
+  try:
+    f = (workdir / '.lock').open()
+  except OSError:  # copied without it, or not ours
+    yield
+    return
+  with f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise Refused(
+        f'--merge={workdir}: process {f.read().strip() or "unknown"} works '
+        'there: wait for it'
+      ) from None
+    yield
+
+
+def check_owner(
+  workdir: pathlib.Path, mine: Mapping[str, Any], flag: str = 'workdir'
+) -> None:
+  """Refuses a directory of another experiment, base configuration or data.
+
+  Args:
+    workdir: the directory.
+    mine: what it must have been begun with.
+    flag: that named it.
+  """
+  theirs = _owner(workdir, flag)
   if theirs is None:
     return
   for part in ('experiment', 'data'):
     if theirs[part] != mine[part]:
       raise Refused(
-        f'--workdir={workdir}: belongs to {part} {theirs[part]}, not '
-        f'{mine[part]}: give another --workdir'
+        f'--{flag}={workdir}: belongs to {part} {theirs[part]}, not '
+        f'{mine[part]}: give another --{flag}'
       )
   for key in sorted(set(theirs['base']) | set(mine['base'])):
     old, new = theirs['base'].get(key), mine['base'].get(key)
     if old != new:
       raise Refused(
-        f'--workdir={workdir}: was begun with --{key}={old}, not {new}: give '
-        'another --workdir, or --ablate for a row that differs'
+        f'--{flag}={workdir}: was begun with --{key}={old}, not {new}: give '
+        f'another --{flag}, or --ablate for a row that differs'
       )
 
 
-def _owner(workdir: pathlib.Path) -> dict[str, Any] | None:
+def _owner(workdir: pathlib.Path, flag: str) -> dict[str, Any] | None:
   """Returns what a directory was begun with; none if it holds nothing."""
   try:
     # Hidden files may be what a kill left of the first moment.
@@ -128,7 +159,7 @@ def _owner(workdir: pathlib.Path) -> dict[str, Any] | None:
     return None
   except OSError as e:
     raise Refused(
-      f'--workdir={workdir}: cannot be used ({e.strerror}): give another'
+      f'--{flag}={workdir}: cannot be used ({e.strerror}): give another'
     ) from e
   if not names:
     return None
@@ -139,6 +170,6 @@ def _owner(workdir: pathlib.Path) -> dict[str, Any] | None:
   except (OSError, ValueError, TypeError):
     pass
   raise Refused(
-    f'--workdir={workdir}: holds files of something else ({names[0]}): give an '
+    f'--{flag}={workdir}: holds files of something else ({names[0]}): give an '
     'empty or a new folder'
   )

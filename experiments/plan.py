@@ -13,7 +13,7 @@ import jax
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.inputs import Planned, check_row, planned
-from experiments.layout import Choice, asked, one_a_worker, pinned
+from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner
 from experiments.loader import Loader
 from experiments.matching import match
@@ -71,10 +71,9 @@ def make_plan(
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
   loader = Loader(command.workdir)
-  owner, workdir = _home(experiment, base, loader, command.workdir)
+  owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
-  choice = one_a_worker(command.workers, devices)
-  choice = asked(options, devices) or pinned(workdir, devices) or choice
+  choice = fixed(options, command.workers, workdir, devices)
   search = make_search(base, rows, command, requests.tune)
   configs = [
     (row, point, configure(base, Row(row.name, {**row.changes, **point})))
@@ -144,7 +143,7 @@ def _missing(rows: Sequence[Row], kept: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _home(
-  experiment: Experiment, base: Config, loader: Loader, given: str | None
+  experiment: Experiment, base: Config, loader: Loader, command: Command
 ) -> tuple[dict[str, Any], pathlib.Path]:
   """Returns what a directory is begun with, and the directory.
 
@@ -160,7 +159,9 @@ def _home(
   }
   text = json.dumps(owner, sort_keys=True).encode()
   name = f'{experiment.name}-{hashlib.sha256(text).hexdigest()[:8]}'
-  workdir = pathlib.Path(given or f'runs/{name}')
+  if command.shard is not None:
+    name += f'-{command.shard.replace("/", "of")}'
+  workdir = pathlib.Path(command.workdir or f'runs/{name}')
   check_owner(workdir, owner)
   loader.resume(workdir)
   return owner, workdir

@@ -33,7 +33,8 @@ def finish(
       records.append({**record, 'row': planned.row, 'tuned': tuned})
   rows = [r.name for r in plan.rows if r.name not in selection.retired]
   base = BASE if BASE in rows else rows[0]
-  withheld = selection.withheld(base)
+  missing = [p for p in trials if ledger.record(p.trial.id) is None]
+  withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
   table = tables.summarise(
@@ -48,7 +49,27 @@ def finish(
   terminal.show(table_files.render(table))
   for row, why in selection.retired.items():
     terminal.say(f'{row}: {why}')
+  if missing:
+    fix = (
+      'the command without --merge trains them'
+      if plan.command.merge
+      else '--merge joins them'
+    )
+    terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
   terminal.say(f'report: {path}')
+
+
+def _withheld(
+  missing: Sequence[Planned], rows: Sequence[str], base: str
+) -> dict[str, str]:
+  """Returns why rows get no verdict yet: trials are not here."""
+  seeds: dict[str, list[str]] = {}
+  for planned in missing:
+    seeds.setdefault(planned.row, []).append(str(planned.seed))
+  why = {row: f'not here: seed {", ".join(own)}' for row, own in seeds.items()}
+  if base in why:
+    return dict.fromkeys(rows, f'in the base, {why[base]}')
+  return why
 
 
 def _report(
@@ -77,7 +98,13 @@ def _report(
     environment=json.loads((plan.workdir / 'environment.json').read_text()),
     row_commands={
       row.name: shlex.join(
-        [*command, f'--only={row.name}', *_lanes(plan), '--workdir=NEW']
+        [
+          *command,
+          *_anew(plan),
+          f'--only={row.name}',
+          *_lanes(plan),
+          '--workdir=NEW',
+        ]
       )
       for row in plan.rows
       if row.name not in selection.retired
@@ -88,6 +115,12 @@ def _report(
       if row.name not in selection.retired
     },
   )
+
+
+def _anew(plan: Plan) -> list[str]:
+  """Returns what undoes flags by which only some trials would run."""
+  given = {'shard': plan.command.shard, 'merge': plan.command.merge}
+  return [f'--{name}=none' for name, value in given.items() if value]
 
 
 def _lanes(plan: Plan) -> list[str]:

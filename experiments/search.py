@@ -60,6 +60,12 @@ def make_search(
       command.tune_seeds,
       'has no effect without --tune or --halving: drop it',
     )
+  if command.shard and (tunes or command.halving is not None):
+    raise FieldError(
+      'shard',
+      command.shard,
+      'has not all that --tune and --halving select by: drop one of them',
+    )
   first = base.seed + FIRST_SEED
   seeds = tuple(range(first, first + (command.tune_seeds or 2)))
   found = ()

@@ -13,6 +13,7 @@ from experiments.experiment import METRIC
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
+from experiments.shards import parse_shard
 from experiments.tuning import Tuned
 from train.files import read_lines
 
@@ -57,7 +58,15 @@ def stages(plan: Plan, ledger: Ledger) -> Iterator[Stage]:
     alive = _alive(plan, rung)
     mine = [_until(p, rung) for p in plan.candidates if p.row in alive]
     yield Stage(f'rung at step {rung}', tuple(mine))
-  yield Stage('', select(plan, ledger).verdict(plan))
+  yield Stage('', _mine(plan, select(plan, ledger).verdict(plan)))
+
+
+def _mine(plan: Plan, trials: tuple[Planned, ...]) -> tuple[Planned, ...]:
+  """Returns those that are of this shard, if there is one."""
+  if plan.command.shard is None:
+    return trials
+  shard = parse_shard(plan.command.shard)
+  return tuple(p for p in trials if shard.has(p.row, p.seed))
 
 
 def select(plan: Plan, ledger: Ledger) -> Selection:
@@ -78,6 +87,9 @@ def select(plan: Plan, ledger: Ledger) -> Selection:
 
 def size(plan: Plan) -> tuple[int, int]:
   """Returns how many trials will run, and to how many steps in all."""
+  if plan.command.shard is not None:
+    mine = _mine(plan, plan.trials)
+    return len(mine), sum(p.stop for p in mine)
   steps = {p.row: p.stop for p in plan.trials}
   stops = [p.stop for p in plan.candidates] if plan.search.tunes else []
   competing = plan.search.competing(plan.rows) if plan.search.rungs else []

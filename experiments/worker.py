@@ -6,6 +6,7 @@ and adds nothing to the record itself.
 """
 
 import collections
+import contextlib
 import dataclasses
 import errno
 import json
@@ -34,7 +35,7 @@ from train.schema import override, to_flags
 from train.task import DataError
 from train.trial import Interrupted, Options, Progress
 
-WORD = '--worker'  # what `launch.py` gets in place of flags, before a Duty
+WORD = '--internal_worker'  # in place of flags, before a Duty
 STOP = b'stop'  # on the channel; anything else: there may be trials to lease
 
 
@@ -209,10 +210,11 @@ class _Worker:
   def _beat(self) -> None:
     """Prolongs the leases for as long as this process runs."""
     path, seconds = queue_path(self._workdir), self._duty.lease_seconds
-    queue = Queue(path, seconds)
-    while True:
-      queue.beat(self._duty.owner)
-      time.sleep(seconds / 6)
+    with contextlib.suppress(OSError):  # Its silence says that it is broken.
+      queue = Queue(path, seconds)
+      while True:
+        queue.beat(self._duty.owner)
+        time.sleep(seconds / 6)
 
   def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame

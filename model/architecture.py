@@ -15,7 +15,13 @@ from model.mask import Causal, Mask
 from model.mask import problem as mask_problem
 from model.norm import LayerNorm, NoNorm, Norm, PostNorm, PreNorm, Residual
 from model.normalizer import Normalizer, Softmax
-from model.output import Gate, Plain, TalkingHeads, ValueResidual
+from model.output import (
+  ExclusiveSelf,
+  Gate,
+  Plain,
+  TalkingHeads,
+  ValueResidual,
+)
 from model.parameter import Dims, Gpt2, Init, Kind, Param, param
 from model.position import Learned, Position
 from model.projections import Projections, Qkv
@@ -24,7 +30,15 @@ from model.scale import Rsqrt, Scale
 from model.score import Dot, Score
 
 # Here and not in output.py, from which its members take their base.
-Output = Plain | Gate | Differential | Forget | ValueResidual | TalkingHeads
+Output = (
+  Plain
+  | Gate
+  | Differential
+  | Forget
+  | ValueResidual
+  | TalkingHeads
+  | ExclusiveSelf
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +121,13 @@ class Architecture(Record):
       yield problem
     yield from self._score_problems(dims)
     yield from self._output_problems(dims)
+    yield from self._position_problems(dims)
     yield from self._idle_problems(dims)
     if problem := backend_problem(self.backend, self.parts):
       yield problem
 
   def _score_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between the score and what is done to q and k."""
-    rotary = self.projections.widths(dims).rotary // self.parts.maps
-    rotary_dims = dataclasses.replace(dims, head_dim=rotary)
-    if problem := self.position.problem(rotary_dims):
-      yield problem
     if problem := self.score.problem(dims):
       yield problem
     if self.normalizer.rectifies and not self.score.positive:
@@ -141,6 +152,27 @@ class Architecture(Record):
           f'changes queries and keys, not both of which '
           f'--score={self.score.tag} reads: try --score=dot',
         )
+
+  def _position_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what is wrong between positions and what they rotate."""
+    width, rotary = self.projections.widths(dims)
+    if self.position.rotates and not rotary:
+      yield FieldError(
+        'projections.rope_dim',
+        rotary,
+        f'leaves --position={self.position.tag} nothing to rotate: make it '
+        'larger',
+      )
+    if self.parts.maps > 1 and width != rotary:
+      yield FieldError(
+        'output',
+        self.output,
+        f'halves queries, of which --projections={self.projections.tag} '
+        'rotates a part: try --projections=qkv',
+      )
+    rotated = dataclasses.replace(dims, head_dim=rotary // self.parts.maps)
+    if problem := self.position.problem(rotated):
+      yield problem
 
   def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between outputs and the rest."""

@@ -171,5 +171,30 @@ class TalkingHeads(Plain, tag='talking_heads'):
     return weights_BNTS + _mixed(weights_BNTS, params['weights'])
 
 
+@dataclasses.dataclass(frozen=True)
+class ExclusiveSelf(Plain, tag='exclusive_self'):
+  """out - (out . v) v / |v|^2: nothing along the own value (Zhai 2026).
+
+  arXiv:2603.09078, equation 2, head by head: what a position holds itself, the
+  residual carries.  A value of 0 takes nothing off.
+  """
+
+  stage: ClassVar[int] = 2
+
+  def finish(self, params: Params, out_BTNH: jax.Array, own: Own) -> jax.Array:
+    """Returns the outputs, at right angles to the values of their positions."""
+    del params
+    v_BTKH = own.v_BTKH
+    groups = out_BTNH.shape[2] // v_BTKH.shape[2]
+    v_BTNH = jnp.repeat(v_BTKH, groups, axis=2)
+    wide = jnp.promote_types(out_BTNH.dtype, jnp.float32)
+    v_BTNH = v_BTNH.astype(wide)
+    along_BTN = jnp.einsum('BTNH,BTNH->BTN', out_BTNH.astype(wide), v_BTNH)
+    square_BTN = jnp.square(v_BTNH).sum(-1)
+    share_BTN = along_BTN / jnp.where(square_BTN == 0.0, 1.0, square_BTN)
+    out_BTNH -= (share_BTN[..., None] * v_BTNH).astype(out_BTNH.dtype)
+    return out_BTNH
+
+
 def _mixed(x_BNTS: jax.Array, kernel_NO: jax.Array) -> jax.Array:
   return jnp.einsum('BNTS,NO->BOTS', x_BNTS, kernel_NO.astype(x_BNTS.dtype))

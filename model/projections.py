@@ -9,29 +9,16 @@ common starts from equal values.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
+from model.heads import Heads, Widths, merged, one_array, unread
+from model.latent import Mla
 from model.parameter import Dims, Kind, Param, Params, add_bias, param
 from model.score import Reads
-
-
-class Heads(NamedTuple):
-  """Queries, keys and values, split into heads; what nobody reads has H = 0."""
-
-  q_BTNH: jax.Array
-  k_BSKH: jax.Array
-  v_BSKH: jax.Array
-
-
-class Widths(NamedTuple):
-  """Units of a query or key, and how many of them, the last, are rotated."""
-
-  query: int
-  rotary: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Qkv(Variant, tag='qkv'):
     del head_dim
     query, key, value = self.sources
     if query == key:
-      yield from _one_array(self.tag, dims)
+      yield from one_array(self.tag, dims)
     unread = (query == key and not all(reads)) or (
       value == key and not reads.key
     )
@@ -104,9 +91,9 @@ class Qkv(Variant, tag='qkv'):
     if reads.query:
       q_BTNH = self._project(params, query, x_BTD)
     else:
-      q_BTNH = _unread(x_BTD, dims.num_heads)
+      q_BTNH = unread(x_BTD, dims.num_heads)
     if not reads.key:
-      k_BSKH = _unread(y_BSD, dims.num_kv_heads)
+      k_BSKH = unread(y_BSD, dims.num_kv_heads)
     elif key == query and y_BSD is x_BTD:
       k_BSKH = q_BTNH
     else:
@@ -116,8 +103,7 @@ class Qkv(Variant, tag='qkv'):
 
   def merge(self, params: Params, heads_BTNH: jax.Array) -> jax.Array:
     """Returns concat(heads) W_O."""
-    out_BTD = jnp.einsum('BTNH,NHD->BTD', heads_BTNH, params['out'])
-    return add_bias(out_BTD, params, 'out_bias')
+    return merged(params, heads_BTNH)
 
   def _used(self, reads: Reads) -> list[str]:
     """Returns the projections that have an effect, each once, in order."""
@@ -176,7 +162,7 @@ class Raw(Variant, tag='raw'):
   ) -> Iterator[FieldError]:
     """Yields why the variant does not fit these sizes or this score."""
     del reads
-    yield from _one_array(self.tag, dims)
+    yield from one_array(self.tag, dims)
     if head_dim is not None and head_dim * dims.num_heads != dims.d_model:
       yield FieldError(
         'head_dim',
@@ -203,8 +189,8 @@ class Raw(Variant, tag='raw'):
     q_BTNH = x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1)
     v_BSKH = y_BSD.reshape(*y_BSD.shape[:2], num_heads, -1)
     return Heads(
-      q_BTNH if reads.query else _unread(x_BTD, num_heads),
-      v_BSKH if reads.key else _unread(y_BSD, num_heads),
+      q_BTNH if reads.query else unread(x_BTD, num_heads),
+      v_BSKH if reads.key else unread(y_BSD, num_heads),
       v_BSKH,
     )
 
@@ -214,19 +200,4 @@ class Raw(Variant, tag='raw'):
     return heads_BTNH.reshape(*heads_BTNH.shape[:2], -1)
 
 
-Projections = Qkv | SharedKv | SharedQk | SharedQkv | Raw
-
-
-def _one_array(tag: str, dims: Dims) -> Iterator[FieldError]:
-  if dims.num_kv_heads != dims.num_heads:
-    yield FieldError(
-      'num_kv_heads',
-      dims.num_kv_heads,
-      f'must be none with --projections={tag}, whose queries and keys are one '
-      'array',
-    )
-
-
-def _unread(x_BTD: jax.Array, num_heads: int) -> jax.Array:
-  """Returns queries or keys of width 0."""
-  return jnp.zeros((*x_BTD.shape[:2], num_heads, 0), x_BTD.dtype)
+Projections = Qkv | SharedKv | SharedQk | SharedQkv | Raw | Mla

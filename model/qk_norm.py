@@ -3,9 +3,10 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from model.field import field
-from model.norm import RmsNorm
+from model.norm import LayerNorm, RmsNorm
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
 
@@ -50,4 +51,54 @@ class RmsQkNorm(NoQkNorm, tag='rms'):
     return RmsNorm(self.eps).apply({'scale': params['key']}, k_BSKH)
 
 
-QkNorm = NoQkNorm | RmsQkNorm
+@dataclasses.dataclass(frozen=True)
+class LayerQkNorm(RmsQkNorm, tag='layernorm'):
+  """Layer normalisation of each head, with gains and no biases, as in ViT-22B.
+
+  (Dehghani et al. 2023, arXiv:2302.05442, section 2.)  Heads share the gains.
+  """
+
+  def query(self, params: Params, q_BTNH: jax.Array) -> jax.Array:
+    """Returns g (q - mean) / std."""
+    return LayerNorm(self.eps).apply({'scale': params['query']}, q_BTNH)
+
+  def key(self, params: Params, k_BSKH: jax.Array) -> jax.Array:
+    """Returns g (k - mean) / std."""
+    return LayerNorm(self.eps).apply({'scale': params['key']}, k_BSKH)
+
+
+@dataclasses.dataclass(frozen=True)
+class L2QkNorm(NoQkNorm, tag='l2'):
+  """Unit length, the cosine times a trained g (Henry et al. 2020).
+
+  arXiv:2010.04245, equation 4, with --scale=none.  Departure: g starts from
+  `start` and not from log2(L^2 - L), L being the 97.5th percentile of lengths
+  (13 at a length of 90).
+  """
+
+  start: float = field(10.0, 'g at the start.', min=0.0, traced=True)
+  eps: float = field(1e-6, 'Added to the squared length.', min=0.0)
+
+  def params(self, dims: Dims) -> dict[str, Param]:
+    """Returns g / `start`, which heads share."""
+    return {'gain': param('->', Kind.SCALE, dims)}
+
+  def query(self, params: Params, q_BTNH: jax.Array) -> jax.Array:
+    """Returns g q / |q|."""
+    gain = self.start * params['gain']
+    return self._unit(q_BTNH) * jnp.asarray(gain, q_BTNH.dtype)
+
+  def key(self, params: Params, k_BSKH: jax.Array) -> jax.Array:
+    """Returns k / |k|."""
+    del params
+    return self._unit(k_BSKH)
+
+  def _unit(self, x_BTNH: jax.Array) -> jax.Array:
+    wide_BTNH = x_BTNH.astype(jnp.promote_types(x_BTNH.dtype, jnp.float32))
+    square_BTN1 = jnp.square(wide_BTNH).sum(-1, keepdims=True)
+    return (wide_BTNH * jax.lax.rsqrt(square_BTN1 + self.eps)).astype(
+      x_BTNH.dtype
+    )
+
+
+QkNorm = NoQkNorm | RmsQkNorm | LayerQkNorm | L2QkNorm

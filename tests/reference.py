@@ -535,6 +535,27 @@ def same_vector(variant: Any, params: Params, x_H: Vector) -> Vector:
   return x_H
 
 
+def unit(variant: Any, params: Params, x_H: Vector) -> Vector:
+  """Henry et al. 2020, equation 3: x / |x|."""
+  length = math.sqrt(sum(x * x for x in x_H) + variant.eps)
+  return np.array([x / length for x in x_H])
+
+
+def unit_times_gain(variant: Any, params: Params, x_H: Vector) -> Vector:
+  """Henry et al. 2020, equation 4: g x / |x|, g in multiples of its start."""
+  gain = variant.start * float(params['gain'])
+  return np.array([gain * x for x in unit(variant, params, x_H)])
+
+
+def layer_by(name: str) -> Callable[[Any, Params, Vector], Vector]:
+  """Returns g (x - mean) / sqrt(var + eps) with the gain of this name."""
+
+  def normalize(variant: Any, params: Params, x_H: Vector) -> Vector:
+    return layernorm(variant, {'scale': params[name]}, x_H)
+
+  return normalize
+
+
 def rms_by(name: str) -> Callable[[Any, Params, Vector], Vector]:
   """Returns g x / sqrt(mean(x^2) + eps) with the gain of this name."""
 
@@ -569,7 +590,11 @@ def only_map(params: Params, layer: int, maps: Sequence[float]) -> float:
 
 
 def same_outputs(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """The outputs of the heads."""
   return out_NH
@@ -588,7 +613,11 @@ class OutputReference(NamedTuple):
 
 
 def gate(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """Qiu et al. 2025, equation 5: Y * sigmoid(X W)."""
   gate_NH = linear(x_D, params['kernel'], optional(params, 'bias'))
@@ -611,7 +640,11 @@ def differential(params: Params, layer: int, maps: Sequence[float]) -> float:
 
 
 def differential_heads(
-  params: Params, out_NH: np.ndarray, x_D: Vector, layer: int
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
 ) -> np.ndarray:
   """Ye et al. 2024, equation 3: (1 - lambda_init) LN(head), an RMS norm."""
   done = []
@@ -623,6 +656,22 @@ def differential_heads(
         for g, x in zip(params['scale'], out_H, strict=True)
       ]
     )
+  return np.array(done)
+
+
+def exclusive_self(
+  params: Params,
+  out_NH: np.ndarray,
+  x_D: Vector,
+  v_KH: np.ndarray,
+  layer: int,
+) -> np.ndarray:
+  """Zhai 2026, equation 2: z = y - (y . v) v / |v|^2."""
+  done = []
+  for n, y_H in enumerate(out_NH):
+    v_H = v_KH[n * len(v_KH) // len(out_NH)]
+    share = dot(y_H, v_H) / dot(v_H, v_H)
+    done.append([y - share * v for y, v in zip(y_H, v_H, strict=True)])
   return np.array(done)
 
 
@@ -705,6 +754,41 @@ def projections_of(query: str, key: str, value: str) -> ProjectionReference:
   return ProjectionReference(
     projected_by(query), projected_by(key), projected_by(value), merged_by_out
   )
+
+
+def latent_query(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 6 to 8 and 14 to 16, before the rotation."""
+  if variant.query_latent is not None:
+    x_D = linear(x_D, params['query_latent'])
+  q_NH = linear(x_D, params['query'], optional(params, 'query_bias'))
+  return with_rotated(q_NH, linear(x_D, params['query_rotated']))
+
+
+def latent_key(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 9, 10, 15 and 17, before the rotation."""
+  c_C = linear(x_D, params['latent'])
+  k_NH = linear(c_C, params['key'], optional(params, 'key_bias'))
+  k_R = linear(x_D, params['key_rotated'])
+  return with_rotated(k_NH, [k_R] * len(k_NH))
+
+
+def with_rotated(x_NH: np.ndarray, rotated_NR: Sequence[Vector]) -> np.ndarray:
+  """Each head and, behind it, the part of it that is rotated."""
+  return np.array(
+    [[*x_H, *x_R] for x_H, x_R in zip(x_NH, rotated_NR, strict=True)]
+  )
+
+
+def latent_value(
+  variant: Any, params: Params, x_D: Vector, num_heads: int
+) -> np.ndarray:
+  """DeepSeek-V2, equations 9 and 11."""
+  c_C = linear(x_D, params['latent'])
+  return linear(c_C, params['value'], optional(params, 'value_bias'))
 
 
 # Norm: of one vector. ---------------------------------------------------------
@@ -908,6 +992,8 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
   'qk_norm': {
     'none': QkNormReference(same_vector, same_vector),
     'rms': QkNormReference(rms_by('query'), rms_by('key')),
+    'layernorm': QkNormReference(layer_by('query'), layer_by('key')),
+    'l2': QkNormReference(unit_times_gain, unit),
   },
   'output': {
     'plain': OutputReference(),
@@ -916,6 +1002,7 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
       maps=2, join=differential, finish=differential_heads
     ),
     'forget': OutputReference(decay=forget),
+    'exclusive_self': OutputReference(finish=exclusive_self),
     'value_residual': OutputReference(values=value_residual),
     'talking_heads': OutputReference(
       mix_logits=talking('logits'), mix_weights=talking('weights')
@@ -929,6 +1016,9 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'shared_qk': projections_of('query', 'query', 'value'),
     'shared_qkv': projections_of('query', 'query', 'query'),
     'raw': ProjectionReference(sliced, sliced, sliced, side_by_side),
+    'mla': ProjectionReference(
+      latent_query, latent_key, latent_value, merged_by_out
+    ),
   },
   'norm': {'layernorm': layernorm, 'rmsnorm': rmsnorm, 'none': no_norm},
   'residual': {
@@ -998,11 +1088,7 @@ def attention(
       made.append(
         [
           [
-            position.rotate(
-              arch.position,
-              norm(arch.qk_norm, params['qk_norm'], part_H),
-              t,
-            )
+            rotated(arch, norm(arch.qk_norm, params['qk_norm'], part_H), t)
             for part_H in np.split(np.asarray(head_H), num_maps)
           ]
           for head_H in heads
@@ -1080,8 +1166,20 @@ def attention(
       out_TNH[t, n, h] += weights_NTS[n, t, s] * value
   for output, given in outputs:
     for t in range(length):
-      out_TNH[t] = output.finish(given, out_TNH[t], x_TD[t], layer)
+      out_TNH[t] = output.finish(
+        given, out_TNH[t], x_TD[t], mixed_TKH[t], layer
+      )
   return Attention(out_TNH, weights_NTS, values_TKH)
+
+
+def rotated(arch: Any, x_H: Vector, t: int) -> Vector:
+  """Returns a query or key with its last units rotated, or with all of them."""
+  position = REFERENCES['position'][arch.position.tag]
+  still = 0
+  if arch.projections.tag == 'mla':
+    still = len(x_H) - arch.projections.rope_dim
+  turned = position.rotate(arch.position, x_H[still:], t)
+  return np.array([*x_H[:still], *turned])
 
 
 def scaled(
@@ -1113,6 +1211,7 @@ FINISHING = (
   'talking_heads',
   'forget',
   'differential',
+  'exclusive_self',
   'gate',
 )
 

@@ -352,8 +352,7 @@ def test_what_a_score_does_not_read_is_not_made() -> None:
       {'mask': 'prefix', 'mask.prefix': '64'},
       '--mask.prefix=64: hides nothing at --seq_len=64',
     ),
-    ({'mask': 'causal,segments'}, '--task=text does not give'),
-    ({'mask': 'causal,padding'}, '--task=text does not give'),
+    ({'mask': 'causal,padding'}, '--task=text, which pads nothing'),
   ],
 )
 def test_masks_that_do_not_suit_the_trial_are_refused(

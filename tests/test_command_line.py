@@ -127,6 +127,7 @@ def assert_refused(code: int, out: str, err: str, *parts: str) -> None:
 MISSPELT = {
   ('--learning_rat=1',): ('--learning_rat', 'did you mean learning_rate?'),
   ('--position.thet=5',): ('--position.thet', 'did you mean position.theta?'),
+  ('--worker', '2'): ('--worker', 'did you mean workers?'),
   ('--sweeep=steps=1 2',): ('--sweeep', 'did you mean sweep?'),
   ('--position=rop',): ('--position=rop', 'rope', 'did you mean rope?'),
   ('--log_to=csv,wandbe',): ('--log_to=wandbe', 'did you mean wandb?'),
@@ -222,6 +223,14 @@ IMPOSSIBLE = {
   ('--d_model=32', '--ablate=d_model=33'): ('--num_heads=4', "row 'd_model"),
   ('stray',): ('stray', 'not a flag', '--NAME=VALUE'),
   ('--steps=3', 'a.txt'): ('a.txt', '--NAME=VALUE'),
+  ('--shard=0/2',): ('--shard=0/2', 'from 1 to N'),
+  ('--shard=3/2',): ('--shard=3/2', 'from 1 to N'),
+  ('--shard=1',): ('--shard=1', 'must be I/N'),
+  ('--shard=1/2', '--merge=a'): ('--shard=1/2', 'beside --merge'),
+  ('--shard=1/2', '--tune=learning_rate=1e-3 1e-2'): ('--shard=1/2', '--tune'),
+  ('--merge= ',): ('--merge', 'directories'),
+  ('--merge="a',): ('--merge', 'quotation'),
+  ('--workers=0',): ('--workers=0', 'at least 1'),
   ('--devices=8', '--batch_size=12'): (
     '--batch_size=12',
     '8 devices',

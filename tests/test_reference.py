@@ -21,6 +21,7 @@ import reference
 from model import transformer
 from model.architecture import Architecture
 from model.attention import Keys, Queries
+from model.backend import Chunked
 from model.field import (
   FieldError,
   Variant,
@@ -30,6 +31,7 @@ from model.field import (
   variants,
 )
 from model.forget import Forget
+from model.latent import Mla
 from model.mask import Causal, Places, allowed
 from model.output import Gate, Own, ValueResidual
 from model.parameter import Dims, Kind, Param, key_of, param, sample
@@ -393,11 +395,14 @@ def output_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
         for i in range(2)
       ],
     )
-    own = Own(cast(x_BTD), cast(draws(1, 5, 2, 4)), jnp.asarray(layer))
-    expected_TNH = [
-      loop.finish(params, out_BTNH[0, t], x_BTD[0, t], layer) for t in range(5)
-    ]
-    yield variant.finish(given, cast(out_BTNH), own), [expected_TNH]
+    for num_kv_heads in (2, 1):
+      own_BTKH = draws(1, 5, num_kv_heads, 4, seed=2)
+      own = Own(cast(x_BTD), cast(own_BTKH), jnp.asarray(layer))
+      expected_TNH = [
+        loop.finish(params, out_BTNH[0, t], x_BTD[0, t], own_BTKH[0, t], layer)
+        for t in range(5)
+      ]
+      yield variant.finish(given, cast(out_BTNH), own), [expected_TNH]
 
 
 def backend_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
@@ -644,6 +649,9 @@ SIZED = [
   dataclasses.replace(BASE, tie_embeddings=True, head_dim=3, num_heads=3),
   dataclasses.replace(BASE, num_heads=4, num_kv_heads=2, output=(Forget(),)),
   dataclasses.replace(BASE, num_layers=3, output=(ValueResidual(), Gate())),
+  dataclasses.replace(
+    BASE, position=Rope(), projections=Mla(5, 2, 3), backend=Chunked(2)
+  ),
 ]
 # Three documents packed into two examples, and padding.
 SEGMENTS_BT = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]])

@@ -486,6 +486,28 @@ def test_a_kill_leaves_no_orphans(
   assert_same(workdir, expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(2))
+def test_kills_of_anyone_change_nothing(
+  seed: int, text: Path, expected: Outcome, tmp_path: Path
+) -> None:
+  draw, workdir = random.Random(seed), tmp_path / 'run'
+  argv = words(text, *TWO, f'--workdir={workdir}')
+  for _ in range(3):
+    with running(argv) as process:
+      asleep, _ = stop_one(process.pid, workdir)
+      begun = list(workers(process.pid).values())
+      os.kill(asleep, signal.SIGCONT)
+      time.sleep(draw.uniform(0, 0.3))
+      victim = draw.choice([process.pid, *begun])
+      os.kill(victim, signal.SIGKILL)
+      time.sleep(draw.uniform(0, 0.3))
+      process.kill()
+      process.wait(TIMEOUT)
+  assert run(*argv) == 0
+  assert_same(workdir, expected)
+
+
 # Takes the lock, gives it to a child, and dies.
 HOLDER = f"""
 import os, pathlib, subprocess, sys
