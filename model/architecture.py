@@ -13,7 +13,7 @@ from model.field import FieldError, Record, field
 from model.forget import Forget
 from model.mask import Causal, Mask
 from model.mask import problem as mask_problem
-from model.norm import LayerNorm, Norm, PreNorm, Residual
+from model.norm import LayerNorm, NoNorm, Norm, PostNorm, PreNorm, Residual
 from model.normalizer import Normalizer, Softmax
 from model.output import (
   ExclusiveSelf,
@@ -122,6 +122,7 @@ class Architecture(Record):
     yield from self._score_problems(dims)
     yield from self._output_problems(dims)
     yield from self._position_problems(dims)
+    yield from self._idle_problems(dims)
     if problem := backend_problem(self.backend, self.parts):
       yield problem
 
@@ -129,6 +130,13 @@ class Architecture(Record):
     """Yields what is wrong between the score and what is done to q and k."""
     if problem := self.score.problem(dims):
       yield problem
+    if self.normalizer.rectifies and not self.score.positive:
+      yield FieldError(
+        'normalizer',
+        self.normalizer,
+        'gives no key any weight, because no logit is above 0 with '
+        f'--score={self.score.tag}: try --normalizer=softmax',
+      )
     if all(self.score.reads):
       return
     changing: list[tuple[str, object, bool]] = [
@@ -191,6 +199,25 @@ class Architecture(Record):
           f'{output.tag} adds the logarithm of a decay, and logits are no '
           f'logarithms with --normalizer={self.normalizer.tag}: try softmax',
         )
+
+  def _idle_problems(self, dims: Dims) -> Iterator[FieldError]:
+    """Yields what has no effect with all the rest."""
+    if isinstance(self.norm, NoNorm) and isinstance(self.residual, PostNorm):
+      yield FieldError(
+        'residual',
+        self.residual,
+        'has no effect with --norm=none: try --residual=pre',
+      )
+    without = dataclasses.replace(dims, use_bias=False)
+    if self.use_bias and self.parameter_table(dims) == self.parameter_table(
+      without
+    ):
+      yield FieldError(
+        'use_bias',
+        True,
+        'has no effect, because nothing that is chosen has a bias: try '
+        '--use_bias=false',
+      )
 
   @property
   def parts(self) -> Parts:

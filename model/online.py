@@ -38,11 +38,14 @@ class Rule(Part, abc.ABC):
     exponential: a bias of the logits is a factor of the weights.
     linear: the weights, before they are divided, are the masked logits, so that
       with a dot score all keys of the past add up to one matrix.
+    rectifies: a key whose logit is not above 0 has no weight, whatever the
+      other logits are.
   """
 
   counts: ClassVar[bool] = False
   exponential: ClassVar[bool] = False
   linear: ClassVar[bool] = False
+  rectifies: ClassVar[bool] = False
 
   def features(self, x_BTNH: jax.Array) -> jax.Array:
     """Returns queries or keys, after rotation, as the score is to see them."""

@@ -19,9 +19,15 @@ class Reads(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dot(Part, tag='dot'):
-  """q . k (Luong et al. 2015; Vaswani et al. 2017, section 3.2.1)."""
+  """q . k (Luong et al. 2015; Vaswani et al. 2017, section 3.2.1).
+
+  Attributes:
+    reads: what the score is a function of.
+    positive: a logit may be above 0.
+  """
 
   reads: ClassVar[Reads] = Reads()
+  positive: ClassVar[bool] = True
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
@@ -113,6 +119,8 @@ class L2(Dot, tag='l2'):
   Lipschitz bound rests, is --projections=shared_qk; values are not multiplied
   by W_Q W_Q^T besides.
   """
+
+  positive: ClassVar[bool] = False
 
   def logits(
     self,
@@ -220,6 +228,7 @@ class Fixed(Dot, tag='fixed'):
   """
 
   reads: ClassVar[Reads] = Reads(query=False, key=False)
+  positive: ClassVar[bool] = False
 
   places: Literal['past', 'both'] = field(
     'past', 'No head looks ahead, or the second does:'

@@ -24,6 +24,7 @@ class Relu(Online, tag='relu'):
   """
 
   counts: ClassVar[bool] = True
+  rectifies: ClassVar[bool] = True
 
   def grow(
     self,

@@ -1,0 +1,421 @@
+"""What holds for every configuration that is accepted, whatever is chosen.
+
+`check` runs one configuration: one program for all that the model computes, in
+float64 where the configuration says float32, and two for its training.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from conformance import Choice, Row, axes, configured, usual
+from model import cache, transformer
+from model.architecture import Architecture
+from model.backend import Auto, Chunked, Reference
+from model.field import FieldError, Variant
+from model.mask import Places, Prefix, allowed
+from model.parameter import Dims
+from tolerance import tolerance
+from train.config import Config
+from train.optimizer import flat, tree
+from train.parallel import Layout, parse_layout
+from train.program import program, signature
+from train.step import Params, init_state
+from train.task import Data
+from train.tokenizer import Char
+
+LETTERS = ''.join(map(chr, range(97, 121)))
+SIZE = len(LETTERS)
+# All tokens of an example differ, so that a row of the embedding is one input.
+TOKENS_BT = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [9, 9, 8, 1, 0, 3, 3, 2]])
+OTHER_BT = np.array([[5, 4, 4, 4, 2, 1, 1, 0], [0, 1, 2, 3, 4, 5, 6, 7]])
+SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1] * 8])
+TURNED_BT = SEGMENTS_BT[::-1]
+EXAMPLE = 0  # of TOKENS_BT, and 1 of OTHER_BT
+# Rounding of a chain of some 20 sums a block, each relative to the largest.
+CHAIN = 4.0 * 72
+
+
+class Found(NamedTuple):
+  """What the model computes, in one program.
+
+  Attributes:
+    logits_BTV: as configured.
+    other_BTV: computed another way.
+    steps_BTV: position by position, from a cache; none if there can be none.
+    influence_TV: on a probe of each position, of each row of the embedding.
+    gradient: of a probe of all logits.
+    other: the same, computed the other way.
+  """
+
+  logits_BTV: Any
+  other_BTV: Any
+  steps_BTV: Any
+  influence_TV: Any
+  gradient: Params
+  other: Params
+
+
+def check(row: Row) -> None:
+  """Asserts all that follows of one row of a covering array."""
+  config = configured(row)
+  arch = config.architecture
+  initial = _initial(config)
+  with jax.enable_x64(arch.dtype == 'float32'):
+    run = jax.jit(functools.partial(_found, config))
+    drawn = _wide(_drawn(config))
+    found = run(drawn, TOKENS_BT, SEGMENTS_BT)
+    moved = run(drawn, OTHER_BT, TURNED_BT)
+    first = run(_wide(initial), TOKENS_BT, SEGMENTS_BT)
+  check_influence(arch, np.abs(np.asarray(found.influence_TV, np.float64)))
+  near(moved.logits_BTV[1], found.logits_BTV[EXAMPLE], 'batch')
+  near(found.other_BTV, found.logits_BTV, 'another way')
+  for path, value in flat(found.other).items():
+    near(value, flat(found.gradient)[path], path, _largest(found.gradient))
+  if found.steps_BTV is not None:
+    near(found.steps_BTV, found.logits_BTV, 'cached')
+  for gradient in (found.gradient, first.gradient):
+    check_gradient(config, gradient)
+  check_lanes(config, initial)
+  check_effects(row)
+
+
+# The model. -------------------------------------------------------------------
+
+
+def dims_of(config: Config) -> Dims:
+  return config.dims(SIZE)
+
+
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+  """Returns the shape of each parameter, layers along a first axis."""
+  layers = config.architecture.num_layers
+  return {
+    path: (layers, *what.shape) if path.startswith('blocks/') else what.shape
+    for path, what in config.architecture.parameter_table(
+      dims_of(config)
+    ).items()
+  }
+
+
+def _drawn(config: Config) -> Any:
+  """Returns normal numbers for all parameters, biases and gains too."""
+  rng = np.random.default_rng(0)
+  return tree(
+    {p: rng.standard_normal(s) / 2 for p, s in _shapes(config).items()}
+  )
+
+
+def _initial(config: Config) -> Any:
+  """Returns the parameters that training begins with."""
+  start = functools.partial(
+    transformer.init, config.architecture, dims_of(config)
+  )
+  # Keys of this kind compile faster; copies, since training gives them up.
+  made = jax.jit(start)(jax.random.key(0, impl='unsafe_rbg'))
+  return jax.tree.map(np.array, made)
+
+
+def _wide(params: Any) -> Any:
+  """Returns parameters in float64 if that is enabled, else in float32."""
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), params)
+
+
+def other_way(arch: Architecture) -> Architecture:
+  """Returns an architecture that computes the same in other ways."""
+  turned = dataclasses.replace(
+    arch, remat=not arch.remat, scan_layers=not arch.scan_layers
+  )
+  if isinstance(arch.backend, Chunked):
+    return dataclasses.replace(turned, backend=Reference())
+  try:
+    return dataclasses.replace(turned, backend=Chunked(chunk=3))
+  except FieldError:
+    return dataclasses.replace(turned, backend=Reference())
+
+
+def _found(
+  config: Config, params: Any, tokens_BT: jax.Array, segments_BT: jax.Array
+) -> Found:
+  arch, dims = config.architecture, dims_of(config)
+
+  def run(arch: Architecture, params: Any) -> jax.Array:
+    return transformer.apply(
+      arch, dims, params, tokens_BT, segments_BT=segments_BT
+    ).logits_BTV
+
+  logits_BTV, back = jax.vjp(functools.partial(run, arch), params)
+  other_BTV, other_back = jax.vjp(
+    functools.partial(run, other_way(arch)), params
+  )
+  rng = np.random.default_rng(1)
+  probe_BTV = rng.standard_normal(logits_BTV.shape).astype(logits_BTV.dtype)
+  # Of what no token of the example stands for: with tied embeddings a logit
+  # depends on its own row without attention.
+  unseen_V = np.arange(SIZE) > TOKENS_BT.max()
+  probes = [np.zeros_like(probe_BTV) for _ in range(TOKENS_BT.shape[1])]
+  for t, one_BTV in enumerate(probes):
+    one_BTV[EXAMPLE, t] = probe_BTV[EXAMPLE, t] * unseen_V
+  (gradients,) = jax.vmap(back)(jnp.stack([*probes, probe_BTV]))
+  influence_TVD = gradients['embedding']['token'][:-1]
+  (other,) = other_back(jnp.asarray(probe_BTV))
+  return Found(
+    logits_BTV=logits_BTV,
+    other_BTV=other_BTV,
+    steps_BTV=_stepped(config, params, tokens_BT, segments_BT),
+    influence_TV=jnp.abs(influence_TVD).sum(-1),
+    gradient=jax.tree.map(lambda g: g[-1], gradients),
+    other=other,
+  )
+
+
+def _stepped(
+  config: Config, params: Any, tokens_BT: jax.Array, segments_BT: jax.Array
+) -> jax.Array | None:
+  """Returns logits_BTV from a prompt and then position by position."""
+  arch, dims = config.architecture, dims_of(config)
+  prompt = max(
+    [mask.prefix for mask in arch.mask if isinstance(mask, Prefix)], default=1
+  )
+  if cache.uncacheable(arch, prompt) is not None:
+    return None
+  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  batch, length = tokens_BT.shape
+
+  def step(kept: cache.Cache, given: Any) -> tuple[cache.Cache, jax.Array]:
+    some_BT, some_segments_BT = given
+    out, kept = transformer.step(
+      arch,
+      dims,
+      params,
+      some_BT,
+      kept,
+      some_segments_BT if reads_segments else None,
+    )
+    return kept, out.logits_BTV
+
+  wide = jnp.result_type(float)
+  kept = jax.tree.map(
+    lambda x: (
+      x.astype(wide) if wide == jnp.float64 and x.dtype == jnp.float32 else x
+    ),
+    cache.empty(arch, dims, batch, length + 2, prompt),
+  )
+  kept, first_BTV = step(kept, (tokens_BT[:, :prompt], segments_BT[:, :prompt]))
+  rest = jax.tree.map(
+    lambda x_BT: x_BT[:, prompt:].T[:, :, None], (tokens_BT, segments_BT)
+  )
+  _, rest_TB1V = jax.lax.scan(step, kept, rest)
+  rest_BTV = jnp.moveaxis(rest_TB1V[:, :, 0], 0, 1)
+  return jnp.concatenate([first_BTV, rest_BTV], 1)
+
+
+# What is asserted of it. ------------------------------------------------------
+
+
+def near(
+  actual: Any, expected: Any, what: str, scale: float | None = None
+) -> None:
+  """Asserts that arrays agree to rounding, relative to the largest."""
+  got, want = np.asarray(actual), np.asarray(expected)
+  dtype = np.float64 if want.dtype == np.float64 else jnp.bfloat16
+  largest = np.abs(want).max() if scale is None else scale
+  np.testing.assert_allclose(
+    np.float64(got),
+    np.float64(want),
+    rtol=0,
+    atol=largest * tolerance(dtype, 24, CHAIN if dtype == np.float64 else 16.0),
+    err_msg=what,
+  )
+
+
+def _largest(params: Any) -> float:
+  return max(float(np.abs(g).max()) for g in jax.tree.leaves(params))
+
+
+def check_influence(arch: Architecture, influence_TV: np.ndarray) -> None:
+  """Asserts that a position is a function of what it may see, and of that.
+
+  Through L layers it sees what can be reached in L steps.  The future must be
+  0 exactly; a decay along the past is a difference of sums over all of it,
+  which cancels to rounding.
+  """
+  length = TOKENS_BT.shape[1]
+  influence_TS = influence_TV[:, TOKENS_BT[EXAMPLE]]
+  at = Places(
+    jnp.arange(length)[:, None],
+    jnp.arange(length),
+    SEGMENTS_BT[EXAMPLE][:, None],
+    SEGMENTS_BT[EXAMPLE],
+  )
+  seen_TS = np.broadcast_to(allowed(arch.mask, at), (length, length))
+  steps_TS = (seen_TS | np.eye(length, dtype=bool)).astype(int)
+  reach_TS = np.linalg.matrix_power(steps_TS, arch.num_layers) > 0
+  assert np.isfinite(influence_TV).all()
+  fades = any(output.fades for output in arch.output)
+  past_TS = np.tri(length, dtype=bool)
+  exact_TS = ~reach_TS & ~(past_TS if fades else np.zeros_like(past_TS))
+  assert not influence_TS[exact_TS].any(), 'a position sees what it may not'
+  least = 1e-6 * influence_TS.max()
+  assert (influence_TS[~reach_TS] <= least).all(), 'it sees what is masked'
+  strangers = sorted({*range(SIZE)} - {*TOKENS_BT[EXAMPLE]})
+  strangers = [v for v in strangers if v <= TOKENS_BT.max()]
+  assert not influence_TV[:, strangers].any(), 'it sees another example'
+  # Some normalisers give some keys no weight.
+  assert influence_TS[seen_TS & ~np.eye(length, dtype=bool)].any(), (
+    'it is blind'
+  )
+
+
+# Parameters without a gradient when training begins, and why.
+STILL: Mapping[str, str] = {}
+
+
+def check_gradient(config: Config, gradient: Params) -> None:
+  """Asserts that every parameter of every layer has a finite gradient."""
+  for path, value in flat(gradient).items():
+    layers = np.asarray(value, np.float64)
+    assert np.isfinite(layers).all(), path
+    if not path.startswith('blocks/'):
+      layers = layers[None]
+    idle = [n for n, layer in enumerate(layers) if not layer.any()]
+    assert not idle or path in STILL, f'{path}: no gradient in layers {idle}'
+
+
+# Training: lanes. -------------------------------------------------------------
+
+
+@functools.cache
+def data() -> Data:
+  """Returns a short text."""
+  vocabulary = Char().train(lambda: [LETTERS])
+  ids = np.random.default_rng(2).integers(0, SIZE, 600).astype(np.uint8)
+  return Data({'train': ids[:500], 'validation': ids[500:]}, vocabulary, '', '')
+
+
+def check_lanes(config: Config, params: Params) -> None:
+  """Asserts that two trials by `vmap` are each as they are alone."""
+  both = [config, dataclasses.replace(config, seed=7)]
+  devices = jax.local_devices(backend='cpu')
+  solo = parse_layout('shared:1', devices)
+  alone = [_trained([one], params, solo)[0] for one in both]
+  lanes = _trained(both, params, parse_layout('vmap:2', devices))
+  dtype = jnp.dtype(config.architecture.dtype)
+  for (mine, loss), (wanted, wanted_loss) in zip(lanes, alone, strict=True):
+    assert int(mine.diverged) == int(wanted.diverged) == -1
+    assert np.isfinite(wanted_loss).all()
+    bound = tolerance(dtype, 24, 16.0)
+    np.testing.assert_allclose(loss, wanted_loss, rtol=bound)
+    for path, value in flat(mine.params).items():
+      np.testing.assert_allclose(
+        value, flat(wanted.params)[path], rtol=0, atol=bound, err_msg=path
+      )
+  assert any(
+    (x != y).any()
+    for x, y in zip(
+      jax.tree.leaves(alone[0][0].params),
+      jax.tree.leaves(alone[1][0].params),
+      strict=True,
+    )
+  )
+
+
+def _trained(
+  configs: list[Config], params: Params, layout: Layout
+) -> list[Any]:
+  """Returns the state after one step, and its loss, of each lane."""
+  sig, _ = signature(configs[0], data(), layout)
+  states = [init_state(config, sig.dims, params) for config in configs]
+  values = [signature(config, data(), layout)[1] for config in configs]
+  state, metrics = program(sig).chunk(
+    layout.pack(states),
+    layout.pack(values),
+    layout.place(dict(data().arrays)),
+    layout.pack([np.int32(1)] * len(configs)),
+  )
+  losses = [figures.loss[:1] for figures in layout.unpack(metrics)]
+  return list(zip(layout.unpack(state), losses, strict=True))
+
+
+# Effects. ---------------------------------------------------------------------
+
+# Choices that may have no effect, and why they are accepted all the same.
+IDLE: Mapping[str, str] = {
+  'backend': 'auto is one of the others, by the length',
+  'head_dim': 'may say what none stands for',
+  'num_kv_heads': 'may say what none stands for',
+}
+
+
+def check_effects(row: Row) -> None:
+  """Asserts that no choice of a row could be left out unnoticed."""
+  config = configured(row)
+  for choice, without in _without(row):
+    try:
+      other = configured(row | {choice.field: without})
+    except FieldError:
+      continue
+    if choice.field in IDLE and _equal_but(choice.field, config, other):
+      continue
+    assert _shapes(config) != _shapes(other) or any(
+      text(config) != text(other) for text in (_forward, _start)
+    ), f'{choice} has no effect: it could as well be {without}'
+
+
+def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
+  """Yields each choice and what is left when something of it is taken off."""
+  for field, choice in row.items():
+    first = axes()[field][0]
+    if choice == first:
+      continue
+    yield choice, first
+    if isinstance(choice.value, tuple):
+      for member in choice.value if len(choice.value) > 1 else ():
+        rest = tuple(m for m in choice.value if m != member)
+        yield choice, Choice(field, rest)
+    elif isinstance(choice.value, Variant):
+      form = usual(field, choice.value)
+      if form not in (choice.value, first.value):
+        yield choice, Choice(field, form)
+
+
+def _equal_but(field: str, one: Config, other: Config) -> bool:
+  """Returns whether two configurations are one by the meaning of a field."""
+  if field == 'backend':
+    auto = {type(c.architecture.backend) for c in (one, other)}
+    return auto == {Auto, Reference}
+  return dims_of(one) == dims_of(other)
+
+
+@functools.cache
+def _forward(config: Config) -> str:
+  """Returns the program of the model with dropout; dead code is not in it."""
+  arch, dims = config.architecture, dims_of(config)
+  params = tree(
+    {
+      p: jax.ShapeDtypeStruct(s, jnp.float32)
+      for p, s in _shapes(config).items()
+    }
+  )
+
+  def run(params: Any, seeds_B: jax.Array) -> jax.Array:
+    keys_B = jax.vmap(jax.random.key)(seeds_B)
+    return transformer.apply(
+      arch, dims, params, TOKENS_BT, keys_B, segments_BT=SEGMENTS_BT
+    ).logits_BTV
+
+  return jax.jit(run).lower(params, np.arange(2)).as_text()
+
+
+@functools.cache
+def _start(config: Config) -> str:
+  """Returns the program that draws the initial parameters, as text."""
+  start = functools.partial(
+    transformer.init, config.architecture, dims_of(config)
+  )
+  return jax.jit(lambda seed: start(jax.random.key(seed))).lower(0).as_text()

@@ -1,0 +1,469 @@
+"""Which choices go together: axes read off the unions, and refusals.
+
+Everything is read off the fields of `Architecture`, and off the open union of
+tasks: a new member of any union joins by being listed there, a new scalar by
+one line of `VALUES` at most.
+
+`python -m tests.conformance > docs/compatibility.md` writes the table of the
+documentation.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from model.architecture import Architecture
+from model.backend import Chunked
+from model.cache import uncacheable
+from model.field import (
+  FieldError,
+  Meta,
+  Variant,
+  hints,
+  meta_of,
+  unparse,
+  variant_list,
+  variants,
+)
+from train.config import Config
+from train.optimizer import Optimization, Sgd
+from train.schema import leaves, parse
+from train.task import Batch, Task
+from train.tasks.text import Text
+
+# Values of numbers of which the rule in `_numbers` knows no good ones.
+VALUES: Mapping[str, tuple[Any, ...]] = {
+  'num_heads': (1, 2, 3),
+  'num_kv_heads': (1, 2),
+  'head_dim': (5, 6),
+  'd_model': (24,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed(Text):
+  """The text task with segments; without a tag, so that no flag names it."""
+
+  gives_segments: ClassVar[bool] = True
+  gives_padding: ClassVar[bool] = True
+
+  def batch(
+    self,
+    arrays: Mapping[str, jax.Array],
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+  ) -> Batch:
+    return _packed(super().batch(arrays, key, step, batch_size, seq_len))
+
+  def evaluation_batch(
+    self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
+  ) -> Batch:
+    return _packed(super().evaluation_batch(arrays, ids_B, seq_len))
+
+
+def _packed(batch: Batch) -> Batch:
+  """Returns the batch with two documents an example; of some, padding last."""
+  t_1T = jnp.arange(batch.inputs_BT.shape[1])[None]
+  id_B1 = batch.ids_B[:, None]
+  segments_BT = 1 + (t_1T >= 3 + id_B1 % 3)
+  padded_BT = (t_1T == t_1T.shape[1] - 1) & (id_B1 % 2 == 1)
+  segments_BT = jnp.where(padded_BT, 0, segments_BT)
+  weights_BT = jnp.where(padded_BT, 0.0, batch.weights_BT)
+  return batch._replace(segments_BT=segments_BT, weights_BT=weights_BT)
+
+
+# Steepest descent: an update is then as near to another as the gradients are.
+BASE = Config(
+  task=Packed(),
+  seq_len=8,
+  batch_size=2,
+  steps=4,
+  architecture=Architecture(num_layers=2, d_model=16, num_heads=4),
+  optimization=Optimization(
+    learning_rate=0.1, warmup_steps=0, optimizer=Sgd(), weight_decay=0.0
+  ),
+)
+
+
+# Choices. ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """One value of a field of the architecture, or the task."""
+
+  field: str
+  value: Any
+
+  @functools.cached_property
+  def text(self) -> str:
+    """'position=t5 position.bidirectional=true': what differs from defaults."""
+    words = [f'{self.field}={unparse(self.value)}']
+    items = self.value if isinstance(self.value, tuple) else (self.value,)
+    for item in items:
+      if isinstance(item, Variant):
+        words += _options(f'{self.field}.', item)
+    return ' '.join(words)
+
+  def __str__(self) -> str:
+    return self.text
+
+
+def _options(prefix: str, variant: Variant) -> Iterator[str]:
+  """Yields what differs from the variant that its tag alone gives."""
+  first = _forms(prefix, type(variant))[0]
+  for name, value in vars(variant).items():
+    if value != vars(first)[name]:
+      yield f'{prefix}{name}={unparse(value)}'
+      if isinstance(value, Variant):
+        yield from _options(f'{prefix}{name}.', value)
+
+
+@functools.cache
+def axes() -> dict[str, tuple[Choice, ...]]:
+  """Returns the choices of each field, that of the base first."""
+  found = {}
+  for name, hint in hints(Architecture).items():
+    base = vars(BASE.architecture)[name]
+    values = _values(name, hint, meta_of(Architecture, name), base)
+    found[name] = tuple(Choice(name, v) for v in _unique([base, *values]))
+  tasks = [cls() for cls in variants(Task).values()]
+  found['task'] = tuple(Choice('task', v) for v in [BASE.task, *tasks])
+  return found
+
+
+def _values(path: str, hint: Any, meta: Meta, default: Any) -> list[Any]:
+  """Returns values of a field, the default among them."""
+  args = typing.get_args(hint)
+  if path in VALUES:
+    return [default, *VALUES[path]]
+  if choices := variants(hint):
+    return [f for cls in choices.values() for f in _forms(f'{path}.', cls)]
+  if choices := variant_list(hint):
+    forms = [_forms(f'{path}.', cls) for cls in choices.values()]
+    pairs = itertools.combinations([first for first, *_ in forms], 2)
+    return [*((f,) for more in forms for f in more), *pairs]
+  if types.NoneType in args:
+    (inner,) = [a for a in args if a is not types.NoneType]
+    return [None, *_values(path, inner, meta, None)]
+  if typing.get_origin(hint) is typing.Literal:
+    return list(args)
+  if hint is bool:
+    return [False, True]
+  return [default, *_numbers(hint, meta, default)]
+
+
+def _numbers(hint: Any, meta: Meta, default: Any) -> list[Any]:
+  """Returns another number, within its bounds, or nothing for a text."""
+  low = 0 if meta.min is None else meta.min
+  if hint is int:
+    return [int(low) + 2 if default is None else default + 1]
+  if hint is float:
+    return [0.75 * default if default else float(low) + 0.25]
+  return []
+
+
+@functools.cache
+def _forms(prefix: str, cls: type[Variant]) -> tuple[Any, ...]:
+  """Returns a variant, and again with each other value of each field.
+
+  Whole numbers are so small that a few positions reach them.
+  """
+  small = {
+    name: int(meta_of(cls, name).min or 0) + 2
+    for name, hint in hints(cls).items()
+    if hint is int
+  }
+  first = cls(**small)
+  found = [first]
+  for name, hint in hints(cls).items():
+    own = vars(first)[name]
+    if hint is not int:
+      values = _values(prefix + name, hint, meta_of(cls, name), own)
+      found += [dataclasses.replace(first, **{name: v}) for v in values]
+  return tuple(_unique(found))
+
+
+def usual(field: str, variant: Variant) -> Any:
+  """Returns the variant that others of its class are compared with."""
+  return _forms(f'{field}.', type(variant))[0]
+
+
+def _unique(values: Sequence[Any]) -> list[Any]:
+  return [v for n, v in enumerate(values) if v not in values[:n]]
+
+
+# What is accepted. ------------------------------------------------------------
+
+Row = Mapping[str, Choice]
+
+
+def configured(choices: Row) -> Config:
+  """Returns the base with these choices; raises FieldError."""
+  values = {name: choice.value for name, choice in choices.items()}
+  own = {name: values.pop(name) for name in ('task',) if name in values}
+  architecture = dataclasses.replace(BASE.architecture, **values)
+  return dataclasses.replace(BASE, architecture=architecture, **own)
+
+
+def refusal(*choices: Choice) -> FieldError | None:
+  """Returns why some choices, each of another field, do not go together."""
+  try:
+    configured({choice.field: choice for choice in choices})
+  except FieldError as e:
+    return e
+  return None
+
+
+@functools.cache
+def singles() -> dict[Choice, FieldError | None]:
+  """Returns each choice with why it is refused, if it is."""
+  return {c: refusal(c) for choices in axes().values() for c in choices}
+
+
+@functools.cache
+def paired() -> dict[str, tuple[Choice, ...]]:
+  """Returns the choices that go into pairs.
+
+  Of lists that are refused by themselves only those of one: what is wrong with
+  a longer one is wrong between its members.
+  """
+  return {
+    field: tuple(
+      c
+      for c in choices
+      if singles()[c] is None
+      or not (isinstance(c.value, tuple) and len(c.value) > 1)
+    )
+    for field, choices in axes().items()
+  }
+
+
+Pair = tuple[Choice, Choice]
+
+
+@functools.cache
+def pairs() -> dict[Pair, FieldError | None]:
+  """Returns each pair of choices with why it is refused, if it is."""
+  found = {}
+  for (_, some), (_, more) in itertools.combinations(paired().items(), 2):
+    for pair in itertools.product(some, more):
+      found[pair] = refusal(*pair)
+  return found
+
+
+# What a refusal says. ---------------------------------------------------------
+
+
+def mentioned(error: FieldError) -> dict[str, str | None]:
+  """Returns `{flag: value}` of the flags that a message names."""
+  found = re.findall(r'--([a-z][a-z_.]*[a-z])(?:=([^\s,:;)]+))?', str(error))
+  return {flag: value or None for flag, value in found}
+
+
+def complaint(error: FieldError, choices: Sequence[Choice]) -> str | None:
+  """Returns what is wrong with a message: a flag, a value, or its advice."""
+  if '\n' in str(error):
+    return 'more than one line'
+  for flag, value in mentioned(error).items():
+    if flag not in leaves(Config):
+      return f'--{flag} is not a flag'
+    if value not in (None, '') and flag != error.path:
+      try:
+        for option in str(value).split('|'):
+          parse(flag, leaves(Config)[flag].hint, option)
+      except FieldError as e:
+        return f'names a value that is none: {e}'
+  for flag, text in re.findall(r'(?:try|or) --([a-z_]+)=(\w+)', str(error)):
+    again = refusal(*_with(choices, _named(flag, text)))
+    if again is not None and again.path == error.path:
+      return f'--{flag}={text}, which it advises, is refused: {again}'
+  left = {str(refusal(choice)) for choice in choices} - {str(error)}
+  if not any(str(again) in {'None', *left} for again in _next(error, choices)):
+    return 'no change of one flag that it names is accepted'
+  return None
+
+
+def _named(flag: str, text: str) -> Choice:
+  """Returns the choice that a flag and its text stand for."""
+  for choice in axes()[flag]:
+    if choice.text == f'{flag}={text}':
+      return choice
+  return Choice(flag, parse(flag, leaves(Config)[flag].hint, text))
+
+
+def _with(choices: Sequence[Choice], other: Choice) -> list[Choice]:
+  return [*(c for c in choices if c.field != other.field), other]
+
+
+def _next(
+  error: FieldError, choices: Sequence[Choice]
+) -> Iterator[FieldError | None]:
+  """Yields what is said after each change of one flag that is named."""
+  for flag in mentioned(error):
+    for other in axes()[flag.partition('.')[0]]:
+      yield refusal(*_with(choices, other))
+
+
+def described(row: Row) -> str:
+  """Returns what differs from the base, as on a command line."""
+  words = [c.text for c in row.values() if c != axes()[c.field][0]]
+  return ' '.join(words) or 'base'
+
+
+# The table of the documentation. ----------------------------------------------
+
+HEAD = """\
+# What goes with what
+
+Written by `python -m tests.conformance > docs/compatibility.md` from the types
+of the architecture; a test holds both equal. Every choice was made by itself
+({choices}), and every two together ({pairs:,}, of which {refused:,} are refused
+before anything runs, in one line that names the flag, the rule and a way out).
+All others run, and `pytest -m full` tries them: each choice has an effect, no
+position sees what the masks hide, decoding from a cache gives what the whole
+sequence gives, `chunked` gives what `reference` gives, and a trial trains
+beside others as it does alone.
+"""
+
+
+def page() -> str:
+  """Returns docs/compatibility.md."""
+  single = [(c, e) for c, e in singles().items() if e is not None]
+  refused = sum(e is not None for e in pairs().values())
+  head = HEAD.format(
+    choices=len(singles()), pairs=len(pairs()), refused=refused
+  )
+  return '\n'.join(
+    [
+      head,
+      '## Choices\n',
+      '| flag | choices | not from a cache | not by `chunked` |',
+      '|:---|:---|:---|:---|',
+      *_choice_lines(),
+      '',
+      '## Pairs\n',
+      'How many pairs of choices of two flags are refused; ✓ is none. All',
+      'other flags go together whatever is chosen.\n',
+      *_matrix(),
+      '',
+      '## Refused\n',
+      *_alone_lines(single),
+      *_pair_lines(),
+      '',
+    ]
+  )
+
+
+def _choice_lines() -> Iterator[str]:
+  """Yields a line for each union: its members, and what they cannot do."""
+  for field, choices in axes().items():
+    tags = list(dict.fromkeys(t for c in choices for t in _tags(c)))
+    if not tags or field in ('task', 'backend'):
+      continue
+    runs = [c for c in choices if singles()[c] is None and len(_tags(c)) == 1]
+    archs = {c: configured({field: c}).architecture for c in runs}
+    whole = [c for c, a in archs.items() if uncacheable(a, BASE.seq_len)]
+    slow = [c for c, a in archs.items() if Chunked().problem(a.parts)]
+    cells = [f'`--{field}`', ', '.join(f'`{tag}`' for tag in tags)]
+    cells += [', '.join(f'`{t}`' for t in _names(x)) for x in (whole, slow)]
+    yield f'| {" | ".join(cells)} |'
+
+
+def _tags(choice: Choice) -> list[str]:
+  items = choice.value if isinstance(choice.value, tuple) else (choice.value,)
+  return [item.tag for item in items if isinstance(item, Variant) and item.tag]
+
+
+def _names(choices: Sequence[Choice]) -> list[str]:
+  """Returns the values of choices of one field, each tag once if it can."""
+  return list(dict.fromkeys(unparse(c.value) for c in choices))
+
+
+@functools.cache
+def _plain_pairs() -> dict[Pair, FieldError | None]:
+  """Returns pairs of accepted choices; of lists only those that must be."""
+
+  def needed(choice: Choice) -> bool:
+    if not isinstance(choice.value, tuple) or len(choice.value) == 1:
+      return True
+    return any(singles()[Choice(choice.field, (v,))] for v in choice.value)
+
+  return {
+    pair: error
+    for pair, error in pairs().items()
+    if all(singles()[c] is None and needed(c) for c in pair)
+  }
+
+
+def _conflicts() -> dict[Pair, FieldError]:
+  return {pair: e for pair, e in _plain_pairs().items() if e is not None}
+
+
+def _matrix() -> Iterator[str]:
+  """Yields the table of how many pairs of two flags are refused."""
+  counts = collections.Counter(
+    (one.field, other.field) for one, other in _conflicts()
+  )
+  fields = [f for f in axes() if any(f in pair for pair in counts)]
+  totals = collections.Counter(
+    (one.field, other.field) for one, other in _plain_pairs()
+  )
+  yield f'| | {" | ".join(f"`{f}`" for f in fields[1:])} |'
+  yield f'|:---|{":---:|" * len(fields[1:])}'
+  for n, row in enumerate(fields[:-1]):
+    cells = [
+      ''
+      if m <= n
+      else f'{counts[row, other]} of {totals[row, other]}'
+      if counts[row, other]
+      else '✓'
+      for m, other in enumerate(fields)
+    ]
+    yield f'| `{row}` | {" | ".join(cells[1:])} |'
+
+
+def _alone_lines(single: Sequence[tuple[Choice, FieldError]]) -> Iterator[str]:
+  """Yields what is refused by itself, by its reason."""
+  groups: dict[tuple[str, str], list[Choice]] = {}
+  for choice, error in single:
+    key = (choice.field, re.sub(r'^[\w]+ ', '', error.rule))
+    groups.setdefault(key, []).append(choice)
+  for (field, _), choices in groups.items():
+    error = singles()[choices[0]]
+    yield f'* `--{field}={" | ".join(_names(choices))}` alone: `{error}`'
+
+
+def _pair_lines() -> Iterator[str]:
+  """Yields what is refused of two flags, by its reason."""
+  groups: dict[tuple[str, str, str], dict[Choice, list[Choice]]] = {}
+  for (one, other), error in _conflicts().items():
+    tags = {*_names([one]), *_names([other]), *_tags(one), *_tags(other)}
+    rule = re.sub('|'.join(map(re.escape, tags)), '', error.rule)
+    key = (one.field, other.field, rule)
+    groups.setdefault(key, {}).setdefault(one, []).append(other)
+  for (field, beside, _), table in groups.items():
+    merged: dict[tuple[Choice, ...], list[Choice]] = {}
+    for one, others in table.items():
+      merged.setdefault(tuple(others), []).append(one)
+    for others, ones in merged.items():
+      error = _conflicts()[ones[0], others[0]]
+      yield (
+        f'* `--{field}={" | ".join(_names(ones))}` with '
+        f'`--{beside}={" | ".join(_names(others))}`: `{error}`'
+      )
+
+
+if __name__ == '__main__':
+  print(page(), end='')

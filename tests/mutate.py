@@ -1,0 +1,216 @@
+"""The tests are tested: errors put into the source must turn them red.
+
+  python tests/mutate.py [WORD ...]     those whose meaning holds a word, or all
+
+Each mutation is applied to a copy of the repository, never to this one, and
+the fast tests of the model are run there up to the first that fails.  Exits 1
+if a mutation survives, or if its text is no longer found in the source.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TESTS = (
+  'test_reference.py',
+  'test_model.py',
+  'test_cache.py',
+  'test_chunked.py',
+  'test_conformance.py',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+  """One error: what it stands for, and the text that it replaces."""
+
+  meaning: str
+  path: str
+  old: str
+  new: str
+
+
+MUTATIONS = (
+  Mutation(
+    'the causal mask shows the future',
+    'model/mask.py',
+    'return at.s <= at.t\n',
+    'return at.s >= at.t\n',
+  ),
+  Mutation(
+    'the causal mask shows one later key',
+    'model/mask.py',
+    'return at.s <= at.t\n',
+    'return at.s <= at.t + 1\n',
+  ),
+  Mutation(
+    'the window is one too wide',
+    'model/mask.py',
+    'jnp.abs(at.t - at.s) < self.window',
+    'jnp.abs(at.t - at.s) <= self.window',
+  ),
+  Mutation(
+    'segments are ignored',
+    'model/mask.py',
+    '(t_segment == s_segment) & (s_segment != 0)',
+    's_segment != 0',
+  ),
+  Mutation(
+    'logits are not scaled',
+    'model/attention.py',
+    '  logits_BNTS = logits_BNTS * factor\n',
+    '',
+  ),
+  Mutation(
+    'logits are not capped',
+    'model/attention.py',
+    'parts.logit_cap * jnp.tanh(logits_BNTS / parts.logit_cap)',
+    'logits_BNTS',
+  ),
+  Mutation(
+    'queries and keys are swapped',
+    'model/projections.py',
+    "('query', 'key', 'value')\n",
+    "('key', 'query', 'value')\n",
+  ),
+  Mutation(
+    'the biases of projections are forgotten',
+    'model/projections.py',
+    "return add_bias(x_BTNH, params, f'{name}_bias')",
+    'return x_BTNH',
+  ),
+  Mutation(
+    'the bias of W_O is forgotten',
+    'model/projections.py',
+    "return add_bias(out_BTD, params, 'out_bias')",
+    'return out_BTD',
+  ),
+  Mutation(
+    'grouped queries read the wrong key head',
+    'model/score.py',
+    'x_BTNH.reshape(*front, num_kv_heads, num_heads // num_kv_heads, width)',
+    'x_BTNH.reshape(*front, num_heads // num_kv_heads, num_kv_heads, width)'
+    '.swapaxes(-3, -2)',
+  ),
+  Mutation(
+    'rotary positions turn the pair one way only',
+    'model/position.py',
+    'high * cos + low * sin',
+    'high * cos - low * sin',
+  ),
+  Mutation(
+    'the normaliser divides by a sum over queries',
+    'model/online.py',
+    'total_BNT1 += grown.weights_BNTS.sum(-1, keepdims=True)',
+    'total_BNT1 += grown.weights_BNTS.sum(-2)[..., None]',
+  ),
+  Mutation(
+    'the sink has no weight',
+    'model/normalizer.py',
+    'return top_BNT1, jnp.exp(sink_BNT1 - top_BNT1)',
+    'return top_BNT1, jnp.zeros_like(sink_BNT1)',
+  ),
+  Mutation(
+    'chunks before a larger logit do not fade',
+    'model/chunked.py',
+    'run.out_BTNH * jnp.moveaxis(fade_BNT1, 1, 2)',
+    'run.out_BTNH',
+  ),
+  Mutation(
+    'a step from the cache sums the decay from the wrong position',
+    'model/cache.py',
+    'jnp.maximum(index - 1, 0)',
+    'jnp.maximum(index, 0)',
+  ),
+  Mutation(
+    'what dropout keeps is not scaled',
+    'model/dropout.py',
+    'x_B / jnp.asarray(1.0 - rate, x_B.dtype)',
+    'x_B',
+  ),
+  Mutation(
+    'remat is ignored',
+    'model/transformer.py',
+    'if arch.remat:',
+    'if arch.remat and not arch.scan_layers:',
+  ),
+  Mutation(
+    'what a backend cannot serve is not refused',
+    'model/architecture.py',
+    'if problem := backend_problem(self.backend, self.parts):',
+    'if problem := None:',
+  ),
+)
+
+
+def copied(folder: pathlib.Path) -> None:
+  """Copies what git tracks, or would add."""
+  listed = subprocess.run(
+    ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  for name in sorted(set(listed.stdout.split('\0')) - {''}):
+    if (ROOT / name).is_file():
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      shutil.copy(ROOT / name, folder / name)
+  # Some tests ask git what is tracked.
+  subprocess.run(['git', 'init', '-q'], cwd=folder, check=True)
+
+
+def red(folder: pathlib.Path, mutation: Mutation) -> str:
+  """Returns the first test that fails under a mutation, or what is wrong."""
+  path = folder / mutation.path
+  source = path.read_text()
+  if source.count(mutation.old) != 1:
+    return f'NOT APPLIED: {source.count(mutation.old)} places'
+  path.write_text(source.replace(mutation.old, mutation.new))
+  try:
+    ran = subprocess.run(
+      [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider']
+      + [f'tests/{name}' for name in TESTS],
+      cwd=folder,
+      # Compiled programs are found by what they compute, errors included.
+      env=os.environ | {'ABLAX_CACHE': str(ROOT / '.cache')},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  finally:
+    path.write_text(source)
+  found = re.search(r'^(?:FAILED|ERROR) tests/(.+?)(?: - |$)', ran.stdout, re.M)
+  if found:
+    return found[1]
+  return 'SURVIVED' if ran.returncode == 0 else f'NO TEST RAN: {ran.stdout}'
+
+
+def main(words: list[str]) -> int:
+  """Prints a line for each mutation; returns the exit status."""
+  chosen = [
+    m for m in MUTATIONS if not words or any(w in m.meaning for w in words)
+  ]
+  bad = 0
+  with tempfile.TemporaryDirectory() as name:
+    copied(pathlib.Path(name))
+    print('| error | test that turned red | seconds |\n|:---|:---|---:|')
+    for mutation in chosen:
+      start = time.monotonic()
+      result = red(pathlib.Path(name), mutation)
+      seconds = time.monotonic() - start
+      bad += not result.startswith('test_')
+      print(f'| {mutation.meaning} | {result} | {seconds:.0f} |', flush=True)
+  print(f'{len(chosen) - bad} of {len(chosen)} turned a test red')
+  return min(bad, 1)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
