@@ -129,6 +129,7 @@ def _quick_compilation() -> Iterator[None]:
   jax.config.update(name, before)
 
 
+@pytest.mark.full  # Minutes of compilation: too long for the default suite.
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures('_quick_compilation')
 @pytest.mark.parametrize('row', covering.sample(), ids=described)
