@@ -86,11 +86,13 @@ def main() -> None:
   parser.add_argument('--peer', help='a script with the flags of SHAPE')
   parser.add_argument('--steps', type=int, default=2000)
   asked = parser.parse_args()
-  rows = [table(asked.steps, None), table(asked.steps, 'shared:1')]
+  rows = []
+  for lanes in (None, 'shared:1'):
+    rows.append(table(asked.steps, lanes))
+    print(json.dumps(rows[-1]), flush=True)
   if asked.peer:
     rows.append(peer(asked.peer, asked.steps))
-  for row in rows:
-    print(json.dumps(row), flush=True)
+    print(json.dumps(rows[-1]), flush=True)
   for row in rows[1:]:
     whole = float(row['seconds']) / float(rows[0]['seconds'])
     steps = float(row['train_seconds']) / float(rows[0]['train_seconds'])
