@@ -35,7 +35,7 @@ def changed(
 
 MANY = (
   Requests(),
-  Requests(ablate=('scale=none', 'scale=none', 'norm=none residual=post')),
+  Requests(ablate=('scale=none', 'scale=none', 'norm=rmsnorm residual=post')),
   Requests(sweep=('steps=5 600 7', 'position=none rope', 'clip=none 1')),
   Requests(zip=('num_heads=1 2 4; head_dim=64 32 16',), sweep=('steps=5 6',)),
   Requests(ablate_from='modern', add_one='modern', ablate=('norm=rmsnorm',)),
@@ -80,7 +80,7 @@ def test_rows_of_an_experiment_that_flags_make_equal_are_left_out() -> None:
 def test_rows_asked_for_come_in_the_order_of_the_flags() -> None:
   requests = Requests(
     ablate=('scale=none',),
-    ablate_from='norm=none residual=post',
+    ablate_from='norm=rmsnorm residual=post',
     add_one='dtype=bfloat16 remat=true',
     sweep=('steps=1 2',),
     zip=('num_heads=1 2; head_dim=4 8',),
@@ -88,7 +88,7 @@ def test_rows_asked_for_come_in_the_order_of_the_flags() -> None:
   assert list(changed(requests)) == [
     'scale=none',
     'preset',
-    'without norm=none',
+    'without norm=rmsnorm',
     'without residual=post',
     'dtype=bfloat16',
     'remat=true',
