@@ -18,7 +18,7 @@ from model.feedforward import NoFeedForward
 from model.field import FieldError
 from model.forget import Forget
 from model.mask import Causal, ExcludeSelf
-from model.norm import NoNorm
+from model.norm import NoNorm, PreNorm
 from model.output import Plain, TalkingHeads
 from model.position import T5, Alibi
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
@@ -46,7 +46,12 @@ EVERYTHING = dataclasses.replace(
 )
 # Without what has no part in attention: it compiles in a third of the time.
 SERVED = [
-  dataclasses.replace(arch, feedforward=NoFeedForward(), norm=NoNorm())
+  dataclasses.replace(
+    arch,
+    feedforward=NoFeedForward(),
+    norm=NoNorm(),
+    residual=PreNorm(),
+  )
   for arch in [*covering(causal=False), EVERYTHING]
   if Chunked().problem(arch.parts) is None
 ]
