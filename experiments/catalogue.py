@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.command import MANY, PROMPT, Command
-from experiments.cost import EFFICIENCY, cost, flops_per_second
+from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from experiments.experiment import Experiment
 from experiments.plan import Plan, program_key
 from experiments.rows import configure
@@ -80,7 +80,7 @@ def show_plan(plan: Plan) -> None:
   for header in ('parameters', 'FLOPs/token', 'state', 'TFLOP/trial'):
     table.add_column(header, justify='right', no_wrap=True)
   configs = [configure(plan.base, row) for row in plan.rows]
-  costs = [cost(config, plan.data.vocabulary.size) for config in configs]
+  costs = [cost_on(config, plan.data.vocabulary) for config in configs]
   for row, figures in zip(plan.rows, costs, strict=True):
     table.add_row(
       Text(row.name),

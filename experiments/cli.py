@@ -146,6 +146,8 @@ def _introduce(plan: Plan) -> None:
   for note in plan.notes:
     print(f'matched {note}')
   print(f'data: {plan.data.description}')
+  if note := plan.base.task.notes(plan.data, plan.base.seq_len):
+    print(f'data: {note}')
   devices = plan.devices
   print(f'devices: {len(devices)} x {devices[0].device_kind}')
   print(f'workdir: {plan.workdir}', flush=True)

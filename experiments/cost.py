@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from model.parameter import Kind, Param
 from train.config import Config
+from train.vocabulary import Vocabulary
 
 # Share of a large matrix product's rate that small models reach on a CPU.
 EFFICIENCY = 0.25
@@ -33,32 +34,43 @@ class Cost:
   flops: int
 
 
-def cost(config: Config, vocab_size: int) -> Cost:
+def cost(config: Config, vocab_size: int, num_classes: int = 0) -> Cost:
   """Returns what a configuration costs.
 
   FLOPs: 6 a token for each weight of a matrix product (2 forward, 4 backward;
-  Kaplan et al. 2020, section 2.1, with the unembedding counted) and 12 L T N H
-  for logits and mixing, where the mask saves nothing.
+  Kaplan et al. 2020, section 2.1, with the unembedding counted) and 12 T N H
+  for logits and mixing of each attention, where the mask saves nothing.  A
+  source counts as long as its target.
   """
-  dims = config.dims(vocab_size)
-  table = config.architecture.parameter_table(dims)
+  dims = config.dims(vocab_size, num_classes)
+  arch = config.architecture
+  table = arch.parameter_table(dims)
 
   def size(path: str, what: Param) -> int:
-    depth = dims.num_layers if path.startswith('blocks/') else 1
-    return depth * math.prod(what.shape)
+    return (arch.depth(path) or 1) * math.prod(what.shape)
 
   total = sum(size(path, what) for path, what in table.items())
-  multiplied = dims.d_model * vocab_size + sum(
+  unembedded = 0 if arch.model.has_classes else dims.d_model * vocab_size
+  multiplied = unembedded + sum(
     size(path, what)
     for path, what in table.items()
     if what.init in (Kind.MATRIX, Kind.RESIDUAL)
     and path != 'unembedding/kernel'
   )
   heads = dims.num_heads * dims.head_dim
-  mixing = 12 * dims.num_layers * dims.seq_len * heads
+  attentions = sum(
+    stack.num_layers * (stack.attends_itself + stack.attends_memory)
+    for stack in arch.stacks
+  )
+  mixing = 12 * attentions * dims.seq_len * heads
   per_token = 6 * multiplied + mixing
   tokens = config.steps * config.batch_size * config.seq_len
   return Cost(total, per_token, 16 * total, 12 * total, per_token * tokens)
+
+
+def cost_on(config: Config, vocabulary: Vocabulary) -> Cost:
+  """Returns what a configuration costs with these symbols and classes."""
+  return cost(config, vocabulary.size, len(vocabulary.labels))
 
 
 def flops_per_second() -> float:

@@ -45,11 +45,12 @@ def check_row(row: Row, config: Config, loader: Loader, shares: int) -> None:
   params, _ = loader.initial(config)
   if params is None:
     return
-  table = config.architecture.parameter_table(config.dims(data.vocabulary.size))
-  depth = config.architecture.num_layers
+  arch = config.architecture
+  table = arch.parameter_table(config.sizes(data.vocabulary))
   want = {
-    path: (depth, *what.shape) if path.startswith('blocks/') else what.shape
+    path: what.shape if depth is None else (depth, *what.shape)
     for path, what in table.items()
+    for depth in [arch.depth(path)]
   }
   have = {path: tuple(p.shape) for path, p in flat(params).items()}
   for path in sorted(want.keys() | have.keys()):

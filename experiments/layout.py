@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from experiments.cost import EFFICIENCY, cost, flops_per_second
+from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from model.field import FieldError
 from train.files import write_json
 from train.parallel import Layout, Shared, parse_layout
@@ -152,7 +152,7 @@ def _doubling(most: int, devices: Sequence[Any]) -> list[Layout]:
 
 
 def _expected_seconds(trials: Sequence[Trial]) -> float:
-  work = sum(cost(t.config, t.data.vocabulary.size).flops for t in trials)
+  work = sum(cost_on(t.config, t.data.vocabulary).flops for t in trials)
   return work / (flops_per_second() * EFFICIENCY)
 
 

@@ -1,6 +1,5 @@
 """What trials start from: each text, vocabulary and checkpoint, loaded once."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -47,7 +46,8 @@ class Loader:
     """Returns the data in the vocabulary of a trial that was begun with it."""
     if self._workdir is None:
       return None
-    mine = _flags_of_task(to_flags(dataclasses.replace(Config(), task=task)))
+    mine = {f'task.{name}': text for name, text in to_flags(task).items()}
+    mine['task'] = task.tag
     for folder in _trials(self._workdir):
       begun = _begun(folder)
       if begun is None or not begun.learned or begun.flags != mine:

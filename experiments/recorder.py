@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from experiments.assignment import join
-from experiments.cost import cost
+from experiments.cost import cost_on
 from experiments.experiment import METRIC
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
@@ -41,7 +41,7 @@ class Recorder:
       'trial': planned.trial.id,
       'seed': planned.seed,
       **outcome,
-      'flops_per_token': cost(config, data.vocabulary.size).flops_per_token,
+      'flops_per_token': cost_on(config, data.vocabulary).flops_per_token,
       'config': to_flags(config),
     }
     self._ledger.append(record)

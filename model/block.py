@@ -1,17 +1,20 @@
 """One block: the only place where the residual is written."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 from flax import linen as nn
 
 from model.architecture import Architecture
+from model.attention import Keys
 from model.backend import Reference
 from model.cache import Kept
+from model.choices import of_cross
 from model.dropout import dropout, site_keys
+from model.family import Stack
 from model.feedforward import NoFeedForward
 from model.mixer import Context, Layer, Mixed, Mixer
-from model.norm import Map
 from model.parameter import Dims, Parameters
 
 
@@ -27,13 +30,19 @@ class Left(NamedTuple):
 
   weights_BNTS: jax.Array | None
   kept: Kept | None
+  cross_BNTS: jax.Array | None
+  cross: Keys | None
 
 
 class Block(nn.Module):
-  """Attention and feed-forward, each added to the residual by --residual."""
+  """Attention and feed-forward, each added to the residual by --residual.
+
+  Between them is cross-attention, in a stack that attends to a source.
+  """
 
   architecture: Architecture
   dims: Dims
+  stack: Stack
   backend: Reference
 
   @nn.compact
@@ -42,40 +51,57 @@ class Block(nn.Module):
   ) -> tuple[Carry, Left]:
     """Returns the residual after the block, and what else it leaves."""
     arch = self.architecture
-    tables = arch.block_tables(self.dims)
+    tables = arch.block_tables(self.dims, self.stack)
     params = {
-      part: Parameters(table, arch.init, self.dims.num_layers, name=part)()
+      part: Parameters(table, arch.init, self.stack.num_layers, name=part)()
       for part, table in tables.items()
     }
-    mix = Mixer(
-      arch, self.dims, params | {'position': context.position}, self.backend
-    )
-    seen: list[Mixed] = []
+    owned = params | {'position': context.position}
+    mix = Mixer(arch, self.dims, arch.parts_of(self.stack), owned, self.backend)
+    owned = of_cross(params) | {'position': context.position}
+    mix_memory = Mixer(arch, self.dims, arch.cross_parts, owned, self.backend)
+    seen: dict[str, Mixed] = {}
+
+    def keys(place: str) -> jax.Array | None:
+      return site_keys(context.keys_B, layer.number, self.stack.site(place))
 
     def drop(y_BTD: jax.Array, place: str) -> jax.Array:
-      keys_B = site_keys(context.keys_B, layer.number, place)
-      return dropout(y_BTD, arch.dropout_residual, keys_B)
+      return dropout(y_BTD, arch.dropout_residual, keys(place))
 
     def attention(y_BTD: jax.Array) -> jax.Array:
-      keys_B = site_keys(context.keys_B, layer.number, 'attention')
-      seen.append(mix(y_BTD, carry.first_BTKH, layer, context, keys_B))
-      return drop(seen[0].out_BTD, 'attention_out')
+      seen['own'] = mix(
+        y_BTD, carry.first_BTKH, layer, context, keys('attention')
+      )
+      return drop(seen['own'].out_BTD, 'attention_out')
+
+    def cross(y_BTD: jax.Array) -> jax.Array:
+      seen['cross'] = mix_memory.cross(y_BTD, layer, context, keys('cross'))
+      return drop(seen['cross'].out_BTD, 'cross_out')
 
     def feedforward(y_BTD: jax.Array) -> jax.Array:
       assert not isinstance(arch.feedforward, NoFeedForward)
-      keys_B = site_keys(context.keys_B, layer.number, 'feedforward')
-      out_BTD = arch.feedforward.apply(params['feedforward'], y_BTD, keys_B)
+      out_BTD = arch.feedforward.apply(
+        params['feedforward'], y_BTD, keys('feedforward')
+      )
       return drop(out_BTD, 'feedforward_out')
 
-    def norm(part: str) -> Map:
-      return lambda y_BTD: arch.norm.apply(params[part], y_BTD)
-
-    x_BTD = arch.residual.connect(
-      carry.x_BTD, norm('norm_attention'), attention
+    x_BTD = carry.x_BTD
+    for part, sublayer in (
+      ('norm_attention', attention),
+      ('norm_cross', cross),
+      ('norm_feedforward', feedforward),
+    ):
+      if part in params:
+        own = params[part]
+        x_BTD = arch.residual.connect(
+          x_BTD, functools.partial(arch.norm.apply, own), sublayer
+        )
+    nothing = Mixed(x_BTD, None, carry.first_BTKH, layer.kept)
+    mixed = seen.get('own', nothing)
+    crossed = seen.get('cross', nothing._replace(kept=None))
+    # Keys of the source are kept where there is a cache to keep them in.
+    source = None if layer.kept is None else crossed.kept
+    assert source is None or isinstance(source, Keys)
+    return Carry(x_BTD, mixed.first_BTKH), Left(
+      mixed.weights_BNTS, mixed.kept, crossed.weights_BNTS, source
     )
-    if 'feedforward' in params:
-      x_BTD = arch.residual.connect(
-        x_BTD, norm('norm_feedforward'), feedforward
-      )
-    (mixed,) = seen
-    return Carry(x_BTD, mixed.first_BTKH), Left(mixed.weights_BNTS, mixed.kept)

@@ -23,10 +23,14 @@ Kept = Keys | State
 
 
 class Cache(NamedTuple):
-  """What all layers keep, along a first axis, and of how many positions."""
+  """What all layers keep, along a first axis, and of how many positions.
+
+  `cross_L` are keys of a source: none before the first step, and without one.
+  """
 
   kept_L: Kept
   index: jax.Array
+  cross_L: Keys | None = None
 
 
 def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
@@ -36,13 +40,13 @@ def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
     arch: the architecture.
     prompt: how many positions the first step is given.
   """
-  for mask in arch.mask:
+  for mask in arch.masks:
     if isinstance(mask, Prefix) and prompt < mask.prefix:
       return (
         f'--mask.prefix={mask.prefix}: positions of the prefix see each other: '
         f'the first step needs {mask.prefix} positions, not {prompt}'
       )
-  if not any(mask.hides_targets for mask in arch.mask):
+  if not any(mask.hides_targets for mask in arch.masks):
     return 'a position sees later ones: add causal to --mask'
   return None
 
@@ -76,7 +80,7 @@ def empty(
     return Cache(state, index)
   front = (layers, batch, length)
   heads = (*front, dims.num_kv_heads)
-  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  reads_segments = any(mask.reads_segments for mask in arch.masks)
   keys = Keys(
     k_BSKH=jnp.zeros((*heads, width), arch.dtype),
     v_BSKH=jnp.zeros((*heads, dims.head_dim), arch.dtype),

@@ -43,6 +43,15 @@ class Predicate(Variant):
 
 
 @dataclasses.dataclass(frozen=True)
+class ByModel(Predicate, tag='auto'):
+  """What --model needs: causal, or all but padding where it encodes (ours)."""
+
+  def allowed(self, at: Places) -> jax.Array:
+    """Never called: `Family.resolved` puts others in its place."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
 class Full(Predicate, tag='full'):
   """Every position attends to every position (Vaswani et al. 2017)."""
 
@@ -123,22 +132,30 @@ class Segments(Predicate, tag='segments'):
 
   def allowed(self, at: Places) -> jax.Array:
     """Returns True where both have one segment, which is not 0."""
-    t_segment, s_segment = _given(at)
-    return (t_segment == s_segment) & (s_segment != 0)
+    if at.t_segment is None or at.s_segment is None:
+      raise ValueError('--mask=segments: needs segments_BT')
+    return (at.t_segment == at.s_segment) & (at.s_segment != 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Padding(Predicate, tag='padding'):
-  """No key that is padding: whose segment is 0 (Vaswani et al. 2017)."""
+  """No key that is padding: whose segment is 0 (Vaswani et al. 2017).
+
+  Where the model is given no segments, there is no padding.
+  """
 
   reads_segments: ClassVar[bool] = True
 
   def allowed(self, at: Places) -> jax.Array:
     """Returns True where the key belongs to a segment."""
-    return _given(at)[1] != 0
+    if at.s_segment is None:
+      return jnp.ones_like(at.s, bool)
+    return at.s_segment != 0
 
 
-Mask = Causal | Full | ExcludeSelf | Window | Prefix | Segments | Padding
+Mask = (
+  ByModel | Causal | Full | ExcludeSelf | Window | Prefix | Segments | Padding
+)
 
 
 def allowed(masks: Sequence[Mask], at: Places) -> jax.Array:
@@ -168,6 +185,7 @@ def problem(masks: Sequence[Mask]) -> FieldError | None:
   if len(set(tags)) < len(tags):
     return FieldError('mask', tuple(masks), 'must name each mask once')
   for idle, beside in (
+    (ByModel, Predicate),
     (Full, Predicate),
     (Prefix, Causal),
     (Padding, Segments),
@@ -182,12 +200,6 @@ def problem(masks: Sequence[Mask]) -> FieldError | None:
         f'{idle.tag} has no effect beside {others[0]}: drop one',
       )
   return None
-
-
-def _given(at: Places) -> tuple[jax.Array, jax.Array]:
-  if at.t_segment is None or at.s_segment is None:
-    raise ValueError('--mask: segments and padding need segments_BT')
-  return at.t_segment, at.s_segment
 
 
 def _beyond(name: str, size: int, seq_len: int) -> FieldError | None:

@@ -1,10 +1,10 @@
-"""The attention sub-layer of one block, composed of the parts.
+"""An attention sub-layer of one block, composed of the parts.
 
   projections -> qk_norm -> rotation -> backend, for each map of a head
   -> join -> finish -> head gates -> W_O
 
 What a query computes and what a key brings are apart (`Queries`, `Keys`), so
-that keys of earlier positions can come from a cache.
+that keys can come from a cache, or from an encoded source.
 """
 
 import dataclasses
@@ -15,8 +15,16 @@ import jax.numpy as jnp
 
 from model import cache
 from model.architecture import Architecture
-from model.attention import Attended, Keys, Queries, Tables, part_of
+from model.attention import (
+  Attended,
+  Keys,
+  Parts,
+  Queries,
+  Tables,
+  part_of,
+)
 from model.backend import Reference
+from model.heads import Heads
 from model.norm import Map
 from model.output import Own
 from model.parameter import Dims, Params
@@ -32,6 +40,8 @@ class Context(NamedTuple):
     position: parameters of positions.
     keys_B: one key an example for dropout; none switches it off.
     index: how many positions the cache holds.
+    memory: what there is of a source; none if there is none, or if the layers
+      have kept their keys of it.
   """
 
   t_T: jax.Array
@@ -39,6 +49,17 @@ class Context(NamedTuple):
   position: Params
   keys_B: jax.Array | None
   index: jax.Array
+  memory: 'Memory | None'
+
+
+class Memory(NamedTuple):
+  """An encoded source: its states and, where it is packed or padded, segments.
+
+  (Vaswani et al. 2017, section 3.1.)
+  """
+
+  x_BSD: jax.Array
+  segments_BS: jax.Array | None
 
 
 class Layer(NamedTuple):
@@ -48,11 +69,13 @@ class Layer(NamedTuple):
     number: of the block, from 0.
     gates_N: factor of each head's output; none is 1.
     kept: keys of earlier positions; none where there is no cache.
+    cross: keys of the source; none if they are yet to be computed.
   """
 
   number: jax.Array
   gates_N: jax.Array | None
   kept: cache.Kept | None
+  cross: Keys | None
 
 
 class Mixed(NamedTuple):
@@ -66,10 +89,19 @@ class Mixed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mixer:
-  """The attention of a block: choices, sizes, parameters by part, backend."""
+  """One attention of a block.
+
+  Attributes:
+    architecture: of which the projections are taken.
+    dims: sizes of the axes.
+    parts: what it is composed of.
+    tables: parameters by part.
+    backend: how it is computed.
+  """
 
   architecture: Architecture
   dims: Dims
+  parts: Parts
   tables: Tables
   backend: Reference
 
@@ -81,7 +113,7 @@ class Mixer:
     context: Context,
     keys_B: jax.Array | None,
   ) -> Mixed:
-    """Returns what attention adds to the residual.
+    """Returns what attention of the positions to each other adds.
 
     Args:
       x_BTD: input.
@@ -91,23 +123,79 @@ class Mixer:
       context: what all layers share.
       keys_B: one key an example for dropout of the weights.
     """
-    arch = self.architecture
     queries, keys, first_BTKH = self._sides(x_BTD, first_BTKH, layer, context)
     own = Own(x_BTD, keys.v_BSKH, layer.number)
     kept = layer.kept
     if isinstance(kept, State):
-      attended, kept = recur(arch.parts, self.tables, queries, keys, kept)
+      attended, kept = recur(self.parts, self.tables, queries, keys, kept)
     else:
       if kept is not None:
         keys = kept = cache.extended(kept, keys, context.index)
       attended = self._attend(queries, keys, keys_B, layer.number)
-    out_BTNH = attended.out_BTNH
-    for output in arch.parts.output:
-      out_BTNH = output.finish(self.tables[part_of(output)], out_BTNH, own)
-    if layer.gates_N is not None:
-      out_BTNH = out_BTNH * layer.gates_N.astype(out_BTNH.dtype)[:, None]
-    out_BTD = arch.projections.merge(self.tables['attention'], out_BTNH)
+    out_BTD = self._finished(attended, own, layer.gates_N)
     return Mixed(out_BTD, attended.weights_BNTS, first_BTKH, kept)
+
+  def cross(
+    self,
+    x_BTD: jax.Array,
+    layer: Layer,
+    context: Context,
+    keys_B: jax.Array | None,
+  ) -> Mixed:
+    """Returns what attention of the positions to the source adds.
+
+    Args:
+      x_BTD: input.
+      layer: what is this layer's own.
+      context: what all layers share; holds the source unless the layer does.
+      keys_B: one key an example for dropout of the weights.
+    """
+    keys = layer.cross
+    if keys is None:
+      assert context.memory is not None
+      keys = self._remembered(context.memory)
+    queries = Queries(
+      q_BTNH=self._rotated(
+        self._split(x_BTD).q_BTNH,
+        context.t_T,
+        lambda q: self.architecture.qk_norm.query(self.tables['qk_norm'], q),
+      ),
+      x_BTD=x_BTD,
+      t_T=context.t_T,
+      segments_BT=context.segments_BT,
+      running_BTN={},
+    )
+    attended = self._attend(queries, keys, keys_B, layer.number)
+    own = Own(x_BTD, keys.v_BSKH, layer.number)
+    out_BTD = self._finished(attended, own, None)
+    return Mixed(out_BTD, attended.weights_BNTS, None, keys)
+
+  def _remembered(self, memory: Memory) -> Keys:
+    """Returns the keys of the source."""
+    heads = self._split(memory.x_BSD)
+    s_S = jnp.arange(memory.x_BSD.shape[1])
+    norm, gains = self.architecture.qk_norm, self.tables['qk_norm']
+    k_BSKH = self._rotated(heads.k_BSKH, s_S, lambda k: norm.key(gains, k))
+    return Keys(k_BSKH, heads.v_BSKH, s_S, memory.segments_BS, {})
+
+  def _split(self, x_BTD: jax.Array) -> Heads:
+    """Returns queries, keys and values of x; what is unused costs nothing."""
+    arch = self.architecture
+    return arch.projections.split(
+      self.tables['attention'], x_BTD, x_BTD, self.dims, arch.score.reads
+    )
+
+  def _finished(
+    self, attended: Attended, own: Own, gates_N: jax.Array | None
+  ) -> jax.Array:
+    """Returns what is added to the residual."""
+    out_BTNH = attended.out_BTNH
+    for output in self.parts.output:
+      out_BTNH = output.finish(self.tables[part_of(output)], out_BTNH, own)
+    if gates_N is not None:
+      out_BTNH = out_BTNH * gates_N.astype(out_BTNH.dtype)[:, None]
+    merge = self.architecture.projections.merge
+    return merge(self.tables['attention'], out_BTNH)
 
   def _sides(
     self,
@@ -117,16 +205,13 @@ class Mixer:
     context: Context,
   ) -> tuple[Queries, Keys, jax.Array | None]:
     """Returns what the positions bring as queries and as keys."""
-    arch, tables, t_T = self.architecture, self.tables, context.t_T
-    reads = arch.score.reads
-    heads = arch.projections.split(
-      tables['attention'], x_BTD, x_BTD, self.dims, reads
-    )
+    tables, t_T = self.tables, context.t_T
+    heads = self._split(x_BTD)
     v_BTKH = heads.v_BSKH
     if first_BTKH is not None:
       first_BTKH = jnp.where(layer.number == 0, v_BTKH, first_BTKH)
     running = {}
-    for output in arch.parts.output:
+    for output in self.parts.output:
       own = tables[part_of(output)]
       if first_BTKH is not None:
         v_BTKH = output.values(own, v_BTKH, first_BTKH)
@@ -134,7 +219,7 @@ class Mixer:
         running[output.tag] = output.running(
           own, x_BTD, self._before(output.tag, layer, context, x_BTD)
         )
-    norm, gains = arch.qk_norm, tables['qk_norm']
+    norm, gains = self.architecture.qk_norm, tables['qk_norm']
     q_BTNH = self._rotated(heads.q_BTNH, t_T, lambda q: norm.query(gains, q))
     k_BTKH = self._rotated(heads.k_BSKH, t_T, lambda k: norm.key(gains, k))
     segments_BT = context.segments_BT
@@ -153,13 +238,13 @@ class Mixer:
   def _rotated(self, x_BTNH: jax.Array, t_T: jax.Array, norm: Map) -> jax.Array:
     """Returns queries or keys, normalised and rotated, each map by itself."""
     arch = self.architecture
-    maps = arch.parts.maps
+    maps = self.parts.maps
     widths = arch.projections.widths(self.dims)
     still = (widths.query - widths.rotary) // maps
     done = []
     for part_BTNH in jnp.split(x_BTNH, maps, axis=-1):
       part_BTNH = norm(part_BTNH)
-      turned_BTNH = arch.position.rotate(part_BTNH[..., still:], t_T)
+      turned_BTNH = self.parts.position.rotate(part_BTNH[..., still:], t_T)
       both = jnp.concatenate([part_BTNH[..., :still], turned_BTNH], -1)
       done.append(arch.normalizer.features(both))
     return jnp.concatenate(done, -1)
@@ -172,7 +257,7 @@ class Mixer:
     number: jax.Array,
   ) -> Attended:
     """Returns what the heads give, their maps joined."""
-    parts = self.architecture.parts
+    parts = self.parts
     attended = [
       self.backend.attend(
         parts,

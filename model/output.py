@@ -42,6 +42,7 @@ class Plain(Part, tag='plain'):
     keeps_first_values: `values` reads the values of the first layer.
     mixes_heads: `mix_logits` or `mix_weights` does something.
     fades: `running` gives a decay.
+    crosses: cross-attention has it too, and not only self-attention.
   """
 
   stage: ClassVar[int] = 0
@@ -49,6 +50,7 @@ class Plain(Part, tag='plain'):
   keeps_first_values: ClassVar[bool] = False
   mixes_heads: ClassVar[bool] = False
   fades: ClassVar[bool] = False
+  crosses: ClassVar[bool] = True
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
@@ -129,6 +131,7 @@ class ValueResidual(Plain, tag='value_residual'):
   """
 
   keeps_first_values: ClassVar[bool] = True
+  crosses: ClassVar[bool] = False
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns 2 a and 2 b."""
@@ -180,6 +183,7 @@ class ExclusiveSelf(Plain, tag='exclusive_self'):
   """
 
   stage: ClassVar[int] = 2
+  crosses: ClassVar[bool] = False
 
   def finish(self, params: Params, out_BTNH: jax.Array, own: Own) -> jax.Array:
     """Returns the outputs, at right angles to the values of their positions."""

@@ -32,6 +32,7 @@ class Dims:
   seq_len: int
   vocab_size: int
   use_bias: bool
+  num_classes: int = 0
 
   def sizes(self) -> dict[str, int]:
     """Returns `{axis letter: size}`."""

@@ -1,125 +1,18 @@
-"""The transformer: embed, run the blocks, unembed; and its initial values."""
+"""The transformer as functions: its initial values, and how to apply it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import traverse_util
 
 from model.architecture import Architecture
-from model.backend import Reference
-from model.block import Block, Carry, Left
 from model.cache import Cache
-from model.dropout import dropout, site_keys
-from model.mixer import Context, Layer
-from model.parameter import Dims, Parameters, key_of, sample
+from model.network import Given, Output, Ran, Source, Transformer
+from model.parameter import Dims, key_of, sample
 
 Params = Mapping[str, Any]
-
-
-class Output(NamedTuple):
-  """What the model returns; `weights_LBNTS` only if they were asked for."""
-
-  logits_BTV: jax.Array
-  weights_LBNTS: jax.Array | None
-
-
-class Given(NamedTuple):
-  """What the model may be given beside tokens; none is none of it."""
-
-  keys_B: jax.Array | None = None
-  segments_BT: jax.Array | None = None
-  head_gates_LN: jax.Array | None = None
-  cache: Cache | None = None
-
-
-class Ran(NamedTuple):
-  """Output, and the cache if one was given."""
-
-  output: Output
-  cache: Cache | None
-
-
-class Transformer(nn.Module):
-  """Decoder-only transformer; all blocks share one compiled program."""
-
-  architecture: Architecture
-  dims: Dims
-
-  @nn.compact
-  def __call__(
-    self, tokens_BT: jax.Array, given: Given, want_weights: bool
-  ) -> Ran:
-    """Returns logits over the vocabulary at every position, and the cache."""
-    arch, dims = self.architecture, self.dims
-    params = {
-      part: Parameters(table, arch.init, dims.num_layers, name=part)()
-      for part, table in arch.outer_tables(dims).items()
-    }
-    t_T = jnp.arange(tokens_BT.shape[1])
-    if given.cache is not None:
-      t_T += given.cache.index
-    x_BTD = params['embedding']['token'][tokens_BT]
-    x_BTD = arch.position.embed(params['position'], x_BTD, t_T)
-    drop_B = site_keys(given.keys_B, 0, 'embedding')
-    x_BTD = dropout(x_BTD, arch.dropout_embedding, drop_B)
-    context = Context(
-      t_T, given.segments_BT, params['position'], given.keys_B, t_T[0]
-    )
-    x_BTD, left_L = self._blocks(x_BTD, context, given, want_weights)
-    if arch.residual.final_norm:
-      x_BTD = arch.norm.apply(params['norm_final'], x_BTD)
-    kernel_DV = (
-      params['embedding']['token'].T
-      if arch.tie_embeddings
-      else params['unembedding']['kernel']
-    )
-    wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
-    logits_BTV = jnp.einsum(
-      'BTD,DV->BTV', x_BTD, kernel_DV, preferred_element_type=wide
-    )
-    out = Output(logits_BTV, left_L.weights_BNTS)
-    kept_L = left_L.kept
-    return Ran(out, None if kept_L is None else Cache(kept_L, t_T[-1] + 1))
-
-  def _blocks(
-    self, x_BTD: jax.Array, context: Context, given: Given, want_weights: bool
-  ) -> tuple[jax.Array, Left]:
-    arch, dims = self.architecture, self.dims
-
-    def body(
-      block: Block, carry: Carry, layer: Layer, context: Context
-    ) -> tuple[Carry, Left]:
-      carry, left = block(carry, layer, context)
-      return carry, left if want_weights else left._replace(weights_BNTS=None)
-
-    if arch.remat:
-      # Inside a scan nothing can be merged with the first computation.
-      body = nn.remat(body, prevent_cse=not arch.scan_layers)
-    scan = nn.scan(
-      body,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]  # a tuple is right
-      length=dims.num_layers,
-      unroll=1 if arch.scan_layers else dims.num_layers,
-    )
-    layers_L = Layer(
-      number=jnp.arange(dims.num_layers),
-      gates_N=given.head_gates_LN,
-      kept=None if given.cache is None else given.cache.kept_L,
-    )
-    first_BTKH = None
-    if any(output.keeps_first_values for output in arch.output):
-      shape = (*x_BTD.shape[:2], dims.num_kv_heads, dims.head_dim)
-      first_BTKH = jnp.zeros(shape, x_BTD.dtype)
-    # Only the reference has weights to return.
-    backend = Reference() if want_weights else arch.backend
-    block = Block(arch, dims, backend, name='blocks')
-    carry, left_L = scan(block, Carry(x_BTD, first_BTKH), layers_L, context)
-    return carry.x_BTD, left_L
 
 
 def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
@@ -130,15 +23,15 @@ def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
   """
   params = {}
   for path, what in arch.parameter_table(dims).items():
-    own = key_of(path, key)
-    if path.startswith('blocks/'):
-      params[path] = jax.vmap(
-        lambda layer, own=own, what=what: sample(
-          arch.init, jax.random.fold_in(own, layer), what, dims.num_layers
-        )
-      )(jnp.arange(dims.num_layers))
-    else:
+    own, depth = key_of(path, key), arch.depth(path)
+    if depth is None:
       params[path] = sample(arch.init, own, what, dims.num_layers)
+    else:
+      params[path] = jax.vmap(
+        lambda layer, own=own, what=what, depth=depth: sample(
+          arch.init, jax.random.fold_in(own, layer), what, depth
+        )
+      )(jnp.arange(depth))
   return traverse_util.unflatten_dict(params, sep='/')
 
 
@@ -151,6 +44,7 @@ def apply(
   want_weights: bool = False,
   segments_BT: jax.Array | None = None,
   head_gates_LN: jax.Array | None = None,
+  source: Source | None = None,
 ) -> Output:
   """Returns the model's output for a batch of tokens.
 
@@ -164,9 +58,11 @@ def apply(
     segments_BT: document of each token from 1 on, 0 for padding; for the masks
       `segments` and `padding`.
     head_gates_LN: factor of the output of each head, whose gradient at 1 is the
-      head's importance (Michel et al. 2019, arXiv:1905.10650); none is 1.
+      head's importance (Michel et al. 2019, arXiv:1905.10650); none is 1.  Of
+      self-attention in the last stack.
+    source: what an encoder-decoder translates.
   """
-  given = Given(keys_B, segments_BT, head_gates_LN)
+  given = Given(keys_B, segments_BT, head_gates_LN, source=source)
   return _run(arch, dims, params, tokens_BT, given, want_weights).output
 
 
@@ -177,6 +73,7 @@ def step(
   tokens_BT: jax.Array,
   cache: Cache,
   segments_BT: jax.Array | None = None,
+  source: Source | None = None,
 ) -> tuple[Output, Cache]:
   """Returns the output for tokens that follow those in a cache, and the cache.
 
@@ -190,8 +87,10 @@ def step(
     tokens_BT: token ids.
     cache: as `cache.empty` or a step before returned it.
     segments_BT: of these tokens.
+    source: what an encoder-decoder translates, in the first step; the cache
+      keeps what later ones need of it.
   """
-  given = Given(segments_BT=segments_BT, cache=cache)
+  given = Given(segments_BT=segments_BT, cache=cache, source=source)
   ran = _run(arch, dims, params, tokens_BT, given, want_weights=False)
   assert ran.cache is not None
   return ran.output, ran.cache

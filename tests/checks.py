@@ -180,11 +180,11 @@ def _stepped(
   """Returns logits_BTV from a prompt and then position by position."""
   arch, dims = config.architecture, dims_of(config)
   prompt = max(
-    [mask.prefix for mask in arch.mask if isinstance(mask, Prefix)], default=1
+    [mask.prefix for mask in arch.masks if isinstance(mask, Prefix)], default=1
   )
   if cache.uncacheable(arch, prompt) is not None:
     return None
-  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  reads_segments = any(mask.reads_segments for mask in arch.masks)
   batch, length = tokens_BT.shape
 
   def step(kept: cache.Cache, given: Any) -> tuple[cache.Cache, jax.Array]:
@@ -253,7 +253,7 @@ def check_influence(arch: Architecture, influence_TV: np.ndarray) -> None:
     SEGMENTS_BT[EXAMPLE][:, None],
     SEGMENTS_BT[EXAMPLE],
   )
-  seen_TS = np.broadcast_to(allowed(arch.mask, at), (length, length))
+  seen_TS = np.broadcast_to(allowed(arch.masks, at), (length, length))
   steps_TS = (seen_TS | np.eye(length, dtype=bool)).astype(int)
   reach_TS = np.linalg.matrix_power(steps_TS, arch.num_layers) > 0
   assert np.isfinite(influence_TV).all()

@@ -1073,7 +1073,7 @@ def attention(
   num_heads, shared = arch.num_heads, arch.num_kv_heads or arch.num_heads
   num_maps = max(output.maps for output, _ in outputs)
   seen_TS = [
-    [sees(arch.mask, t, s, segments_T) for s in range(length)]
+    [sees(arch.masks, t, s, segments_T) for s in range(length)]
     for t in range(length)
   ]
 

@@ -48,7 +48,7 @@ def decoded(
   def run(tokens_BT, segments_BT, kept):
     return transformer.step(arch, dims, params, tokens_BT, kept, segments_BT)
 
-  reads_segments = any(mask.reads_segments for mask in arch.mask)
+  reads_segments = any(mask.reads_segments for mask in arch.masks)
   kept = cache.empty(
     arch, dims, len(TOKENS_BT), TOKENS_BT.shape[1] + 2, prompt=3
   )

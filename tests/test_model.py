@@ -60,7 +60,7 @@ def seen_of(arch: Architecture) -> np.ndarray:
     SEGMENTS_BT[:, :, None],
     SEGMENTS_BT[:, None],
   )
-  return np.broadcast_to(allowed(arch.mask, at), (3, 6, 6))
+  return np.broadcast_to(allowed(arch.masks, at), (3, 6, 6))
 
 
 def params_of(arch: Architecture) -> Any:
@@ -112,7 +112,7 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
   seen_BTS = seen_of(arch)
   if arch.normalizer.tag not in SPARSE:
     assert (influence_TS[seen_BTS[0]] > 0).all(), 'it does not see the past'
-  if any(mask.tag == 'segments' for mask in arch.mask):
+  if any(mask.tag == 'segments' for mask in arch.masks):
     same_TS = SEGMENTS_BT[0][:, None] == SEGMENTS_BT[0]
     # A running sum of the whole past cancels to rounding only.
     least = 1e-6 * influence_TS.max()

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field
-from model.mask import Padding
+from model.mask import Padding, Segments
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
 from train.task import Task
 from train.tasks.text import Text
+from train.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,15 @@ class Config(Record):
 
   def _mask_problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between the mask, the length and the task."""
-    masks = self.architecture.mask
-    if not any(mask.hides_targets for mask in masks):
+    model, task = self.architecture.model, self.task
+    if not isinstance(model, task.family) or model.tag != task.family.tag:
+      yield FieldError(
+        'model',
+        model,
+        f'cannot learn --task={task.tag}: try --model={task.family.tag}',
+      )
+    masks = self.architecture.masks
+    if model.predicts_next and not any(mask.hides_targets for mask in masks):
       yield FieldError(
         'mask',
         masks,
@@ -71,24 +79,47 @@ class Config(Record):
     for mask in masks:
       if problem := mask.problem(self.seq_len):
         yield problem
-      if mask.reads_segments and not self.task.gives_segments:
+      if mask.reads_segments and not (
+        task.gives_segments or task.gives_padding
+      ):
         yield FieldError(
           'mask',
           masks,
-          f'{mask.tag} needs segments, which --task={self.task.tag} does not '
+          f'{mask.tag} needs segments, which --task={task.tag} does not '
           'give: drop it',
         )
-      elif isinstance(mask, Padding) and not self.task.gives_padding:
-        yield FieldError(
-          'mask',
-          masks,
-          f'padding has no effect with --task={self.task.tag}, which pads '
-          'nothing: drop it',
-        )
+    yield from self._padding_problems()
 
-  def dims(self, vocab_size: int) -> Dims:
+  def _padding_problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between the mask and the padding of the task."""
+    named, masks = self.architecture.mask, self.architecture.masks
+    if any(isinstance(m, Padding) for m in named) and not self._sees_padding:
+      yield FieldError(
+        'mask',
+        masks,
+        f'padding has no effect with --task={self.task.tag}, which pads '
+        'nothing that --mask hides: drop it',
+      )
+    hidden = any(isinstance(m, Padding | Segments) for m in masks)
+    if self._sees_padding and not hidden:
+      yield FieldError(
+        'mask',
+        masks,
+        f'shows the padding of --task={self.task.tag}: add padding',
+      )
+
+  @property
+  def _sees_padding(self) -> bool:
+    """Returns whether the last stack is given padding."""
+    return self.task.gives_padding and not self.architecture.model.has_source
+
+  def dims(self, vocab_size: int, num_classes: int = 0) -> Dims:
     """Returns the sizes of the axes."""
-    return self.architecture.dims(self.seq_len, vocab_size)
+    return self.architecture.dims(self.seq_len, vocab_size, num_classes)
+
+  def sizes(self, vocabulary: Vocabulary) -> Dims:
+    """Returns the sizes of the axes with these symbols and classes."""
+    return self.dims(vocabulary.size, len(vocabulary.labels))
 
 
 def identity(config: Config, inputs: str) -> str:

@@ -15,6 +15,7 @@ SHAKESPEARE = Remote(
   'tinyshakespeare/input.txt',
   '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed',
 )
+COLUMNS = ('text',)  # of a table of documents
 
 
 class Corpus(NamedTuple):
@@ -52,7 +53,7 @@ def shakespeare() -> Corpus:
 
 def of_table(table: Table) -> Corpus:
   """Returns the texts of a table, a document each."""
-  train, held, left_out = split(table, ('text',))
+  train, held, left_out = split(table, COLUMNS)
   parts = (
     [document(part.name, text) for text in part.columns[0]]
     for part in (train, held)

@@ -92,7 +92,7 @@ def _go_on(
     row_S[: len(ids)] = ids
   tokens_BS = _window(
     loaded.config.architecture,
-    loaded.config.dims(loaded.vocabulary.size),
+    loaded.config.sizes(loaded.vocabulary),
     sampling,
     cached,
     loaded.params,

@@ -31,7 +31,7 @@ class Lane:
     self.checkpoints = Checkpoints(
       folder / 'checkpoints', options.keep_checkpoints, hooks.warn
     )
-    dims = trial.config.dims(trial.data.vocabulary.size)
+    dims = trial.config.sizes(trial.data.vocabulary)
     self.state: State = to_host(init_state(trial.config, dims, trial.initial))
     if restored := self.checkpoints.restore(self.state):
       self.state, self.notes = restored.tree, Notes(**restored.extra)

@@ -35,7 +35,7 @@ class Loaded:
 
   def apply(self, tokens_BT: Any, want_weights: bool = False) -> Output:
     """Returns logits for token ids, and attention weights if asked for."""
-    dims = self.config.dims(self.vocabulary.size)
+    dims = self.config.sizes(self.vocabulary)
     return transformer.apply(
       self.config.architecture,
       dims,
@@ -97,7 +97,7 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     ) from e
   config = override(Config(), about['flags'])
   vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
-  template = init_state(config, config.dims(vocabulary.size))
+  template = init_state(config, config.sizes(vocabulary))
   notes: list[str] = []
   if not (directory / 'checkpoints').is_dir():
     raise DataError(f'{directory}: has no checkpoint yet')

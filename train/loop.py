@@ -17,7 +17,6 @@ from train.step import Metrics
 from train.trial import Figures, Hooks, Interrupted, Options, Progress, Trial
 
 CHUNK_SECONDS = 0.5  # how long the host waits for the devices at a time
-MAP_TOKENS = 64  # attention maps are kept for this many tokens
 
 
 def run(
@@ -267,14 +266,12 @@ def _end(group: _Group) -> None:
 def _write_attention(
   group: _Group, lane: Lane, values: Mapping[str, np.ndarray]
 ) -> None:
-  """Keeps the attention maps of the first validation tokens."""
-  tokens = lane.trial.data.arrays['validation']
-  tokens_1T = tokens[None, : min(MAP_TOKENS, lane.config.seq_len)]
+  """Keeps the attention maps of the first validation example."""
   maps = group.program.weights(
-    lane.state.params, values, tokens_1T.astype(np.int32)
+    lane.state.params, values, dict(lane.trial.data.arrays)
   )
   np.savez_compressed(
     lane.trial.directory / 'attention.npz',
-    weights_LNTS=np.asarray(maps[:, 0], np.float16),
-    tokens_T=tokens_1T[0],
+    weights_LNTS=np.asarray(maps.weights_LNTS, np.float16),
+    tokens_T=np.asarray(maps.tokens_T),
   )

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from model.field import field
+from model.field import FieldError, field
 from train.fetch import Remote, fetch
 from train.table import Part, Rows, Table, check_counts, lines
 
@@ -19,6 +19,7 @@ CUT = (
   'https://raw.githubusercontent.com/LividWo/Revisit-MMT/master/data/'
   'multi30k-en-de/'
 )
+PAIR, TEXT, LABELLED = ('source', 'target'), ('text',), ('text', 'label')
 Language = Literal['en', 'de']
 Held = Literal['validation', 'test']
 
@@ -32,10 +33,18 @@ class Multi30k(Table, tag='multi30k'):
     'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
   )
 
+  def unfit(self, columns: Sequence[str]) -> FieldError | None:
+    """Returns why it cannot hold these columns, if it cannot."""
+    return _unfit(self, columns, PAIR, TEXT)
+
   def part(self, part: Part, columns: Sequence[str]) -> Rows:
-    """Returns 29,000 pairs to train on, or those to evaluate on."""
+    """Returns 29,000 pairs to train on, or those to evaluate on.
+
+    Of one text a row, the captions in the language of the source.
+    """
     held = self.held if part == 'validation' else part
-    return _pairs(RAW_FILES, 'multi30k', held, self.source)
+    found = _pairs(RAW_FILES, 'multi30k', held, self.source)
+    return found._replace(columns=found.columns[: len(columns)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +56,58 @@ class Multi30kBpe(Table, tag='multi30k_bpe'):
     'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
   )
 
+  def unfit(self, columns: Sequence[str]) -> FieldError | None:
+    """Returns why it cannot hold these columns, if it cannot."""
+    return _unfit(self, columns, PAIR, TEXT)
+
   def part(self, part: Part, columns: Sequence[str]) -> Rows:
-    """Returns 29,000 pairs to train on, or those to evaluate on."""
+    """Returns 29,000 pairs to train on, or those to evaluate on.
+
+    Of one text a row, the captions in the language of the source.
+    """
     held = self.held if part == 'validation' else part
-    return _pairs(CUT_FILES, 'multi30k_bpe', held, self.source)
+    found = _pairs(CUT_FILES, 'multi30k_bpe', held, self.source)
+    return found._replace(columns=found.columns[: len(columns)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Languages(Table, tag='multi30k_languages'):
+  """The captions of Multi30k, each with its language as the label."""
+
+  held: Held = field(
+    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
+  )
+
+  def unfit(self, columns: Sequence[str]) -> FieldError | None:
+    """Returns why it cannot hold these columns, if it cannot."""
+    return _unfit(self, columns, LABELLED)
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows:
+    """Returns 58,000 captions to train on, or those to evaluate on."""
+    held = self.held if part == 'validation' else part
+    texts = _pairs(RAW_FILES, 'multi30k', held, 'en').columns
+    labels = ([name] * len(texts[0]) for name in ('en', 'de'))
+    return Rows(
+      f'multi30k_languages {part}',
+      (
+        [text for column in texts for text in column],
+        [label for column in labels for label in column],
+      ),
+    )
+
+
+def _unfit(
+  table: Table, columns: Sequence[str], *held: Sequence[str]
+) -> FieldError | None:
+  """Returns the error of a table that holds other columns, if it does."""
+  if tuple(columns) in held:
+    return None
+  return FieldError(
+    'data',
+    table,
+    f'holds {" and ".join(held[0])}, and --task reads '
+    f'{" and ".join(columns)}: choose another table, or task',
+  )
 
 
 def _pairs(

@@ -8,24 +8,41 @@ as many steps as the host asks for; the host sees a chunk, not a step.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import transformer
 from model.field import bind, split
 from model.parameter import Dims
 from train.config import Config
 from train.loss import Sums
 from train.parallel import AXIS, Layout, share
-from train.step import Metrics, Params, State, batch_of, evaluate, update
+from train.step import (
+  Metrics,
+  Params,
+  State,
+  batch_of,
+  bucket_of,
+  evaluate,
+  output_of,
+  update,
+)
 from train.task import Data
 
 CAPACITY = 1024  # most steps in one dispatch: the length of the buffers
 
+MAP_TOKENS = 64  # attention maps are kept for this many tokens
+
 Arrays = Mapping[str, Any]
+
+
+class Maps(NamedTuple):
+  """Attention weights of all layers and heads for one sequence of tokens."""
+
+  tokens_T: jax.Array
+  weights_LNTS: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +76,7 @@ class Program:
 
   chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
   evaluate: Callable[[Params, Arrays, Arrays], Sums]
-  weights: Callable[[Params, Arrays, Any], Any]
+  weights: Callable[[Params, Arrays, Arrays], Maps]
 
 
 def signature(
@@ -77,7 +94,7 @@ def signature(
     path: np.asarray(v, np.int32 if isinstance(v, int) else np.float32)
     for path, v in values.items()
   }
-  dims = config.dims(data.vocabulary.size)
+  dims = config.sizes(data.vocabulary)
   examples = min(available, config.eval_examples or available)
   return Signature(static, dims, examples, layout), numbers
 
@@ -111,12 +128,22 @@ def _chunk(
   config = bind(sig.static, values)
   start = state.step
 
+  def advance(bucket: int, state: State) -> tuple[State, Metrics]:
+    batch = batch_of(config, arrays, state.step, bucket)
+    part = share(batch, index, sig.layout.shares)
+    return update(config, sig.dims, state, part, sig.axis)
+
   def body(_: jax.Array, carry: Any) -> Any:
     state, buffers = carry
-    batch = batch_of(config, arrays, state.step)
     at = state.step - start
-    part = share(batch, index, sig.layout.shares)
-    state, metrics = update(config, sig.dims, state, part, sig.axis)
+    branches = [
+      functools.partial(advance, k) for k in range(config.task.num_buckets)
+    ]
+    if len(branches) == 1:
+      state, metrics = branches[0](state)
+    else:
+      bucket = bucket_of(config, arrays, state.step)
+      state, metrics = jax.lax.switch(bucket, branches, state)
     return state, jax.tree.map(lambda b, m: b.at[at].set(m), buffers, metrics)
 
   empty = jnp.zeros(CAPACITY, jnp.float32)
@@ -156,10 +183,13 @@ def _evaluate(
 
 
 def _weights(
-  sig: Signature, params: Params, values: Arrays, tokens_BT: jax.Array
-) -> jax.Array | None:
-  """Returns the attention weights of all layers for a batch of tokens."""
-  architecture = bind(sig.static, values).architecture
-  return transformer.apply(
-    architecture, sig.dims, params, tokens_BT, want_weights=True
-  ).weights_LBNTS
+  sig: Signature, params: Params, values: Arrays, arrays: Arrays
+) -> Maps:
+  """Returns attention within the first validation example."""
+  config = bind(sig.static, values)
+  one = jnp.zeros(1, jnp.int32)
+  batch = config.task.evaluation_batch(arrays, one, config.seq_len)
+  batch = jax.tree.map(lambda x: x[:, :MAP_TOKENS], batch._replace(ids_B=None))
+  out = output_of(config, sig.dims, params, batch, None, want_weights=True)
+  assert out.weights_LBNTS is not None
+  return Maps(batch.inputs_BT[0], out.weights_LBNTS[:, 0])

@@ -9,11 +9,12 @@ import optax
 
 from model import transformer
 from model.mask import blind
+from model.network import Output, Source
 from model.parameter import Dims, key_of
 from train.config import Config
 from train.loss import Sums, cross_entropy
 from train.optimizer import tree
-from train.task import Batch
+from train.task import Arrays, Batch
 
 Params = Mapping[str, Any]
 
@@ -60,11 +61,28 @@ def init_state(
 
 
 def batch_of(
-  config: Config, arrays: Mapping[str, jax.Array], step: jax.Array
+  config: Config, arrays: Arrays, step: jax.Array, bucket: int = 0
 ) -> Batch:
-  """Returns the batch of a step; rows of a table with one seed share it."""
+  """Returns the batch of a step; rows of a table with one seed share it.
+
+  Args:
+    config: the trial.
+    arrays: its data.
+    step: which.
+    bucket: what `bucket_of` returns for this step.
+  """
   key = key_of('data', jax.random.key(config.seed))
-  return config.task.batch(arrays, key, step, config.batch_size, config.seq_len)
+  return config.task.batch(
+    arrays, key, step, config.batch_size, config.seq_len, bucket
+  )
+
+
+def bucket_of(config: Config, arrays: Arrays, step: jax.Array) -> jax.Array:
+  """Returns the bucket of a step, on which the shape of its batch depends."""
+  key = key_of('data', jax.random.key(config.seed))
+  return config.task.bucket(
+    arrays, key, step, config.batch_size, config.seq_len
+  )
 
 
 def update(
@@ -143,6 +161,30 @@ def evaluate(config: Config, dims: Dims, params: Params, batch: Batch) -> Sums:
   return _sums(config, dims, params, batch, 0.0, None)
 
 
+def output_of(
+  config: Config,
+  dims: Dims,
+  params: Params,
+  batch: Batch,
+  keys_B: jax.Array | None,
+  want_weights: bool = False,
+) -> Output:
+  """Returns what the model makes of a batch, with dropout by `keys_B`."""
+  source = None
+  if batch.source_BS is not None:
+    source = Source(batch.source_BS, batch.source_segments_BS)
+  return transformer.apply(
+    config.architecture,
+    dims,
+    params,
+    batch.inputs_BT,
+    keys_B,
+    want_weights,
+    segments_BT=batch.segments_BT,
+    source=source,
+  )
+
+
 def _sums(
   config: Config,
   dims: Dims,
@@ -152,19 +194,12 @@ def _sums(
   keys_B: jax.Array | None,
 ) -> Sums:
   """Returns sums over a batch, with dropout by `keys_B`."""
-  arch = config.architecture
-  out = transformer.apply(
-    arch,
-    dims,
-    params,
-    batch.inputs_BT,
-    keys_B,
-    segments_BT=batch.segments_BT,
-  )
-  weights_BT = batch.weights_BT
-  if not any(mask.hides_future for mask in arch.mask):
+  arch, weights_BT = config.architecture, batch.weights_BT
+  out = output_of(config, dims, params, batch, keys_B)
+  next_seen = not any(mask.hides_future for mask in arch.masks)
+  if arch.model.predicts_next and next_seen:
     # A position that sees its own target has nothing to predict.
-    weights_BT *= blind(arch.mask, jnp.arange(weights_BT.shape[1]))
+    weights_BT *= blind(arch.masks, jnp.arange(weights_BT.shape[1]))
   return cross_entropy(
     out.logits_BTV, batch.targets_BT, weights_BT, label_smoothing
   )

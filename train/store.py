@@ -1,5 +1,6 @@
 """Vocabularies on the disk: beside a trial, and in the user's cache."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -23,8 +24,15 @@ def from_json(about: Mapping[str, Any]) -> Vocabulary:
     KeyError, TypeError, ValueError: it is not one.
   """
   rest = dict(about)
-  kind = rest.pop('kind')
+  kind, labels = rest.pop('kind'), tuple(rest.pop('labels', ()))
   specials = tuple(Special[name] for name in rest.pop('specials'))
+  return dataclasses.replace(_bare(kind, rest, specials), labels=labels)
+
+
+def _bare(
+  kind: str, rest: Mapping[str, Any], specials: tuple[Special, ...]
+) -> Vocabulary:
+  """Returns a vocabulary without labels."""
   if kind == Bytes.kind:
     return Bytes(specials=specials)
   if kind == Characters.kind:

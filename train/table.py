@@ -47,6 +47,11 @@ class Table(Variant, abc.ABC):
     """
     return iter(())
 
+  def unfit(self, columns: Sequence[str]) -> FieldError | None:
+    """Returns why it cannot hold these columns, if it cannot."""
+    del columns
+    return None
+
   @abc.abstractmethod
   def part(self, part: Part, columns: Sequence[str]) -> Rows | None:
     """Returns the rows of a part, or none where there is no such part.
@@ -58,6 +63,16 @@ class Table(Variant, abc.ABC):
     Raises:
       DataError: it cannot be read, or a row is not what it must be.
     """
+
+
+@dataclasses.dataclass(frozen=True)
+class NoTable(Table, tag='none'):
+  """No table (default)."""
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows | None:
+    """Returns none."""
+    del part, columns
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

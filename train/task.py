@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.family import Decoder
 from model.field import Variant
 from train.vocabulary import Vocabulary
 
@@ -27,6 +28,8 @@ class Batch(NamedTuple):
     ids_B: number of each example, which no other step has.
     segments_BT: 0 = padding, 1.. = number of the document in its row; none
       where the task does not know of documents.
+    source_BS: what an encoder-decoder reads first.
+    source_segments_BS: of the source.
   """
 
   inputs_BT: jax.Array
@@ -34,6 +37,12 @@ class Batch(NamedTuple):
   weights_BT: jax.Array
   ids_B: jax.Array
   segments_BT: jax.Array | None = None
+  source_BS: jax.Array | None = None
+  source_segments_BS: jax.Array | None = None
+
+
+# On the device.
+Arrays = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +64,12 @@ class Task(Variant, abc.ABC):
   """An open union: each file in `train/tasks/` adds one member.
 
   Attributes:
+    family: what it trains, of `model.family`.
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
   """
 
+  family: ClassVar[type[Decoder]] = Decoder
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
 
@@ -70,16 +81,39 @@ class Task(Variant, abc.ABC):
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
 
-  @abc.abstractmethod
-  def batch(
+  def notes(self, data: Data, seq_len: int) -> str:
+    """Returns what of the data this context length leaves out, if anything."""
+    del data, seq_len
+    return ''
+
+  @property
+  def num_buckets(self) -> int:
+    """Returns how many shapes batches have."""
+    return 1
+
+  def bucket(
     self,
-    arrays: Mapping[str, jax.Array],
+    arrays: Arrays,
     key: jax.Array,
     step: jax.Array,
     batch_size: int,
     seq_len: int,
+  ) -> jax.Array:
+    """Returns which shape the batch of a step has; jittable."""
+    del arrays, key, batch_size, seq_len
+    return jnp.zeros_like(step)
+
+  @abc.abstractmethod
+  def batch(
+    self,
+    arrays: Arrays,
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+    bucket: int = 0,
   ) -> Batch:
-    """Returns the training batch of a step; jittable."""
+    """Returns the training batch of a step in its bucket; jittable."""
 
   @abc.abstractmethod
   def evaluation_size(
@@ -91,7 +125,7 @@ class Task(Variant, abc.ABC):
 
   @abc.abstractmethod
   def evaluation_batch(
-    self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
+    self, arrays: Arrays, ids_B: jax.Array, seq_len: int
   ) -> Batch:
     """Returns validation examples by their number; jittable."""
 
@@ -99,3 +133,14 @@ class Task(Variant, abc.ABC):
 def examples(step: jax.Array, batch_size: int) -> jax.Array:
   """Returns the ids of a step's examples, which no other step has."""
   return step * batch_size + jnp.arange(batch_size)
+
+
+def special_ids(vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+  """Returns the id of each special token by name, and `symbols`.
+
+  `symbols` are the first id that is none of these, and the number of all ids.
+  """
+  ids = {
+    s.value: np.array(n, np.int32) for n, s in enumerate(vocabulary.specials)
+  }
+  return ids | {'symbols': np.array([len(ids), vocabulary.size], np.int32)}

@@ -59,6 +59,8 @@ class Vocabulary(abc.ABC):
   learned: ClassVar[bool]
 
   specials: tuple[Special, ...] = dataclasses.field(default=(), kw_only=True)
+  # What classes stand for, where a task has any.
+  labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
   @property
   @abc.abstractmethod
@@ -124,7 +126,8 @@ class Vocabulary(abc.ABC):
   def to_json(self) -> dict[str, Any]:
     """Returns the vocabulary as JSON values; `from_json` reads them."""
     specials = [special.name for special in self.specials]
-    return {'kind': self.kind, 'specials': specials, **self.content()}
+    about = {'kind': self.kind, 'specials': specials, **self.content()}
+    return about | ({'labels': list(self.labels)} if self.labels else {})
 
   def _narrow(self, ids: np.ndarray) -> np.ndarray:
     """Returns ids in the smallest type that holds all of the vocabulary."""

@@ -15,24 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.field import FieldError, Variant, field
+from model.field import FieldError, field
 from train import corpus
 from train.corpus import Corpus
 from train.documents import Document, divide, survey, texts
-from train.hub import HuggingFace, Tfds
+from train.sources import AnyTable
 from train.store import train_once
-from train.table import Jsonl, Tsv
-from train.task import Data, DataError, Task
+from train.table import NoTable
+from train.task import Data, DataError, Task, special_ids
 from train.tokenizer import Char, Tokenizer
 from train.tokens import Tokens, tokens
 from train.vocabulary import Special, UnknownSymbols, Vocabulary
 
 Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class NoTable(Variant, tag='none'):
-  """No table: the text of --task.path or --task.corpus."""
 
 
 class Read(NamedTuple):
@@ -49,21 +44,26 @@ class Read(NamedTuple):
 class Windows(Task, abc.ABC):
   """What tasks over one long text have in common."""
 
-  # Special tokens that the task wants beside the text's own.
-  specials: ClassVar[tuple[Special, ...]] = ()
   gives_segments: ClassVar[bool] = True
 
   path: str | None = field(None, 'Text file, or a folder of them.')
   corpus: Literal['pydoc', 'shakespeare'] | None = field(
     None, 'Named text, where no path is given; none is pydoc:'
   )
-  data: NoTable | Tsv | Jsonl | HuggingFace | Tfds = field(
+  data: AnyTable = field(
     NoTable(), 'Table of documents, where no path is given:'
   )
   tokenizer: Tokenizer = field(Char(), 'What a token is:')
 
+  @property
+  def wanted(self) -> tuple[Special, ...]:
+    """Returns special tokens that the task wants beside the text's own."""
+    return ()
+
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between fields."""
+    if problem := self.data.unfit(corpus.COLUMNS):
+      yield problem
     table = not isinstance(self.data, NoTable)
     if self.corpus is not None and (self.path is not None or table):
       beside = '--task.data' if table else '--task.path'
@@ -92,7 +92,7 @@ class Windows(Task, abc.ABC):
     parts = _Parts.of(source, known.learned)
     if vocabulary is None:
       vocabulary = self._vocabulary(parts)
-    elif absent := [s for s in self.specials if s not in vocabulary.specials]:
+    elif absent := [s for s in self.wanted if s not in vocabulary.specials]:
       raise DataError(
         f'{source.name}: the vocabulary lacks {absent[0].value}: it was made '
         f'for another task than {self.tag}'
@@ -113,7 +113,8 @@ class Windows(Task, abc.ABC):
         'validation': held.ids_X,
         'train_starts': train.starts_X,
         'validation_starts': held.starts_X,
-      },
+      }
+      | special_ids(vocabulary),
       vocabulary=vocabulary,
       digest=parts.digest,
       description=f'{source.name}: {", ".join(about)}, '
@@ -125,7 +126,7 @@ class Windows(Task, abc.ABC):
     seen = parts.train if self.tokenizer.learned else parts.every
     try:
       return train_once(
-        self.tokenizer, self.specials, parts.digest, lambda: texts(seen)
+        self.tokenizer, self.wanted, parts.digest, lambda: texts(seen)
       )
     except FieldError as e:
       raise e.under('task.tokenizer.') from None

@@ -11,13 +11,24 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from model.field import field
 from train.task import Batch, examples
+from train.vocabulary import Special
 from train.windows import Arrays, Read, Windows, offsets, read, segments
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(Windows, tag='text'):
   """Predict the next token of a text."""
+
+  reserve_mask: bool = field(
+    False, 'A symbol <mask> without use, as --task=mlm has one: equal starts.'
+  )
+
+  @property
+  def wanted(self) -> tuple[Special, ...]:
+    """Returns the special tokens of the vocabulary."""
+    return (Special.MASK,) if self.reserve_mask else ()
 
   def batch(
     self,
@@ -26,8 +37,10 @@ class Text(Windows, tag='text'):
     step: jax.Array,
     batch_size: int,
     seq_len: int,
+    bucket: int = 0,
   ) -> Batch:
     """Returns windows at offsets drawn for each example from (key, its id)."""
+    del bucket
     ids_B = examples(step, batch_size)
     offsets_B = offsets(arrays, key, ids_B, seq_len)
     return _predict(read(arrays, 'train', offsets_B, seq_len + 1), ids_B)

@@ -1,0 +1,213 @@
+"""The network: embed, run the blocks, unembed; the one module of the model."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from model.architecture import Architecture
+from model.backend import Reference
+from model.block import Block, Carry, Left
+from model.cache import Cache
+from model.dropout import dropout, site_keys
+from model.family import ENCODER, Classifier, Stack
+from model.mixer import Context, Layer, Memory
+from model.parameter import Dims, Parameters, add_bias
+
+
+class Output(NamedTuple):
+  """What the model returns; weights only if they were asked for.
+
+  Attributes:
+    logits_BTV: of the vocabulary at every position; of classes (T = 1, V = C)
+      where the model is a classifier.
+    weights_LBNTS: of self-attention, in the last stack.
+    cross_LBNTS: of attention to the source.
+    encoder_LBNTS: of self-attention in the encoder of a source.
+  """
+
+  logits_BTV: jax.Array
+  weights_LBNTS: jax.Array | None
+  cross_LBNTS: jax.Array | None = None
+  encoder_LBNTS: jax.Array | None = None
+
+
+class Source(NamedTuple):
+  """What an encoder-decoder reads first; segments are 0 where it is padding."""
+
+  tokens_BS: jax.Array
+  segments_BS: jax.Array | None = None
+
+
+class Given(NamedTuple):
+  """What the model may be given beside tokens; none is none of it."""
+
+  keys_B: jax.Array | None = None
+  segments_BT: jax.Array | None = None
+  head_gates_LN: jax.Array | None = None
+  cache: Cache | None = None
+  source: Source | None = None
+
+
+class Ran(NamedTuple):
+  """Output, and the cache if one was given."""
+
+  output: Output
+  cache: Cache | None
+
+
+class Transformer(nn.Module):
+  """Stacks of blocks; those of one stack share one compiled program."""
+
+  architecture: Architecture
+  dims: Dims
+
+  @nn.compact
+  def __call__(
+    self, tokens_BT: jax.Array, given: Given, want_weights: bool
+  ) -> Ran:
+    """Returns logits at every position, or of classes, and the cache."""
+    arch, dims = self.architecture, self.dims
+    params = {
+      part: Parameters(table, arch.init, dims.num_layers, name=part)()
+      for part, table in arch.outer_tables(dims).items()
+    }
+    memory, encoded_L = None, None
+    if given.source is not None:
+      memory, encoded_L = self._encode(params, given, want_weights)
+    t_T = jnp.arange(tokens_BT.shape[1])
+    if given.cache is not None:
+      t_T += given.cache.index
+    x_BTD = self._embed(params, tokens_BT, t_T, 'position', given.keys_B)
+    context = Context(
+      t_T, given.segments_BT, params['position'], given.keys_B, t_T[0], memory
+    )
+    stack = arch.stacks[-1]
+    x_BTD, left_L = self._blocks(stack, x_BTD, context, given, want_weights)
+    if arch.residual.final_norm:
+      x_BTD = arch.norm.apply(params['norm_final'], x_BTD)
+    out = Output(
+      _logits(arch, params, x_BTD, given.segments_BT),
+      left_L.weights_BNTS,
+      left_L.cross_BNTS,
+      None if encoded_L is None else encoded_L.weights_BNTS,
+    )
+    kept_L = left_L.kept
+    if kept_L is None:
+      return Ran(out, None)
+    return Ran(out, Cache(kept_L, t_T[-1] + 1, left_L.cross))
+
+  def _embed(
+    self,
+    params: Mapping[str, Any],
+    tokens_BT: jax.Array,
+    t_T: jax.Array,
+    position: str,
+    keys_B: jax.Array | None,
+  ) -> jax.Array:
+    """Returns what the first block of a stack reads."""
+    arch = self.architecture
+    x_BTD = params['embedding']['token'][tokens_BT]
+    if arch.scale_embeddings:
+      x_BTD = x_BTD * math.sqrt(self.dims.d_model)
+    x_BTD = arch.position.embed(params[position], x_BTD, t_T)
+    place = 'embedding'
+    if position != 'position':
+      place = f'{ENCODER}/{place}'
+    return dropout(x_BTD, arch.dropout_embedding, site_keys(keys_B, 0, place))
+
+  def _encode(
+    self, params: Mapping[str, Any], given: Given, want_weights: bool
+  ) -> tuple[Memory, Left]:
+    """Returns the source, encoded, and what its blocks leave."""
+    arch, source = self.architecture, given.source
+    assert source is not None
+    position, s_S = f'position_{ENCODER}', jnp.arange(source.tokens_BS.shape[1])
+    x_BSD = self._embed(params, source.tokens_BS, s_S, position, given.keys_B)
+    context = Context(
+      s_S, source.segments_BS, params[position], given.keys_B, s_S[0], None
+    )
+    stack = arch.stacks[0]
+    x_BSD, left_L = self._blocks(
+      stack, x_BSD, context, Given(given.keys_B), want_weights
+    )
+    if arch.residual.final_norm:
+      x_BSD = arch.norm.apply(params[f'norm_{ENCODER}'], x_BSD)
+    return Memory(x_BSD, source.segments_BS), left_L
+
+  def _blocks(
+    self,
+    stack: Stack,
+    x_BTD: jax.Array,
+    context: Context,
+    given: Given,
+    want_weights: bool,
+  ) -> tuple[jax.Array, Left]:
+    """Returns the residual behind all blocks of a stack, and what they left."""
+    arch, dims = self.architecture, self.dims
+
+    def body(
+      block: Block, carry: Carry, layer: Layer, context: Context
+    ) -> tuple[Carry, Left]:
+      carry, left = block(carry, layer, context)
+      if not want_weights:
+        left = left._replace(weights_BNTS=None, cross_BNTS=None)
+      return carry, left
+
+    if arch.remat:
+      # Inside a scan nothing can be merged with the first computation.
+      body = nn.remat(body, prevent_cse=not arch.scan_layers)
+    scan = nn.scan(
+      body,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]  # a tuple is right
+      length=stack.num_layers,
+      unroll=1 if arch.scan_layers else stack.num_layers,
+    )
+    cache = given.cache
+    layers_L = Layer(
+      number=jnp.arange(stack.num_layers),
+      gates_N=given.head_gates_LN,
+      kept=None if cache is None else cache.kept_L,
+      cross=None if cache is None else cache.cross_L,
+    )
+    first_BTKH = None
+    if any(output.keeps_first_values for output in arch.output):
+      shape = (*x_BTD.shape[:2], dims.num_kv_heads, dims.head_dim)
+      first_BTKH = jnp.zeros(shape, x_BTD.dtype)
+    # Only the reference has weights to return.
+    backend = Reference() if want_weights else arch.backend
+    block = Block(arch, dims, stack, backend, name=stack.name)
+    carry, left_L = scan(block, Carry(x_BTD, first_BTKH), layers_L, context)
+    return carry.x_BTD, left_L
+
+
+def _logits(
+  arch: Architecture,
+  params: Mapping[str, Any],
+  x_BTD: jax.Array,
+  segments_BT: jax.Array | None,
+) -> jax.Array:
+  """Returns logits of the vocabulary, or of classes, in float32 at least."""
+  wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
+  if isinstance(arch.model, Classifier):
+    x_B1D = arch.model.pooled(x_BTD, segments_BT)
+    logits_B1C = jnp.einsum(
+      'BTD,DC->BTC',
+      x_B1D,
+      params['classes']['kernel'],
+      preferred_element_type=wide,
+    )
+    return add_bias(logits_B1C, params['classes'], 'bias')
+  kernel_DV = (
+    params['embedding']['token'].T
+    if arch.tie_embeddings
+    else params['unembedding']['kernel']
+  )
+  return jnp.einsum(
+    'BTD,DV->BTV', x_BTD, kernel_DV, preferred_element_type=wide
+  )

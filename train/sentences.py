@@ -1,0 +1,251 @@
+"""Tables of short texts: what tasks over translations and labels share."""
+
+import abc
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.field import FieldError, field
+from train.buckets import Shape, rows, turn
+from train.sources import AnyTable
+from train.store import train_once
+from train.table import NoTable, Rows, split
+from train.task import Arrays, Batch, Data, DataError, Task, special_ids
+from train.tokenizer import Tokenizer, Word
+from train.vocabulary import Special, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentences(Task, abc.ABC):
+  """What tasks over rows of short texts have in common.
+
+  Attributes:
+    columns: what a row of the table holds, texts first.
+    texts: how many of them are texts, which become tokens.
+    extra: tokens that a row has beside those of its longest text.
+    specials: special tokens of the vocabulary.
+  """
+
+  columns: ClassVar[tuple[str, ...]]
+  texts: ClassVar[int] = 1
+  extra: ClassVar[int] = 1
+  specials: ClassVar[tuple[Special, ...]]
+  gives_segments: ClassVar[bool] = False
+  gives_padding: ClassVar[bool] = True
+
+  data: AnyTable = field(NoTable(), 'Table to read:')
+  tokenizer: Tokenizer = field(Word(), 'What a token is:')
+  buckets: int = field(
+    4, 'Lengths of batches: --seq_len, a half, a third ... of it.', min=1
+  )
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    if problem := self.data.unfit(self.columns):
+      yield problem
+
+  def load(self, vocabulary: Vocabulary | None = None) -> Data:
+    """Returns the rows, cut into tokens; those to train on by their length."""
+    if isinstance(self.data, NoTable):
+      raise FieldError(
+        'task.data',
+        self.data,
+        f'--task={self.tag} reads a table: choose one, such as tsv',
+      )
+    train, held, left_out = split(self.data, self.columns)
+    digest = _digest(train, held)
+    known = vocabulary or self._vocabulary(train, held, digest)
+    if absent := [s for s in self.specials if not _has(known, s)]:
+      raise DataError(
+        f'{train.name}: the vocabulary lacks {absent[0].value}: it was made '
+        f'for another task than {self.tag}'
+      )
+    arrays = special_ids(known)
+    for part, found in (('train', train), ('validation', held)):
+      arrays |= self._part(part, found, known)
+    about = [
+      f'{train.count:,} rows and {held.count:,} to evaluate on',
+      f'{known.size:,} symbols',
+      *_unknown(known, arrays),
+      *([left_out] if left_out else []),
+    ]
+    return Data(
+      arrays,
+      known,
+      digest,
+      f'{train.name}: {", ".join(about)}, sha256 {digest[:12]}',
+    )
+
+  def _vocabulary(self, train: Rows, held: Rows, digest: str) -> Vocabulary:
+    """Returns the vocabulary; what is learned, of the training part alone."""
+    seen = [train] if self.tokenizer.learned else [train, held]
+    texts = [text for part in seen for text in part.columns[: self.texts]]
+    try:
+      return train_once(
+        self.tokenizer,
+        self.specials,
+        f'{self.texts} {digest}',
+        lambda: itertools.chain.from_iterable(texts),
+      )
+    except FieldError as e:
+      raise e.under('task.tokenizer.') from None
+
+  def _part(
+    self, part: str, rows: Rows, vocabulary: Vocabulary
+  ) -> dict[str, np.ndarray]:
+    """Returns the arrays of a part: tokens, where rows begin, lengths."""
+    ids = [vocabulary.encode_all(texts) for texts in rows.columns[: self.texts]]
+    longest = np.array(
+      [max(map(len, row)) + self.extra for row in zip(*ids, strict=True)]
+    )
+    order = np.arange(rows.count)
+    if part == 'train':
+      order = np.argsort(longest, kind='stable')
+    arrays: dict[str, np.ndarray] = {
+      f'{part}_lengths': longest[order].astype(np.int32)
+    }
+    for name, column in zip(self.columns, ids, strict=False):
+      sizes = [len(column[n]) for n in order]
+      flat = [column[n] for n in order]
+      arrays[f'{part}_{name}'] = np.concatenate([np.zeros(0, np.uint8), *flat])
+      arrays[f'{part}_{name}_starts'] = np.concatenate(
+        [[0], np.cumsum(sizes)]
+      ).astype(np.int32)
+    return arrays | self._others(part, rows, vocabulary, order)
+
+  def _others(
+    self, part: str, rows: Rows, vocabulary: Vocabulary, order: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """Returns the arrays of columns that are no texts."""
+    del part, rows, vocabulary, order
+    return {}
+
+  def problem(self, data: Data, seq_len: int) -> str | None:
+    """Returns why the data do not fit the context length, if they do not."""
+    for part in ('train', 'validation'):
+      if not (data.arrays[f'{part}_lengths'] <= seq_len).any():
+        name = data.description.partition(': ')[0]
+        return (
+          f'{name}: no row of its {part} part fits --seq_len={seq_len}: make '
+          'it larger'
+        )
+    return None
+
+  def notes(self, data: Data, seq_len: int) -> str:
+    """Returns how many rows are too long, if any are."""
+    counts = {
+      part: int((data.arrays[f'{part}_lengths'] > seq_len).sum())
+      for part in ('train', 'validation')
+    }
+    if not any(counts.values()):
+      return ''
+    return (
+      f'left out, for they are longer than --seq_len={seq_len}: '
+      f'{counts["train"]:,} rows to train on, {counts["validation"]:,} to '
+      'evaluate on'
+    )
+
+  @property
+  def num_buckets(self) -> int:
+    """Returns how many shapes batches have."""
+    return self.buckets
+
+  def shapes(self, batch_size: int, seq_len: int) -> tuple[Shape, ...]:
+    """Returns the shape of the batches of each bucket, the longest first."""
+    return tuple(
+      Shape(batch_size * n, seq_len // n) for n in range(1, self.buckets + 1)
+    )
+
+  def bucket(
+    self,
+    arrays: Arrays,
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+  ) -> jax.Array:
+    """Returns the bucket of a step's batch."""
+    shapes = self.shapes(batch_size, seq_len)
+    return turn(arrays['train_lengths'], key, step, shapes).bucket
+
+  def batch(
+    self,
+    arrays: Arrays,
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+    bucket: int = 0,
+  ) -> Batch:
+    """Returns the batch of a step whose bucket this is.
+
+    The last batch of a bucket in an epoch has rows that do not count.
+    """
+    shapes = self.shapes(batch_size, seq_len)
+    shape = shapes[bucket]
+    place = turn(arrays['train_lengths'], key, step, shapes)
+    rows_B, real_B = rows(arrays['train_lengths'], key, place, shapes, bucket)
+    ids_B = step * max(s.rows for s in shapes) + jnp.arange(shape.rows)
+    found = self.read(arrays, 'train', rows_B, shape.length)
+    return found._replace(
+      weights_BT=found.weights_BT * real_B[:, None], ids_B=ids_B
+    )
+
+  def evaluation_size(self, arrays: Any, seq_len: int) -> int:
+    """Returns how many rows there are to evaluate on."""
+    return arrays['validation_lengths'].shape[0]
+
+  def evaluation_batch(
+    self, arrays: Arrays, ids_B: jax.Array, seq_len: int
+  ) -> Batch:
+    """Returns the rows with these numbers; what is too long does not count."""
+    found = self.read(arrays, 'validation', ids_B, seq_len)
+    fits_B = arrays['validation_lengths'][ids_B] <= seq_len
+    return found._replace(weights_BT=found.weights_BT * fits_B[:, None])
+
+  @abc.abstractmethod
+  def read(
+    self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
+  ) -> Batch:
+    """Returns some rows, cut or filled up to a length; ids are the rows."""
+
+
+def _has(vocabulary: Vocabulary, special: Special) -> bool:
+  # Bytes know everything, and have no <unk>.
+  return special is Special.UNK or special in vocabulary.specials
+
+
+def _digest(*parts: Rows) -> str:
+  """Returns the sha256 of all texts and where they begin."""
+  whole = hashlib.sha256()
+  for part in parts:
+    for column in part.columns:
+      whole.update(f'{len(column)}\n'.encode())
+      for text in column:
+        data = text.encode()
+        whole.update(f'{len(data)}\n'.encode() + data)
+  return whole.hexdigest()
+
+
+def _unknown(
+  vocabulary: Vocabulary, arrays: Mapping[str, np.ndarray]
+) -> list[str]:
+  """Returns how much of the texts to evaluate on the vocabulary lacks."""
+  if Special.UNK not in vocabulary.specials:
+    return []
+  unknown = vocabulary.id_of(Special.UNK)
+  columns = [
+    ids_X
+    for name, ids_X in arrays.items()
+    if name.startswith('validation_') and f'{name}_starts' in arrays
+  ]
+  share = sum(int((x == unknown).sum()) for x in columns) / max(
+    1, sum(x.size for x in columns)
+  )
+  return [f'{share:.2%} of the latter unknown'] if share else []

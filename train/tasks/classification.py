@@ -1,0 +1,72 @@
+"""Classification: the label of a text.
+
+Of a row that holds the text 'a dog' and the label en the model is given
+
+  inputs   <cls> a dog
+  target   en
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.family import Classifier, Decoder
+from train.padding import begun, padded, real
+from train.sentences import Sentences
+from train.table import Rows
+from train.task import Arrays, Batch, DataError
+from train.vocabulary import Special, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Sentences, tag='classification'):
+  """Tell the label of a text (Devlin et al. 2019, section 4.1)."""
+
+  family: ClassVar[type[Decoder]] = Classifier
+  columns: ClassVar[tuple[str, ...]] = ('text', 'label')
+  specials: ClassVar[tuple[Special, ...]] = (
+    Special.PAD,
+    Special.UNK,
+    Special.CLS,
+  )
+
+  def _vocabulary(self, train: Rows, held: Rows, digest: str) -> Vocabulary:
+    """Returns the vocabulary, with the labels of the training part."""
+    found = super()._vocabulary(train, held, digest)
+    labels = tuple(sorted(set(train.columns[1])))
+    return dataclasses.replace(found, labels=labels)
+
+  def _others(
+    self, part: str, rows: Rows, vocabulary: Vocabulary, order: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """Returns the number of each label."""
+    known = {label: n for n, label in enumerate(vocabulary.labels)}
+    labels = rows.columns[1]
+    for number, label in enumerate(labels, 1):
+      if label not in known:
+        some = ', '.join(vocabulary.labels[:8])
+        raise DataError(
+          f'{rows.name}: row {number} has the label {label!r}, which no row to '
+          f'train on has ({some}): mend it, or leave the row out'
+        )
+    ids = np.array([known[label] for label in labels], np.int32)
+    return {f'{part}_label': ids[order]}
+
+  def read(
+    self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
+  ) -> Batch:
+    """Returns texts behind <cls>, and one target each."""
+    text_BT, sizes_B = padded(
+      arrays, f'{part}_text', rows_B, length, arrays['<pad>']
+    )
+    target_B1 = arrays[f'{part}_label'][rows_B][:, None]
+    return Batch(
+      inputs_BT=begun(text_BT, arrays['<cls>']),
+      targets_BT=target_B1,
+      weights_BT=jnp.ones(target_B1.shape, jnp.float32),
+      ids_B=rows_B,
+      segments_BT=real(sizes_B + 1, length),
+    )

@@ -1,0 +1,109 @@
+"""Masked language modelling: hidden tokens, from both sides of them.
+
+The text 'hello world' at --seq_len=5 gives examples such as
+
+  inputs   h <mask> l l o
+  targets    e
+
+where only what was hidden counts in the loss.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from model.family import Decoder, Encoder
+from model.field import FieldError, field
+from model.parameter import key_of
+from train.task import Arrays, Batch, examples
+from train.vocabulary import Special
+from train.windows import Read, Windows, offsets, read, segments
+
+
+@dataclasses.dataclass(frozen=True)
+class Mlm(Windows, tag='mlm'):
+  """Predict tokens that are hidden (Devlin et al. 2019, section 3.1).
+
+  Of `rate` of the positions, drawn anew each time an example is seen, most
+  hold <mask>, some a token drawn uniformly, and the others what they held.
+  """
+
+  family: ClassVar[type[Decoder]] = Encoder
+  rate: float = field(
+    0.15, 'Share of positions to predict.', min=0.01, max=1.0, traced=True
+  )
+  masked: float = field(
+    0.8, 'Share of these that hold <mask>.', min=0.0, max=1.0, traced=True
+  )
+  random: float = field(
+    0.1, 'Share that hold any token.', min=0.0, max=1.0, traced=True
+  )
+
+  @property
+  def wanted(self) -> tuple[Special, ...]:
+    """Returns the special tokens of the vocabulary."""
+    return (Special.MASK,)
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    yield from super().problems()
+    if self.masked + self.random > 1.0:
+      yield FieldError(
+        'random',
+        self.random,
+        f'and --task.masked={self.masked} are shares of one whole: make one '
+        'smaller',
+      )
+
+  def batch(
+    self,
+    arrays: Arrays,
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+    bucket: int = 0,
+  ) -> Batch:
+    """Returns windows at offsets drawn for each example from (key, its id)."""
+    del bucket
+    ids_B = examples(step, batch_size)
+    offsets_B = offsets(arrays, key, ids_B, seq_len)
+    window = read(arrays, 'train', offsets_B, seq_len)
+    return self._hidden(window, ids_B, key_of('hidden', key), arrays)
+
+  def evaluation_batch(
+    self, arrays: Arrays, ids_B: jax.Array, seq_len: int
+  ) -> Batch:
+    """Returns the windows with these numbers; what is hidden never changes."""
+    window = read(arrays, 'validation', ids_B * seq_len, seq_len)
+    return self._hidden(window, ids_B, jax.random.key(0), arrays)
+
+  def _hidden(
+    self, window: Read, ids_B: jax.Array, key: jax.Array, arrays: Arrays
+  ) -> Batch:
+    """Returns the windows with some tokens hidden."""
+    tokens_BT = window.tokens_BT
+    length, symbols = tokens_BT.shape[1], arrays['symbols']
+
+    def draw(example: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+      own = jax.random.split(jax.random.fold_in(key, example), 3)
+      return (
+        jax.random.uniform(own[0], (length,)),
+        jax.random.uniform(own[1], (length,)),
+        jax.random.randint(own[2], (length,), symbols[0], symbols[1]),
+      )
+
+    chosen_BT, how_BT, any_BT = jax.vmap(draw)(ids_B)
+    chosen_BT = chosen_BT < self.rate
+    other_BT = jnp.where(how_BT < self.masked + self.random, any_BT, tokens_BT)
+    hidden_BT = jnp.where(how_BT < self.masked, arrays['<mask>'], other_BT)
+    return Batch(
+      inputs_BT=jnp.where(chosen_BT, hidden_BT, tokens_BT),
+      targets_BT=tokens_BT,
+      weights_BT=chosen_BT.astype(jnp.float32),
+      ids_B=ids_B,
+      segments_BT=segments(window.documents_BT),
+    )
