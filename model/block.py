@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from model.architecture import Architecture
-from model.attention import Keys
+from model.attention import Keys, Parts, Tables
 from model.backend import Reference
 from model.cache import Kept
 from model.choices import of_cross
@@ -56,11 +56,8 @@ class Block(nn.Module):
       part: Parameters(table, arch.init, self.stack.num_layers, name=part)()
       for part, table in tables.items()
     }
-    owned = params | {'position': context.position}
-    mix = Mixer(arch, self.dims, arch.parts_of(self.stack), owned, self.backend)
-    owned = of_cross(params) | {'position': context.position}
-    mix_memory = Mixer(arch, self.dims, arch.cross_parts, owned, self.backend)
-    seen: dict[str, Mixed] = {}
+    mixed = Mixed(carry.x_BTD, None, carry.first_BTKH, layer.kept)
+    crossed = Mixed(carry.x_BTD, None, None, None)
 
     def keys(place: str) -> jax.Array | None:
       return site_keys(context.keys_B, layer.number, self.stack.site(place))
@@ -69,21 +66,22 @@ class Block(nn.Module):
       return dropout(y_BTD, arch.dropout_residual, keys(place))
 
     def attention(y_BTD: jax.Array) -> jax.Array:
-      seen['own'] = mix(
-        y_BTD, carry.first_BTKH, layer, context, keys('attention')
-      )
-      return drop(seen['own'].out_BTD, 'attention_out')
+      nonlocal mixed
+      mix = self._mixer(arch.parts_of(self.stack), params, context)
+      own_B = keys('attention')
+      mixed = mix(y_BTD, carry.first_BTKH, layer, context, own_B)
+      return drop(mixed.out_BTD, 'attention_out')
 
     def cross(y_BTD: jax.Array) -> jax.Array:
-      seen['cross'] = mix_memory.cross(y_BTD, layer, context, keys('cross'))
-      return drop(seen['cross'].out_BTD, 'cross_out')
+      nonlocal crossed
+      mix = self._mixer(arch.cross_parts, of_cross(params), context)
+      crossed = mix.cross(y_BTD, layer, context, keys('cross'))
+      return drop(crossed.out_BTD, 'cross_out')
 
     def feedforward(y_BTD: jax.Array) -> jax.Array:
       assert not isinstance(arch.feedforward, NoFeedForward)
-      out_BTD = arch.feedforward.apply(
-        params['feedforward'], y_BTD, keys('feedforward')
-      )
-      return drop(out_BTD, 'feedforward_out')
+      own, own_B = params['feedforward'], keys('feedforward')
+      return drop(arch.feedforward.apply(own, y_BTD, own_B), 'feedforward_out')
 
     x_BTD = carry.x_BTD
     for part, sublayer in (
@@ -92,16 +90,15 @@ class Block(nn.Module):
       ('norm_feedforward', feedforward),
     ):
       if part in params:
-        own = params[part]
-        x_BTD = arch.residual.connect(
-          x_BTD, functools.partial(arch.norm.apply, own), sublayer
-        )
-    nothing = Mixed(x_BTD, None, carry.first_BTKH, layer.kept)
-    mixed = seen.get('own', nothing)
-    crossed = seen.get('cross', nothing._replace(kept=None))
+        norm = functools.partial(arch.norm.apply, params[part])
+        x_BTD = arch.residual.connect(x_BTD, norm, sublayer)
     # Keys of the source are kept where there is a cache to keep them in.
     source = None if layer.kept is None else crossed.kept
     assert source is None or isinstance(source, Keys)
     return Carry(x_BTD, mixed.first_BTKH), Left(
       mixed.weights_BNTS, mixed.kept, crossed.weights_BNTS, source
     )
+
+  def _mixer(self, parts: Parts, tables: Tables, context: Context) -> Mixer:
+    owned = {**tables, 'position': context.position}
+    return Mixer(self.architecture, self.dims, parts, owned, self.backend)

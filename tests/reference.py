@@ -425,6 +425,28 @@ def sees(
   return all(REFERENCES['mask'][m.tag](m, t, s, a, b) for m in masks)
 
 
+class FamilyReference(NamedTuple):
+  """What `--mask=auto` stands for, what is predicted, and from what."""
+
+  auto: str
+  classes: bool = False
+  source: bool = False
+
+
+def masks_of(arch: Any, encodes_source: bool) -> list[tuple[str, Any]]:
+  """Returns the masks of self-attention as tags and variants.
+
+  The encoder of a source has those of its decoder that look both ways alike,
+  and sees no padding.
+  """
+  family = REFERENCES['model'][arch.model.tag]
+  found = [(family.auto if m.tag == 'auto' else m.tag, m) for m in arch.mask]
+  if not encodes_source:
+    return found
+  kept = ('full', 'exclude_self', 'window')
+  return [*((t, m) for t, m in found if t in kept), ('padding', None)]
+
+
 # Position: of an embedding, a query or key, or a logit of head n of N. --------
 
 
@@ -980,6 +1002,13 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'prefix': prefix,
     'segments': segments,
     'padding': padding,
+    'auto': None,  # `masks_of` puts another in its place
+  },
+  'model': {
+    'decoder': FamilyReference('causal'),
+    'encoder': FamilyReference('padding'),
+    'classifier': FamilyReference('padding', classes=True),
+    'encoder_decoder': FamilyReference('causal', source=True),
   },
   'position': {
     'none': PositionReference(),
@@ -1054,8 +1083,10 @@ def attention(
   segments_T: Sequence[int],
   layer: int = 0,
   first_TKH: np.ndarray | None = None,
+  encodes_source: bool = False,
+  source: 'Encoded | None' = None,
 ) -> Attention:
-  """Returns self-attention over one sequence, before W_O.
+  """Returns attention of one sequence to itself or a source, before W_O.
 
   Args:
     arch: the choices and sizes.
@@ -1064,23 +1095,37 @@ def attention(
     segments_T: document of each position.
     layer: number of the block, from 0.
     first_TKH: values of the first layer; none in it.
+    encodes_source: it is that of the encoder of a source.
+    source: what keys and values are made of; none is the sequence itself.
   """
   projections = REFERENCES['projections'][arch.projections.tag]
-  position = REFERENCES['position'][arch.position.tag]
+  crosses = source is not None
+  position = REFERENCES['position']['none' if crosses else arch.position.tag]
   qk_norm = REFERENCES['qk_norm'][arch.qk_norm.tag]
-  outputs = outputs_of(arch, params)
+  outputs = outputs_of(arch, params, crosses)
   length, own = len(x_TD), params['attention']
+  source = source or Encoded(x_TD, segments_T)
+  y_SD, segments_S = source.x_SD, source.segments_S
   num_heads, shared = arch.num_heads, arch.num_kv_heads or arch.num_heads
   num_maps = max(output.maps for output, _ in outputs)
+  masks = [('padding', None)] if crosses else masks_of(arch, encodes_source)
   seen_TS = [
-    [sees(arch.masks, t, s, segments_T) for s in range(length)]
+    [
+      all(
+        REFERENCES['mask'][tag](m, t, s, segments_T[t], segments_S[s])
+        for tag, m in masks
+      )
+      for s in range(len(y_SD))
+    ]
     for t in range(length)
   ]
 
-  def side(project: Callable, norm: Callable, count: int) -> list:
+  def side(
+    given_TD: np.ndarray, project: Callable, norm: Callable, count: int
+  ) -> list:
     """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
     made = []
-    for t, x_D in enumerate(x_TD):
+    for t, x_D in enumerate(given_TD):
       if arch.score.tag in UNREADING:
         made.append([[[]] * num_maps] * count)
         continue
@@ -1088,7 +1133,9 @@ def attention(
       made.append(
         [
           [
-            rotated(arch, norm(arch.qk_norm, params['qk_norm'], part_H), t)
+            rotated(
+              arch, position, norm(arch.qk_norm, params['qk_norm'], part_H), t
+            )
             for part_H in np.split(np.asarray(head_H), num_maps)
           ]
           for head_H in heads
@@ -1096,10 +1143,10 @@ def attention(
       )
     return made
 
-  queries = side(projections.query, qk_norm.query, num_heads)
-  keys = side(projections.key, qk_norm.key, shared)
+  queries = side(x_TD, projections.query, qk_norm.query, num_heads)
+  keys = side(y_SD, projections.key, qk_norm.key, shared)
   values_TKH = np.array(
-    [projections.value(arch.projections, own, x_D, shared) for x_D in x_TD]
+    [projections.value(arch.projections, own, y_D, shared) for y_D in y_SD]
   )
   mixed_TKH = values_TKH
   for output, given in outputs:
@@ -1113,13 +1160,13 @@ def attention(
           )
           for k in range(shared)
         ]
-        for t in range(length)
+        for t in range(len(y_SD))
       ]
     )
-  weights_MNTS = np.zeros((num_maps, num_heads, length, length))
+  weights_MNTS = np.zeros((num_maps, num_heads, length, len(y_SD)))
   for m in range(num_maps):
-    logits_NTS = np.zeros((num_heads, length, length))
-    for t, s in np.ndindex(length, length):
+    logits_NTS = np.zeros(weights_MNTS.shape[1:])
+    for t, s in np.ndindex(length, len(y_SD)):
       scaled_N = [
         scaled(
           arch,
@@ -1149,12 +1196,12 @@ def attention(
         weights_MNTS[m, n, t] = REFERENCES['normalizer'][arch.normalizer.tag](
           arch.normalizer, params['normalizer'], n, logits_NTS[n, t], seen_TS[t]
         )
-      for s in range(length):
+      for s in range(len(y_SD)):
         for output, given in outputs:
           weights_MNTS[m, :, t, s] = output.mix_weights(
             given, weights_MNTS[m, :, t, s]
           )
-  weights_NTS = np.zeros((num_heads, length, length))
+  weights_NTS = np.zeros(weights_MNTS.shape[1:])
   (join, given), *_ = [
     (output.join, given) for output, given in outputs if output.maps == num_maps
   ]
@@ -1167,14 +1214,22 @@ def attention(
   for output, given in outputs:
     for t in range(length):
       out_TNH[t] = output.finish(
-        given, out_TNH[t], x_TD[t], mixed_TKH[t], layer
+        given, out_TNH[t], x_TD[t], None if crosses else mixed_TKH[t], layer
       )
   return Attention(out_TNH, weights_NTS, values_TKH)
 
 
-def rotated(arch: Any, x_H: Vector, t: int) -> Vector:
+class Encoded(NamedTuple):
+  """A source as its encoder gives it."""
+
+  x_SD: np.ndarray
+  segments_S: Sequence[int]
+
+
+def rotated(
+  arch: Any, position: PositionReference, x_H: Vector, t: int
+) -> Vector:
   """Returns a query or key with its last units rotated, or with all of them."""
-  position = REFERENCES['position'][arch.position.tag]
   still = 0
   if arch.projections.tag == 'mla':
     still = len(x_H) - arch.projections.rope_dim
@@ -1216,42 +1271,74 @@ FINISHING = (
 )
 
 
+# What cross-attention leaves out: it speaks of the own or earlier positions.
+ALONE = ('value_residual', 'forget', 'exclusive_self')
+
+
 def outputs_of(
-  arch: Any, params: Mapping[str, Params]
+  arch: Any, params: Mapping[str, Params], crosses: bool
 ) -> list[tuple[OutputReference, Params]]:
   """Returns what the outputs do and their parameters, in order."""
-  listed = sorted(arch.output, key=lambda v: FINISHING.index(v.tag))
+  tags = sorted((v.tag for v in arch.output), key=FINISHING.index)
+  if crosses:
+    tags = [tag for tag in tags if tag not in ALONE] or ['plain']
   return [
-    (REFERENCES['output'][v.tag], params.get(f'output_{v.tag}', {}))
-    for v in listed
+    (REFERENCES['output'][tag], params.get(f'output_{tag}', {})) for tag in tags
   ]
+
+
+class Stack(NamedTuple):
+  """Where the parameters of some blocks lie, how many, and what they do."""
+
+  path: str
+  num_layers: int
+  encodes_source: bool
+  attends_itself: bool
+  source: Encoded | None
 
 
 def block(
   arch: Any,
+  stack: Stack,
   params: Mapping[str, Params],
   x_TD: np.ndarray,
   segments_T: Sequence[int],
   layer: int,
   first_TKH: np.ndarray | None,
-) -> tuple[np.ndarray, Attention]:
-  """Returns one sequence after one block, and what its attention was."""
+) -> tuple[np.ndarray, dict[str, Attention]]:
+  """Returns one sequence after one block, and what its attentions were."""
   projections = REFERENCES['projections'][arch.projections.tag]
   normalize = REFERENCES['norm'][arch.norm.tag]
   residual = REFERENCES['residual'][arch.residual.tag]
   feedforward = REFERENCES['feedforward'][arch.feedforward.tag]
-  seen = []
+  seen = {}
 
   def norm(part: str) -> Callable[[Vector], Vector]:
     return lambda y_D: normalize(arch.norm, params[part], y_D)
 
   def attend(y_TD: np.ndarray) -> np.ndarray:
-    seen.append(attention(arch, params, y_TD, segments_T, layer, first_TKH))
+    seen['own'] = attention(
+      arch, params, y_TD, segments_T, layer, first_TKH, stack.encodes_source
+    )
+    return merged('own', params['attention'])
+
+  def cross(y_TD: np.ndarray) -> np.ndarray:
+    own = {
+      k.removeprefix('cross_'): v for k, v in params.items() if 'cross_' in k
+    }
+    seen['cross'] = attention(
+      arch,
+      own | {'position': {}},
+      y_TD,
+      segments_T,
+      layer,
+      source=stack.source,
+    )
+    return merged('cross', own['attention'])
+
+  def merged(which: str, own: Params) -> np.ndarray:
     return np.array(
-      [
-        projections.merge(params['attention'], out_NH)
-        for out_NH in seen[0].out_TNH
-      ]
+      [projections.merge(own, out_NH) for out_NH in seen[which].out_TNH]
     )
 
   def network(y_TD: np.ndarray) -> np.ndarray:
@@ -1259,59 +1346,160 @@ def block(
       [feedforward(arch.feedforward, params['feedforward'], y) for y in y_TD]
     )
 
-  x_TD = residual.connect(x_TD, norm('norm_attention'), attend)
+  if stack.attends_itself:
+    x_TD = residual.connect(x_TD, norm('norm_attention'), attend)
+  if stack.source is not None:
+    x_TD = residual.connect(x_TD, norm('norm_cross'), cross)
   if feedforward is not None:
     x_TD = residual.connect(x_TD, norm('norm_feedforward'), network)
-  return x_TD, seen[0]
+  return x_TD, seen
 
 
-class DecoderOutput(NamedTuple):
-  """Logits over the vocabulary, and the attention weights of all layers."""
+def blocks(
+  arch: Any,
+  params: Mapping[str, np.ndarray],
+  stack: Stack,
+  x_TD: np.ndarray,
+  segments_T: Sequence[int],
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+  """Returns one sequence after all blocks, and the weights of each."""
+  weights, first_TKH = {'own': [], 'cross': []}, None
+  # In front of the name of a position's parameters, the encoder's have its own.
+  position = 'position_encoder' if stack.encodes_source else 'position'
+  parts = [*BLOCK_PARTS, *(f'output_{v.tag}' for v in arch.output)]
+  parts += [f'cross_{part}' for part in parts]
+  for layer in range(stack.num_layers):
+    own = {
+      part: {
+        k: v[layer] for k, v in below(params, f'{stack.path}/{part}').items()
+      }
+      for part in [*parts, 'norm_cross']
+    } | {'position': below(params, position)}
+    x_TD, seen = block(arch, stack, own, x_TD, segments_T, layer, first_TKH)
+    if layer == 0 and 'own' in seen:
+      first_TKH = seen['own'].values_TKH
+    for which, attended in seen.items():
+      weights[which].append(attended.weights_NTS)
+  return x_TD, weights
+
+
+class ModelOutput(NamedTuple):
+  """Logits over the vocabulary or classes, and weights of all layers.
+
+  Those of self-attention, of attention to the source, and of its encoder.
+  """
 
   logits_BTV: np.ndarray
-  weights_LBNTS: np.ndarray
+  weights_LBNTS: np.ndarray | None
+  cross_LBNTS: np.ndarray | None
+  encoder_LBNTS: np.ndarray | None
 
 
-def decoder(
+def model(
   arch: Any,
   params: Mapping[str, np.ndarray],
   tokens_BT: np.ndarray,
   segments_BT: np.ndarray | None = None,
-) -> DecoderOutput:
+  source: tuple[np.ndarray, np.ndarray] | None = None,
+) -> ModelOutput:
   """Returns what the model returns, from its parameters by path.
 
   Args:
     arch: the choices and sizes.
-    params: `{path: array}`; arrays under `blocks/` have a first axis of layers.
+    params: `{path: array}`; arrays of blocks have a first axis of layers.
     tokens_BT: token ids.
     segments_BT: document of each token; none is one document.
+    source: tokens_BS and segments_BS of what an encoder-decoder reads.
   """
   if segments_BT is None:
     segments_BT = np.ones(np.shape(tokens_BT), int)
-  position = REFERENCES['position'][arch.position.tag]
-  table_VD = params['embedding/token']
-  logits, weights = [], []
-  for tokens_T, segments_T in zip(tokens_BT, segments_BT, strict=True):
-    x_TD = np.array(
-      [
-        position.embed(
-          arch.position, below(params, 'position'), table_VD[token], t
-        )
-        for t, token in enumerate(tokens_T)
-      ]
+  logits, weights = [], {'own': [], 'cross': [], 'encoder': []}
+  for b, (tokens_T, segments_T) in enumerate(
+    zip(tokens_BT, segments_BT, strict=True)
+  ):
+    encoded, itself, crosses = None, True, True
+    if source is not None:
+      tokens_S, segments_S = source[0][b], source[1][b]
+      itself, crosses = arch.model.self_attention, arch.model.cross_attention
+      depth = arch.model.encoder_layers or arch.num_layers
+      x_SD, own = blocks(
+        arch,
+        params,
+        Stack('encoder', depth, True, True, None),
+        embedded(arch, params, tokens_S, 'position_encoder'),
+        segments_S,
+      )
+      x_SD = np.array([finished(arch, params, x, 'norm_encoder') for x in x_SD])
+      encoded = Encoded(x_SD, segments_S) if crosses else None
+      weights['encoder'].append(own['own'])
+    x_TD, own = blocks(
+      arch,
+      params,
+      Stack('blocks', arch.num_layers, False, itself, encoded),
+      embedded(arch, params, tokens_T, 'position'),
+      segments_T,
     )
-    weights.append([])
-    first_TKH = None
-    for layer in range(arch.num_layers):
-      own = {
-        part: {k: v[layer] for k, v in below(params, f'blocks/{part}').items()}
-        for part in [*BLOCK_PARTS, *(f'output_{v.tag}' for v in arch.output)]
-      } | {'position': below(params, 'position')}
-      x_TD, attended = block(arch, own, x_TD, segments_T, layer, first_TKH)
-      first_TKH = attended.values_TKH if layer == 0 else first_TKH
-      weights[-1].append(attended.weights_NTS)
-    logits.append([unembed(arch, params, x_D) for x_D in x_TD])
-  return DecoderOutput(np.array(logits), np.moveaxis(np.array(weights), 1, 0))
+    for which, layers in own.items():
+      weights[which].append(layers)
+    x_TD = np.array([finished(arch, params, x, 'norm_final') for x in x_TD])
+    logits.append(predicted(arch, params, x_TD, segments_T))
+
+  def of(which: str) -> np.ndarray | None:
+    found = np.array(weights[which])
+    return np.moveaxis(found, 1, 0) if found.size else None
+
+  return ModelOutput(np.array(logits), of('own'), of('cross'), of('encoder'))
+
+
+def embedded(
+  arch: Any,
+  params: Mapping[str, np.ndarray],
+  tokens_T: Sequence[int],
+  position: str,
+) -> np.ndarray:
+  """Returns the input of the first block."""
+  embed = REFERENCES['position'][arch.position.tag].embed
+  factor = math.sqrt(arch.d_model) if arch.scale_embeddings else 1.0
+  return np.array(
+    [
+      embed(
+        arch.position,
+        below(params, position),
+        [factor * x for x in params['embedding/token'][token]],
+        t,
+      )
+      for t, token in enumerate(tokens_T)
+    ]
+  )
+
+
+def finished(
+  arch: Any, params: Mapping[str, np.ndarray], x_D: Vector, part: str
+) -> Vector:
+  """Returns one position behind the last block of a stack."""
+  if not REFERENCES['residual'][arch.residual.tag].final_norm:
+    return x_D
+  return REFERENCES['norm'][arch.norm.tag](arch.norm, below(params, part), x_D)
+
+
+def predicted(
+  arch: Any,
+  params: Mapping[str, np.ndarray],
+  x_TD: np.ndarray,
+  segments_T: Sequence[int],
+) -> list[list[float]]:
+  """Returns the logits of each position, or of the classes."""
+  if not REFERENCES['model'][arch.model.tag].classes:
+    return [unembed(arch, params, x_D) for x_D in x_TD]
+  pooled_D = x_TD[0]
+  if arch.model.pooling == 'mean':
+    real = [t for t, segment in enumerate(segments_T) if segment > 0]
+    pooled_D = [
+      sum(x_TD[t, d] for t in real) / max(1, len(real))
+      for d in range(arch.d_model)
+    ]
+  own = below(params, 'classes')
+  return [list(linear(pooled_D, own['kernel'], optional(own, 'bias')))]
 
 
 BLOCK_PARTS = (
@@ -1337,9 +1525,6 @@ def below(params: Mapping[str, np.ndarray], part: str) -> Params:
 
 def unembed(arch: Any, params: Params, x_D: Vector) -> list[float]:
   """Returns the logits of one position."""
-  if REFERENCES['residual'][arch.residual.tag].final_norm:
-    norm = REFERENCES['norm'][arch.norm.tag]
-    x_D = norm(arch.norm, below(params, 'norm_final'), x_D)
   if arch.tie_embeddings:
     return [dot(x_D, row_D) for row_D in params['embedding/token']]
   return list(linear(x_D, params['unembedding/kernel']))

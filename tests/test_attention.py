@@ -202,7 +202,7 @@ def test_the_step_hands_segments_to_the_model() -> None:
     )
     losses.append(float(metrics.loss))
   assert abs(losses[0] - losses[1]) > 1e-3
-  with pytest.raises(ValueError, match='need segments_BT'):
+  with pytest.raises(ValueError, match='needs segments_BT'):
     transformer.apply(arch, dims, params_of(arch), TOKENS_BT)
 
 

@@ -26,6 +26,7 @@ from test_reference import (
   covering,
   described,
   dims_of,
+  source_of,
   stacked_params,
 )
 from tolerance import assert_close
@@ -45,8 +46,10 @@ def decoded(
   """Returns logits_BTV from steps that begin at `cuts`, with room left over."""
 
   @jax.jit
-  def run(tokens_BT, segments_BT, kept):
-    return transformer.step(arch, dims, params, tokens_BT, kept, segments_BT)
+  def run(tokens_BT, segments_BT, kept, source):
+    return transformer.step(
+      arch, dims, params, tokens_BT, kept, segments_BT, source
+    )
 
   reads_segments = any(mask.reads_segments for mask in arch.masks)
   kept = cache.empty(
@@ -55,7 +58,9 @@ def decoded(
   parts = []
   for first, last in zip(cuts, [*cuts[1:], TOKENS_BT.shape[1]], strict=True):
     segments_BT = SEGMENTS_BT[:, first:last] if reads_segments else None
-    out, kept = run(TOKENS_BT[:, first:last], segments_BT, kept)
+    # Later steps have what they need of the source in the cache.
+    source = source_of(arch, 3) if first == 0 else None
+    out, kept = run(TOKENS_BT[:, first:last], segments_BT, kept, source)
     parts.append(out.logits_BTV)
   assert int(kept.index) == TOKENS_BT.shape[1]
   return np.concatenate(parts, 1)
@@ -68,7 +73,12 @@ def test_cached_equals_uncached(arch: Architecture) -> None:
   assert cache.uncacheable(arch, prompt=3) is None
   whole = jax.jit(
     lambda params: transformer.apply(
-      arch, dims, params, TOKENS_BT, segments_BT=SEGMENTS_BT
+      arch,
+      dims,
+      params,
+      TOKENS_BT,
+      segments_BT=SEGMENTS_BT,
+      source=source_of(arch, 3),
     )
   )(params)
   # Two blocks of some eight sums each, as in `test_model`.

@@ -16,6 +16,7 @@ from model.dropout import dropout
 from model.feedforward import Mlp, NoFeedForward
 from model.field import bind, split
 from model.mask import Places, allowed
+from model.network import Given, Source, Transformer
 from model.norm import NoNorm
 from model.normalizer import Softmax
 from model.output import Plain
@@ -33,6 +34,7 @@ from test_reference import (
   dims_of,
   draws,
   mask_lists,
+  source_of,
   stacked_params,
 )
 from tolerance import assert_close
@@ -60,6 +62,8 @@ def seen_of(arch: Architecture) -> np.ndarray:
     SEGMENTS_BT[:, :, None],
     SEGMENTS_BT[:, None],
   )
+  if not arch.stacks[-1].attends_itself:
+    return np.broadcast_to(np.eye(6, dtype=bool), (3, 6, 6))
   return np.broadcast_to(allowed(arch.masks, at), (3, 6, 6))
 
 
@@ -83,9 +87,11 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
   assert not arch.tie_embeddings, 'else logits depend on all rows directly'
   probe_TV = jnp.float32(draws(SEQ_LEN, VOCABULARY))
 
+  source = source_of(arch, 3)
+
   @jax.jit
   def run(
-    tokens_BT: jax.Array, segments_BT: jax.Array
+    tokens_BT: jax.Array, segments_BT: jax.Array, source: Source | None
   ) -> tuple[transformer.Output, jax.Array]:
     def probed(token_VD: jax.Array) -> tuple[jax.Array, Any]:
       own = params | {'embedding': {'token': token_VD}}
@@ -96,6 +102,7 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
         tokens_BT,
         want_weights=True,
         segments_BT=segments_BT,
+        source=source,
       )
       return (out.logits_BTV[0] * probe_TV).sum(-1), out
 
@@ -104,7 +111,7 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
     )
     return out, jacobian
 
-  out, jacobian_TVD = run(TOKENS_BT, SEGMENTS_BT)
+  out, jacobian_TVD = run(TOKENS_BT, SEGMENTS_BT, source)
   influence_TS = np.abs(jacobian_TVD).sum(-1)[:, TOKENS_BT[0]]
   assert np.isfinite(influence_TS).all()
   assert not np.triu(influence_TS, 1).any(), 'a token sees the future'
@@ -118,16 +125,22 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
     least = 1e-6 * influence_TS.max()
     assert (influence_TS[~same_TS] < least).all(), 'it sees another document'
 
-  expected = reference.decoder(
-    arch, stacked_params(arch), TOKENS_BT, SEGMENTS_BT
+  expected = reference.model(
+    arch, stacked_params(arch), TOKENS_BT, SEGMENTS_BT, source
   )
   # Each block is a chain of some eight sums; twice that, and the last two.
   for actual, wanted in zip(out, expected, strict=True):
-    assert_close(actual, wanted, 64, factor=4.0 * 18)
+    if wanted is not None:
+      assert_close(actual, wanted, 64, factor=4.0 * 18)
 
-  moved, _ = run(TOKENS_BT[[2, 0, 1]], SEGMENTS_BT[[2, 0, 1]])
+  moved, _ = run(
+    *jax.tree.map(lambda x: x[[2, 0, 1]], (TOKENS_BT, SEGMENTS_BT, source))
+  )
   assert_close(moved.logits_BTV, np.asarray(out.logits_BTV)[[2, 0, 1]], 64)
 
+  if not arch.stacks[-1].attends_itself:
+    assert out.weights_LBNTS is None
+    return
   weights_LBNTS = np.asarray(out.weights_LBNTS)
   shape = (arch.num_layers, 3, arch.num_heads, SEQ_LEN, SEQ_LEN)
   assert weights_LBNTS.shape == shape
@@ -144,12 +157,12 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
 def test_flax_and_init_and_table_agree(arch: Architecture) -> None:
   """Linen's own `init`, ours, and the table of paths: one tree of shapes."""
   dims, key = dims_of(arch), jax.random.key(0)
-  module = transformer.Transformer(arch, dims)
+  module = Transformer(arch, dims)
   theirs = jax.eval_shape(
     lambda: module.init(
       key,
       TOKENS_BT,
-      transformer.Given(segments_BT=SEGMENTS_BT),
+      Given(segments_BT=SEGMENTS_BT, source=source_of(arch, 3)),
       want_weights=False,
     )
   )
