@@ -40,7 +40,7 @@ def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
     arch: the architecture.
     prompt: how many positions the first step is given.
   """
-  if not arch.model.predicts_next:
+  if not arch.model.writes:
     return f'--model={arch.model.tag} writes no text: try --model=decoder'
   for mask in arch.masks:
     if isinstance(mask, Prefix) and prompt < mask.prefix:

@@ -43,15 +43,16 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class Decoder(Variant, tag='decoder'):
-  """Predicts each next token (Radford et al. 2018): a language model.
+  """Sees what came before each token (Radford et al. 2018).
 
   Attributes:
-    predicts_next: targets are the next tokens, which must not be seen.
+    writes: its last stack is causal unless --mask says otherwise, so that it
+      can write one token after another.
     has_classes: it predicts one class of a whole text, and unembeds nothing.
     has_source: it reads another text first.
   """
 
-  predicts_next: ClassVar[bool] = True
+  writes: ClassVar[bool] = True
   has_classes: ClassVar[bool] = False
   has_source: ClassVar[bool] = False
 
@@ -62,7 +63,7 @@ class Decoder(Variant, tag='decoder'):
   def resolved(self, mask: Sequence[Mask]) -> tuple[Mask, ...]:
     """Returns the masks of the last stack, without `auto`."""
     if any(isinstance(m, ByModel) for m in mask):
-      return (Causal(),) if self.predicts_next else (Padding(),)
+      return (Causal(),) if self.writes else (Padding(),)
     return tuple(mask)
 
   def problem(self, mask: Sequence[Mask]) -> FieldError | None:
@@ -80,7 +81,7 @@ class Decoder(Variant, tag='decoder'):
 class Encoder(Decoder, tag='encoder'):
   """Sees both sides of each token (Devlin et al. 2019, arXiv:1810.04805)."""
 
-  predicts_next: ClassVar[bool] = False
+  writes: ClassVar[bool] = False
 
 
 @dataclasses.dataclass(frozen=True)

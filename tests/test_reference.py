@@ -142,7 +142,7 @@ def covering(causal: bool) -> list[Architecture]:
   } | {'mask': mask_lists(causal), 'output': output_lists()}
   if causal:
     families = options['model']
-    options['model'] = [family for family in families if family.predicts_next]
+    options['model'] = [family for family in families if family.writes]
   options['use_bias'] = [True, True, False]
   options['scale_embeddings'] = [False, False, True, False, False]
   options['logit_cap'] = [None, None, 1.5]

@@ -38,12 +38,14 @@ from train.files import digest, read_lines
 from train.optimizer import flat, tree
 from train.parallel import Shared, to_host
 from train.schema import leaves, override
+from train.sentences import Sentences
 from train.step import Metrics, State, batch_of, evaluate, init_state, update
-from train.table import Tsv
-from train.task import Data
+from train.table import Jsonl, Lines, Rows, Tsv
+from train.task import Data, Task, special_ids
 from train.tasks.text import Text
 from train.trial import Options, Result, Trial
 from train.vocabulary import Characters
+from train.windows import Windows
 
 STEPS = 8
 TINY = {
@@ -94,6 +96,33 @@ def data() -> Data:
   return Data(arrays, vocabulary, 'digest', 'draws')
 
 
+@dataclasses.dataclass(frozen=True)
+class Given(Tsv):
+  """Rows of one to five letters, and how many there are as the label."""
+
+  def part(self, part: str, columns: Sequence[str]) -> Rows:
+    rng = np.random.default_rng(len(part))
+    sizes = rng.integers(1, 6, 40 if part == 'train' else 12)
+    sizes[:5] = range(1, 6)
+    texts = [' '.join(rng.choice(list(LETTERS), size)) for size in sizes]
+    labels = [str(size) for size in sizes]
+    found = [labels if name == 'label' else texts for name in columns]
+    return Rows(part, tuple(found))
+
+
+@functools.cache
+def data_of(task: Task) -> Data:
+  """Returns data for any task, in 24 symbols beside special ones."""
+  if isinstance(task, Sentences):
+    return dataclasses.replace(task, data=Given(train='given')).load()
+  found = data()
+  if not isinstance(task, Windows):
+    return found
+  vocabulary = Characters(LETTERS, specials=task.wanted)
+  arrays = {**found.arrays, **special_ids(vocabulary)}
+  return dataclasses.replace(found, arrays=arrays, vocabulary=vocabulary)
+
+
 def cpus(count: int) -> Shared:
   return Shared(tuple(jax.local_devices(backend='cpu')[:count]))
 
@@ -129,10 +158,10 @@ def course(
     fresh: compile anew, though another course has compiled this program.
   """
   devices = devices or cpus(1)
-  sig, values = programs.signature(made, data(), devices)
+  sig, values = programs.signature(made, data_of(made.task), devices)
   make = programs.program.__wrapped__ if fresh else programs.program
   chunk = make(sig).chunk
-  placed = devices.place(values), devices.place(dict(data().arrays))
+  placed = devices.place(values), devices.place(dict(data_of(made.task).arrays))
   state = devices.place(to_host(init_state(made, sig.dims, params)))
   parts, first = [], 0
   for stop in stops:
@@ -147,11 +176,11 @@ def evaluation(
   made: Config, params: Any, devices: Shared | None = None
 ) -> loss.Sums:
   devices = devices or cpus(1)
-  sig, values = programs.signature(made, data(), devices)
+  sig, values = programs.signature(made, data_of(made.task), devices)
   sums = programs.program(sig).evaluate(
     devices.place(params),
     devices.place(values),
-    devices.place(dict(data().arrays)),
+    devices.place(dict(data_of(made.task).arrays)),
   )
   return to_host(sums)
 
@@ -877,17 +906,27 @@ def _data_digest(made: Config, place: Place) -> object:
 
 def _table_digest(made: Config, place: Place) -> object:
   """Returns the digest of a table whose texts are what it was asked for."""
-  table = made.task.data
+  table, columns = made.task.data, ('text',)
+  if isinstance(made.task, Sentences):
+    columns = made.task.columns
   for name in {'train', 'name'} & set(hints(type(table))):
     if vars(table)[name] is None:
       table = dataclasses.replace(table, **{name: 'given'})
 
   def text(*names: object) -> dict[str, str]:
-    return {'text': ' '.join(map(str, names)), 'other': 'x'}
+    known = dict.fromkeys([*columns, 'other'], 'x')
+    return known | {columns[0]: ' '.join(map(str, names))}
 
   def read_file(path: pathlib.Path) -> str:
-    first = 'text' if isinstance(table, Tsv) else json.dumps(text(path))
-    return '\n'.join([first, *[json.dumps(text(path))] * 3])
+    if isinstance(table, Jsonl):
+      return '\n'.join([json.dumps(text(path))] * 3)
+    if isinstance(table, Lines):
+      return f'{path}\n' * 3
+    rows = [
+      '\t'.join(columns),
+      *['\t'.join(text(path)[c] for c in columns)] * 3,
+    ]
+    return '\n'.join(rows)
 
   class Found(list[Any]):
     features = types.MappingProxyType({})
@@ -903,6 +942,9 @@ def _table_digest(made: Config, place: Place) -> object:
     return Found([text(name, config, split)] * 4)
 
   place.monkeypatch.setattr('train.table.read_file', read_file)
+  place.monkeypatch.setattr(
+    'train.multi30k.fetch', lambda remote: f'{remote.name}\n' * 3
+  )
   hugging = types.SimpleNamespace(load_dataset=load_dataset, ClassLabel=int)
   features = types.SimpleNamespace(ClassLabel=int)
   tfds = types.SimpleNamespace(builder=builder, features=features)
@@ -913,7 +955,10 @@ def _table_digest(made: Config, place: Place) -> object:
 
 def _vocabulary(made: Config, place: Place) -> object:
   del place
-  return made.task.load().vocabulary
+  task = made.task
+  if isinstance(task, Sentences):
+    task = dataclasses.replace(task, data=Given(train='given'))
+  return task.load().vocabulary
 
 
 def _evaluation_steps(made: Config, place: Place) -> object:
@@ -959,10 +1004,13 @@ def _moved(made: Config, place: Place) -> object:
 
 TO_BE = corpus.Corpus('x', [document('x', 'to be')])
 EFFECTS = {
-  'task': Effect('text'),
+  'task': Effect('mlm'),
   'task.path': Effect('{finished}/text.txt', seen=_data_digest),
   'task.corpus': Effect('shakespeare', seen=_data_digest),
-  'task.data': Effect('tsv', seen=_table_digest),
+  'task.data': Effect('tsv', {'task.data': 'jsonl'}, _table_digest),
+  'task.data.suffixes': Effect('b,a', seen=_table_digest),
+  'task.data.source': Effect('de', seen=_table_digest),
+  'task.data.held': Effect('test', seen=_table_digest),
   'task.data.train': Effect('other', seen=_table_digest),
   'task.data.validation': Effect('other', seen=_table_digest),
   'task.data.header': Effect('true', seen=_table_digest),
@@ -970,12 +1018,17 @@ EFFECTS = {
   'task.data.name': Effect('other', seen=_table_digest),
   'task.data.config': Effect('other', seen=_table_digest),
   'task.data.data_dir': Effect('other', seen=_table_digest),
-  'task.tokenizer': Effect('byte', seen=_vocabulary),
+  'task.tokenizer': Effect('byte', {'task.tokenizer': 'char'}, _vocabulary),
   'task.tokenizer.vocab_size': Effect('1000', seen=_vocabulary),
   'task.tokenizer.min_count': Effect('9', seen=_vocabulary),
   'task.tokenizer.lowercase': Effect(
     'true', {'task.tokenizer.lowercase': 'false'}, _vocabulary
   ),
+  'task.buckets': Effect('3', {'task.buckets': '2'}),
+  'task.reserve_mask': Effect('true'),
+  'task.rate': Effect('0.5'),
+  'task.masked': Effect('0.5'),
+  'task.random': Effect('0.2'),
   'seq_len': Effect('8'),
   'batch_size': Effect('4'),
   'microbatches': Effect('2'),
@@ -985,6 +1038,11 @@ EFFECTS = {
   'eval_every': Effect('2', {'steps': '4'}, _evaluation_steps),
   'eval_examples': Effect('3', seen=_evaluation_examples),
   'init_from': Effect('{finished}:tiny', seen=_start),
+  'model': Effect('encoder', {'task': 'mlm', 'model': 'decoder'}),
+  'model.pooling': Effect('cls'),
+  'model.encoder_layers': Effect('3'),
+  'model.self_attention': Effect('false'),
+  'model.cross_attention': Effect('false'),
   'num_layers': Effect('3'),
   'd_model': Effect('32'),
   'num_heads': Effect('4'),
@@ -1025,6 +1083,7 @@ EFFECTS = {
   'feedforward.activation': Effect('relu'),
   'feedforward.width': Effect('24'),
   'feedforward.dropout': Effect('0.7'),
+  'scale_embeddings': Effect('true'),
   'tie_embeddings': Effect('false'),
   'use_bias': Effect('true'),
   'init': Effect('xavier', seen=_initial),
@@ -1059,25 +1118,45 @@ def test_every_flag_has_an_entry() -> None:
 @functools.cache
 def _lowered(made: Config) -> tuple[str, str]:
   """Returns the table of parameters, and the step and evaluation as text."""
-  dims = made.dims(24)
-  table = _table(made)
+  found = data_of(made.task)
+  dims = made.sizes(found.vocabulary)
+  table = made.architecture.parameter_table(dims)
   shapes = {
     path: jax.ShapeDtypeStruct(
-      (dims.num_layers, *what.shape) if 'blocks/' in path else what.shape,
-      jnp.float32,
+      (depth, *what.shape) if depth else what.shape, jnp.float32
     )
     for path, what in table.items()
+    for depth in [made.architecture.depth(path)]
   }
 
   def whole(params: Any, arrays: Mapping[str, jax.Array]) -> Any:
     state = init_state(made, dims, params)
-    batch = batch_of(made, arrays, state.step)
+    bucket = made.task.num_buckets - 1
+    batch = batch_of(made, arrays, state.step, bucket)
     new, metrics = update(made, dims, state, batch, None)
     held = made.task.evaluation_batch(arrays, jnp.arange(2), made.seq_len)
     return new, metrics, evaluate(made, dims, new.params, held)
 
-  text = jax.jit(whole).lower(tree(shapes), dict(data().arrays)).as_text()
+  text = jax.jit(whole).lower(tree(shapes), dict(found.arrays)).as_text()
   return str(table), text
+
+
+# What else a choice needs.
+NEEDED: Mapping[str, Mapping[str, str]] = {
+  'task=mlm': {'model': 'encoder'},
+  'task=translation': {'model': 'encoder_decoder'},
+  'task=classification': {'model': 'classifier'},
+  'task.data=multi30k': {'task': 'translation', 'model': 'encoder_decoder'},
+  'task.data=multi30k_bpe': {'task': 'translation', 'model': 'encoder_decoder'},
+  'task.data=multi30k_languages': {
+    'task': 'classification',
+    'model': 'classifier',
+  },
+  'task.data=lines': {'task': 'translation', 'model': 'encoder_decoder'},
+  'model=encoder': {'task': 'mlm'},
+  'model=encoder_decoder': {'task': 'translation'},
+  'model=classifier': {'task': 'classification'},
+}
 
 
 OWNED = [
@@ -1103,6 +1182,7 @@ def test_flag_has_an_effect(
   meta, _ = leaf.owners[owner]
   choice, _, tag = owner.partition('=')
   base = EVERYTHING if meta.traced else TINY
+  base = base | dict(NEEDED.get(owner, {}))
   base = base | ({choice: tag} if owner else {}) | dict(effect.base)
   other = effect.other.format(finished=finished[0])
   one, two = config(base), config(base | {flag: other})

@@ -63,14 +63,14 @@ class Config(Record):
   def _mask_problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between the mask, the length and the task."""
     model, task = self.architecture.model, self.task
-    if not isinstance(model, task.family) or model.tag != task.family.tag:
+    if model.tag not in [family.tag for family in task.families]:
       yield FieldError(
         'model',
         model,
-        f'cannot learn --task={task.tag}: try --model={task.family.tag}',
+        f'cannot learn --task={task.tag}: try --model={task.families[0].tag}',
       )
     masks = self.architecture.masks
-    if model.predicts_next and not any(mask.hides_targets for mask in masks):
+    if task.predicts_next and not any(mask.hides_targets for mask in masks):
       yield FieldError(
         'mask',
         masks,

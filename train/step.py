@@ -197,7 +197,7 @@ def _sums(
   arch, weights_BT = config.architecture, batch.weights_BT
   out = output_of(config, dims, params, batch, keys_B)
   next_seen = not any(mask.hides_future for mask in arch.masks)
-  if arch.model.predicts_next and next_seen:
+  if config.task.predicts_next and next_seen:
     # A position that sees its own target has nothing to predict.
     weights_BT *= blind(arch.masks, jnp.arange(weights_BT.shape[1]))
   return cross_entropy(

@@ -64,12 +64,14 @@ class Task(Variant, abc.ABC):
   """An open union: each file in `train/tasks/` adds one member.
 
   Attributes:
-    family: what it trains, of `model.family`.
+    families: what can learn it, of `model.family`, the usual one first.
+    predicts_next: targets are next tokens, which must not be seen.
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
   """
 
-  family: ClassVar[type[Decoder]] = Decoder
+  families: ClassVar[tuple[type[Decoder], ...]]
+  predicts_next: ClassVar[bool] = False
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
 

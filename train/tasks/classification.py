@@ -25,7 +25,7 @@ from train.vocabulary import Special, Vocabulary
 class Classification(Sentences, tag='classification'):
   """Tell the label of a text (Devlin et al. 2019, section 4.1)."""
 
-  family: ClassVar[type[Decoder]] = Classifier
+  families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
   columns: ClassVar[tuple[str, ...]] = ('text', 'label')
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,

@@ -31,7 +31,7 @@ class Mlm(Windows, tag='mlm'):
   hold <mask>, some a token drawn uniformly, and the others what they held.
   """
 
-  family: ClassVar[type[Decoder]] = Encoder
+  families: ClassVar[tuple[type[Decoder], ...]] = (Encoder, Decoder)
   rate: float = field(
     0.15, 'Share of positions to predict.', min=0.01, max=1.0, traced=True
   )

@@ -7,10 +7,12 @@ The text 'hello world' at --seq_len=4 gives examples such as
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from model.family import Decoder, Encoder
 from model.field import field
 from train.task import Batch, examples
 from train.vocabulary import Special
@@ -20,6 +22,9 @@ from train.windows import Arrays, Read, Windows, offsets, read, segments
 @dataclasses.dataclass(frozen=True)
 class Text(Windows, tag='text'):
   """Predict the next token of a text."""
+
+  families: ClassVar[tuple[type[Decoder], ...]] = (Decoder, Encoder)
+  predicts_next: ClassVar[bool] = True
 
   reserve_mask: bool = field(
     False, 'A symbol <mask> without use, as --task=mlm has one: equal starts.'

@@ -24,7 +24,8 @@ from train.vocabulary import Special
 class Translation(Sentences, tag='translation'):
   """Say a text in another language (Sutskever et al. 2014)."""
 
-  family: ClassVar[type[Decoder]] = EncoderDecoder
+  families: ClassVar[tuple[type[Decoder], ...]] = (EncoderDecoder,)
+  predicts_next: ClassVar[bool] = True
   columns: ClassVar[tuple[str, ...]] = ('source', 'target')
   texts: ClassVar[int] = 2
   specials: ClassVar[tuple[Special, ...]] = (
