@@ -217,7 +217,7 @@ def _evaluate(group: _Group) -> list[Lane]:
   if not turn:
     return []
   sums = group.layout.unpack(
-    group.program.evaluate(group.state.params, group.packed, group.arrays)
+    group.program.evaluate(group.state.evaluated, group.packed, group.arrays)
   )
   group.tick()
   best = []
@@ -271,7 +271,7 @@ def _write_attention(
   tokens = lane.trial.data.arrays['validation']
   tokens_1T = tokens[None, : min(MAP_TOKENS, lane.config.seq_len)]
   maps = group.program.weights(
-    lane.state.params, values, tokens_1T.astype(np.int32)
+    lane.state.evaluated, values, tokens_1T.astype(np.int32)
   )
   np.savez_compressed(
     lane.trial.directory / 'attention.npz',
