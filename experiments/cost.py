@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from model.parameter import Kind, Param
+from train.average import NoAverage
 from train.config import Config
 from train.vocabulary import Vocabulary
 
@@ -22,7 +23,8 @@ class Cost:
   Attributes:
     parameters: all of them.
     flops_per_token: of training, forward and backward.
-    state_bytes: parameters, gradients and two moments in float32.
+    state_bytes: parameters, gradients, two moments and what --average keeps,
+      in float32.
     checkpoint_bytes: of these, what a checkpoint holds.
     flops: of the whole trial.
   """
@@ -65,7 +67,15 @@ def cost(config: Config, vocab_size: int, num_classes: int = 0) -> Cost:
   mixing = 12 * attentions * dims.seq_len * heads
   per_token = 6 * multiplied + mixing
   tokens = config.steps * config.batch_size * config.seq_len
-  return Cost(total, per_token, 16 * total, 12 * total, per_token * tokens)
+  average = not isinstance(config.optimization.average, NoAverage)
+  checkpoint = (12 + 4 * average) * total
+  return Cost(
+    parameters=total,
+    flops_per_token=per_token,
+    state_bytes=checkpoint + 4 * total,
+    checkpoint_bytes=checkpoint,
+    flops=per_token * tokens,
+  )
 
 
 def cost_on(config: Config, vocabulary: Vocabulary) -> Cost:

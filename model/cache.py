@@ -97,6 +97,15 @@ def empty(
   return Cache(keys, index)
 
 
+def reordered(cache: Cache, index_X: jax.Array) -> Cache:
+  """Returns the cache of these of its examples, in this order."""
+  old = cache.kept_L
+  new = jax.tree.map(lambda x_LB: jnp.take(x_LB, index_X, axis=1), old)
+  if isinstance(new, Keys) and isinstance(old, Keys):
+    new = new._replace(s_S=old.s_S)  # positions have no axis of the batch
+  return cache._replace(kept_L=new)
+
+
 def extended(kept: Keys, new: Keys, index: jax.Array) -> Keys:
   """Returns the keys with new ones written from slot `index` on."""
 

@@ -964,6 +964,34 @@ def sgd(variant: Any, grads: Sequence[float]) -> float:
   return velocity
 
 
+def last_parameter(
+  variant: Any, values: Sequence[float], total: int, every: int
+) -> float:
+  """The value after the last step."""
+  return values[-1]
+
+
+def ema(variant: Any, values: Sequence[float], total: int, every: int) -> float:
+  """Kingma & Ba 2015, section 7.2, divided by the sum of its weights.
+
+  The first value is that before any step, and has none.
+  """
+  mean = weights = 0.0
+  for value in values[1:]:
+    mean = variant.decay * mean + (1 - variant.decay) * value
+    weights = variant.decay * weights + (1 - variant.decay)
+  return mean / weights if weights else values[0]
+
+
+def tail(
+  variant: Any, values: Sequence[float], total: int, every: int
+) -> float:
+  """Vaswani et al. 2017, section 6.1: the mean at the last evaluations."""
+  evaluations = [n for n in range(1, total + 1) if n % every == 0 or n == total]
+  seen = [n for n in evaluations[-variant.count :] if n < len(values)]
+  return sum(values[n] for n in seen) / len(seen) if seen else values[-1]
+
+
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
   'score': {
     'dot': dot_score,
@@ -1062,6 +1090,7 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'inverse_sqrt': inverse_sqrt,
   },
   'optimizer': {'adamw': adamw, 'sgd': sgd},
+  'average': {'none': last_parameter, 'ema': ema, 'tail': tail},
 }
 
 

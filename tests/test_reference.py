@@ -43,6 +43,7 @@ from model.score import Reads
 from reference import REFERENCES
 from simple import attend
 from tolerance import assert_close
+from train.average import Moment
 from train.loss import cross_entropy
 from train.optimizer import Optimization, flat, tree
 
@@ -564,6 +565,26 @@ def no_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   yield from ()
 
 
+def average_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
+  """Evaluations at a fixed distance, and a last one that is nearer."""
+  loop = REFERENCES['average'][variant.tag]
+  for total, every in ((11, 3), (8, 1), (12, 2)):
+    values = draws(total + 1, 2)
+    params, actual = {'x': cast(values[0])}, []
+    average = variant.start(params)
+    for step, new in enumerate(values):
+      if step:
+        params = {'x': cast(new)}
+        at = Moment(jnp.asarray(step), jnp.asarray(total), every)
+        average = variant.after(average, params, at)
+      actual.append((params if average is None else average)['x'])
+    expected = [
+      [loop(variant, list(past), total, every) for past in values[: n + 1].T]
+      for n in range(total + 1)
+    ]
+    yield jnp.stack(actual), expected
+
+
 UNITS: Mapping[str, Callable[[Any, Cast], Iterator[Pair]]] = {
   'qk_norm': qk_norm_pairs,
   'score': score_pairs,
@@ -580,6 +601,7 @@ UNITS: Mapping[str, Callable[[Any, Cast], Iterator[Pair]]] = {
   'feedforward': feedforward_pairs,
   'schedule': schedule_pairs,
   'optimizer': optimizer_pairs,
+  'average': average_pairs,
 }
 ALL = unions(Architecture) | unions(Optimization)
 

@@ -1002,6 +1002,12 @@ def _moved(made: Config, place: Place) -> object:
   return digest(tree(_moves(made, params, grads)[-1]))
 
 
+def _evaluated(made: Config, place: Place) -> object:
+  """Returns the parameters that are evaluated; those trained are the same."""
+  del place
+  return digest(course(made, stops=(7,)).state.evaluated)
+
+
 TO_BE = corpus.Corpus('x', [document('x', 'to be')])
 EFFECTS = {
   'task': Effect('mlm'),
@@ -1108,6 +1114,9 @@ EFFECTS = {
   'decay': Effect('all'),
   'clip': Effect('0.05'),
   'freeze': Effect('^embedding/'),
+  'average': Effect('ema'),
+  'average.decay': Effect('0.5', seen=_evaluated),
+  'average.count': Effect('5', {'steps': '7', 'eval_every': '1'}, _evaluated),
 }
 
 

@@ -57,6 +57,9 @@ class Config(Record):
       yield problem
     if self.init_from is not None and ':' not in self.init_from:
       yield FieldError('init_from', self.init_from, 'must be WORKDIR:TRIAL')
+    average = self.optimization.average
+    if problem := average.problem(self.steps, self.eval_every):
+      yield problem
     dims = self.dims(vocab_size=1)
     self.optimization.frozen(self.architecture.parameter_table(dims))
 

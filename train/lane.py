@@ -33,8 +33,9 @@ class Lane:
     )
     dims = trial.config.sizes(trial.data.vocabulary)
     self.state: State = to_host(init_state(trial.config, dims, trial.initial))
-    if restored := self.checkpoints.restore(self.state):
-      self.state, self.notes = restored.tree, Notes(**restored.extra)
+    if restored := self.checkpoints.restore(self.state.saved):
+      self.state = State(*restored.tree)
+      self.notes = Notes(**restored.extra)
     about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
     sinks = [s for to in options.log_to for s in to.open(about)]
     self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
@@ -82,7 +83,7 @@ class Lane:
     """Starts to save the state and the notes."""
     score = self.notes.best_val_loss if best else None
     notes = dataclasses.asdict(self.notes)
-    self.checkpoints.save(self.step, self.state, notes, score)
+    self.checkpoints.save(self.step, self.state.saved, notes, score)
     self.saved = time.monotonic()
 
   def close(self) -> None:
@@ -115,7 +116,7 @@ class Lane:
       },
       steps=steps,
       tokens=steps * config.batch_size * config.seq_len,
-      digest=digest(self.state.params),
+      digest=digest(self.state.evaluated),
       parameters=sum(int(p.size) for p in flat(self.state.params).values()),
     )
 

@@ -17,7 +17,7 @@ from train.files import read_lines
 from train.parallel import Shared, to_host
 from train.program import program, signature
 from train.schema import override
-from train.step import Params, init_state
+from train.step import Params, State, init_state
 from train.store import FILE, read_vocabulary
 from train.task import DataError, Task
 from train.vocabulary import Vocabulary
@@ -97,7 +97,7 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     ) from e
   config = override(Config(), about['flags'])
   vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
-  template = init_state(config, config.sizes(vocabulary))
+  template = init_state(config, config.sizes(vocabulary)).saved
   notes: list[str] = []
   if not (directory / 'checkpoints').is_dir():
     raise DataError(f'{directory}: has no checkpoint yet')
@@ -115,7 +115,7 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
   if restored is None:
     raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
   # On a device, so that functions of it can be compiled.
-  params = jax.tree.map(jnp.asarray, restored.tree.params)
+  params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
   return Loaded(about['trial'], config, vocabulary, params, restored.step)
 
 

@@ -216,7 +216,7 @@ def _evaluate(group: _Group) -> list[Lane]:
   if not turn:
     return []
   sums = group.layout.unpack(
-    group.program.evaluate(group.state.params, group.packed, group.arrays)
+    group.program.evaluate(group.state.evaluated, group.packed, group.arrays)
   )
   group.tick()
   best = []
@@ -268,7 +268,7 @@ def _write_attention(
 ) -> None:
   """Keeps the attention maps of the first validation example."""
   maps = group.program.weights(
-    lane.state.params, values, dict(lane.trial.data.arrays)
+    lane.state.evaluated, values, dict(lane.trial.data.arrays)
   )
   np.savez_compressed(
     lane.trial.directory / 'attention.npz',

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from model.field import Record, Variant, field
 from model.parameter import Kind, Param
+from train.average import Average, NoAverage
 from train.rules import matching
 
 
@@ -119,6 +120,7 @@ class Optimization(Record):
   freeze: str | None = field(
     None, 'Regular expression over parameter paths that are not trained.'
   )
+  average: Average = field(NoAverage(), 'What is evaluated and kept:')
 
   def frozen(self, table: Mapping[str, Param]) -> frozenset[str]:
     """Returns the paths of the parameters that are not trained."""

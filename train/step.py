@@ -11,6 +11,7 @@ from model import transformer
 from model.mask import blind
 from model.network import Output, Source
 from model.parameter import Dims, key_of
+from train.average import Moment
 from train.config import Config
 from train.loss import Sums, cross_entropy
 from train.optimizer import tree
@@ -19,17 +20,38 @@ from train.task import Arrays, Batch
 Params = Mapping[str, Any]
 
 
+class Saved(NamedTuple):
+  """A state without an average, as checkpoints hold it."""
+
+  step: jax.Array
+  params: Params
+  opt_state: optax.OptState
+  diverged: jax.Array
+
+
 class State(NamedTuple):
   """What a trial is made of between two steps.
 
   `diverged` is the first step whose loss or gradient was not finite, else -1;
-  from that step on nothing changes any more.
+  from that step on nothing changes any more.  `average` is there if --average
+  keeps one.
   """
 
   step: jax.Array
   params: Params
   opt_state: optax.OptState
   diverged: jax.Array
+  average: Params | None = None
+
+  @property
+  def evaluated(self) -> Params:
+    """Returns the parameters that figures, files and users are given."""
+    return self.params if self.average is None else self.average
+
+  @property
+  def saved(self) -> 'State | Saved':
+    """Returns what a checkpoint holds: `State(*saved)` is the state again."""
+    return Saved(*self[:4]) if self.average is None else self
 
 
 class Metrics(NamedTuple):
@@ -57,7 +79,8 @@ def init_state(
   total = jnp.asarray(config.steps)
   opt_state = config.optimization.transform(table, total).init(params)
   zero = jnp.zeros((), jnp.int32)
-  return State(zero, params, opt_state, zero - 1)
+  average = config.optimization.average.start(params)
+  return State(zero, params, opt_state, zero - 1, average)
 
 
 def batch_of(
@@ -109,6 +132,8 @@ def update(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
+  at = Moment(state.step + 1, total, config.eval_every)
+  average = optimization.average.after(state.average, params, at)
   fine = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (state.diverged < 0)
   new = State(
     step=state.step + 1,
@@ -117,6 +142,7 @@ def update(
     diverged=jnp.where(
       fine | (state.diverged >= 0), state.diverged, state.step
     ),
+    average=_choose(fine, average, state.average),
   )
   return new, Metrics(loss, grad_norm, optimization.rate(state.step, total))
 

@@ -112,7 +112,11 @@ class Notes:
 
 
 class Result(NamedTuple):
-  """What a trial came to; `metrics` are a function of the configuration."""
+  """What a trial came to; `metrics` are a function of the configuration.
+
+  `digest` is that of the parameters that are evaluated, and that `load` gives:
+  with --average those of the average.
+  """
 
   status: Literal['ok', 'diverged', 'paused']
   metrics: Figures
