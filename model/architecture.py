@@ -155,7 +155,7 @@ class Architecture(Record):
 
   def _position_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between positions and what they rotate."""
-    width, rotary = self.projections.widths(dims)
+    width, rotary, _ = self.projections.widths(dims)
     if self.position.rotates and not rotary:
       yield FieldError(
         'projections.rope_dim',
@@ -231,6 +231,8 @@ class Architecture(Record):
       normalizer=self.normalizer,
       output=tuple(sorted(self.output, key=lambda output: output.stage)),
       dropout=self.dropout_attention,
+      dtype=self.dtype,
+      widths=self.projections.widths(self.dims(seq_len=1, vocab_size=1)),
     )
 
   def dims(self, seq_len: int, vocab_size: int) -> Dims:

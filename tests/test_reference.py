@@ -21,7 +21,7 @@ import reference
 from model import transformer
 from model.architecture import Architecture
 from model.attention import Keys, Queries
-from model.backend import Chunked
+from model.backend import Chunked, Fused
 from model.field import (
   FieldError,
   Variant,
@@ -138,6 +138,10 @@ def covering(causal: bool) -> list[Architecture]:
     field: [v for cls in choices.values() for v in examples(cls)]
     for field, choices in unions(Architecture).items()
   } | {'mask': mask_lists(causal), 'output': output_lists()}
+  # Kernels run where others do not: test_kernels.py.
+  options['backend'] = [
+    v for v in options['backend'] if not isinstance(v, Fused)
+  ]
   options['use_bias'] = [True, True, False]
   options['logit_cap'] = [None, None, 1.5]
   options['num_kv_heads'] = [None, 1]
@@ -407,6 +411,8 @@ def output_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
 
 def backend_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   """Each backend, of plain attention, is the loop of attention."""
+  if isinstance(variant, Fused):
+    pytest.skip('test_kernels.py compares it with the reference')
   arch = dataclasses.replace(
     BASE, backend=variant, position=Rope(), num_kv_heads=1
   )
