@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import catalogue, engine, trained, worker
+from experiments.attention import describe_backends
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
@@ -150,6 +151,8 @@ def _introduce(plan: Plan) -> None:
     print(f'data: {note}')
   devices = plan.devices
   print(f'devices: {len(devices)} x {devices[0].device_kind}')
+  attention = describe_backends(plan.base, plan.rows, devices[0].platform)
+  print(f'attention: {attention}')
   print(f'workdir: {plan.workdir}', flush=True)
   if warning := accelerator_warning():
     print(f'warning: {warning}', file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
+from experiments.attention import backends
 from experiments.environment import environment
 from experiments.inputs import Planned
 from experiments.ledger import Ledger, locked
@@ -137,4 +138,8 @@ def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
   write_atomically(workdir / 'flags.txt', '\n'.join(flag_lines) + '\n')
   about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
+  about['attention'] = {
+    name: backend.tag
+    for name, backend in backends(plan.base, plan.rows).items()
+  }
   write_json(workdir / 'environment.json', about)

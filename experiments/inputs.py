@@ -28,8 +28,21 @@ class Planned:
     return self.trial.pause or self.trial.config.steps
 
 
-def check_row(row: Row, config: Config, loader: Loader, shares: int) -> None:
-  """Raises what is wrong with a row on this data and these devices."""
+def check_row(
+  row: Row, config: Config, loader: Loader, shares: int, platform: str
+) -> None:
+  """Raises what is wrong with a row on this data and these devices.
+
+  Args:
+    row: its name is said where it matters.
+    config: the row, configured.
+    loader: of the data.
+    shares: how many devices share a batch.
+    platform: of the devices.
+  """
+  backend = config.architecture.backend
+  if absent := backend.absent(platform):
+    raise FieldError('backend', backend, f'{absent}: try --backend=auto')
   data = loader.data(config.task)
   if problem := config.task.problem(data, config.seq_len):
     raise DataError(problem)

@@ -81,7 +81,8 @@ def make_plan(
     for point in search.points
   ]
   for row, _, config in configs:
-    check_row(row, config, loader, choice.layout.shares if choice else 1)
+    shares = choice.layout.shares if choice else 1
+    check_row(row, config, loader, shares, devices[0].platform)
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,

@@ -86,7 +86,7 @@ class Architecture(Choices):
 
   def _position_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between positions and what they rotate."""
-    width, rotary = self.projections.widths(dims)
+    width, rotary, _ = self.projections.widths(dims)
     if self.position.rotates and not rotary:
       yield FieldError(
         'projections.rope_dim',

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from model.dropout import dropout
+from model.heads import Widths
 from model.mask import Mask, Places, allowed
 from model.normalizer import Normalizer
 from model.output import Plain
@@ -26,7 +27,7 @@ from model.score import Score
 
 
 class Parts(NamedTuple):
-  """The choices that attention is composed of, and what it drops."""
+  """The choices that attention is composed of, what it drops, and widths."""
 
   score: Score
   scale: Scale
@@ -36,6 +37,8 @@ class Parts(NamedTuple):
   normalizer: Normalizer
   output: tuple[Plain, ...]
   dropout: float
+  dtype: str
+  widths: Widths
 
   @property
   def counts(self) -> bool:

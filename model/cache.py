@@ -98,7 +98,10 @@ def empty(
 
 
 def reordered(cache: Cache, index_X: jax.Array) -> Cache:
-  """Returns the cache of these of its examples, in this order."""
+  """Returns the cache of these of its examples, in this order.
+
+  Each must have the source of the one that it takes the place of.
+  """
   old = cache.kept_L
   new = jax.tree.map(lambda x_LB: jnp.take(x_LB, index_X, axis=1), old)
   if isinstance(new, Keys) and isinstance(old, Keys):

@@ -123,6 +123,8 @@ class Choices(Record):
       normalizer=self.normalizer,
       output=tuple(sorted(self.output, key=lambda output: output.stage)),
       dropout=self.dropout_attention,
+      dtype=self.dtype,
+      widths=self.projections.widths(self.dims(seq_len=1, vocab_size=1)),
     )
 
   @property

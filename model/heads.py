@@ -19,10 +19,14 @@ class Heads(NamedTuple):
 
 
 class Widths(NamedTuple):
-  """Units of a query or key, and how many of them, the last, are rotated."""
+  """Units of a query or key, how many of them are rotated, and of a value.
+
+  Those that are rotated are the last.
+  """
 
   query: int
   rotary: int
+  value: int
 
 
 def one_array(tag: str, dims: Dims) -> Iterator[FieldError]:

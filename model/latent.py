@@ -81,8 +81,8 @@ class Mla(Variant, tag='mla'):
       )
 
   def widths(self, dims: Dims) -> Widths:
-    """Returns the width of a query and of what is rotated of it."""
-    return Widths(query=dims.head_dim + self.rope_dim, rotary=self.rope_dim)
+    """Returns the width of a query, of its rotated part, and of a value."""
+    return Widths(dims.head_dim + self.rope_dim, self.rope_dim, dims.head_dim)
 
   def split(
     self,

@@ -75,8 +75,8 @@ class Qkv(Variant, tag='qkv'):
       )
 
   def widths(self, dims: Dims) -> Widths:
-    """Returns the width of a query and of what is rotated of it."""
-    return Widths(query=dims.head_dim, rotary=dims.head_dim)
+    """Returns the width of a query, of its rotated part, and of a value."""
+    return Widths(dims.head_dim, rotary=dims.head_dim, value=dims.head_dim)
 
   def split(
     self,
@@ -172,8 +172,8 @@ class Raw(Variant, tag='raw'):
       )
 
   def widths(self, dims: Dims) -> Widths:
-    """Returns the width of a query and of what is rotated of it."""
-    return Widths(query=dims.head_dim, rotary=dims.head_dim)
+    """Returns the width of a query, of its rotated part, and of a value."""
+    return Widths(dims.head_dim, rotary=dims.head_dim, value=dims.head_dim)
 
   def split(
     self,

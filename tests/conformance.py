@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from model.architecture import Architecture
-from model.backend import Chunked
+from model.attention import Parts
+from model.backend import Chunked, Cudnn, Tokamax
 from model.cache import uncacheable
 from model.field import (
   FieldError,
@@ -34,11 +35,15 @@ from model.field import (
   variant_list,
   variants,
 )
+from model.heads import Widths
 from train.config import Config
 from train.optimizer import Optimization, Sgd
 from train.schema import leaves, parse
 from train.task import Batch, Task
 from train.tasks.text import Text
+
+# Backends that do not serve every choice.
+PARTIAL = (Chunked(), Tokamax(), Cudnn())
 
 # Values of numbers of which the rule in `_numbers` knows no good ones.
 VALUES: Mapping[str, tuple[Any, ...]] = {
@@ -285,11 +290,12 @@ def complaint(error: FieldError, choices: Sequence[Choice]) -> str | None:
           parse(flag, leaves(Config)[flag].hint, option)
       except FieldError as e:
         return f'names a value that is none: {e}'
+  # What a choice is refused for by itself may be left to say.
+  left = {str(refusal(choice)) for choice in choices} - {str(error)}
   for flag, text in re.findall(r'(?:try|or) --([a-z_]+)=(\w+)', str(error)):
     again = refusal(*_with(choices, _named(flag, text)))
-    if again is not None and again.path == error.path:
+    if again and again.path == error.path and str(again) not in left:
       return f'--{flag}={text}, which it advises, is refused: {again}'
-  left = {str(refusal(choice)) for choice in choices} - {str(error)}
   if not any(str(again) in {'None', *left} for again in _next(error, choices)):
     return 'no change of one flag that it names is accepted'
   return None
@@ -334,7 +340,8 @@ before anything runs, in one line that names the flag, the rule and a way out).
 All others run, and `pytest -m full` tries them: each choice has an effect, no
 position sees what the masks hide, decoding from a cache gives what the whole
 sequence gives, `chunked` gives what `reference` gives, and a trial trains
-beside others as it does alone.
+beside others as it does alone. `tokamax` and `cudnn`, which need a package or
+a GPU, are tried by `tests/test_kernels.py`.
 """
 
 
@@ -349,8 +356,9 @@ def page() -> str:
     [
       head,
       '## Choices\n',
-      '| flag | choices | not from a cache | not by `chunked` |',
-      '|:---|:---|:---|:---|',
+      '| flag | choices | not from a cache | '
+      f'{" | ".join(f"not by `{b.tag}`" for b in PARTIAL)} |',
+      f'|:---|:---|:---|{":---|" * len(PARTIAL)}',
       *_choice_lines(),
       '',
       '## Pairs\n',
@@ -375,10 +383,19 @@ def _choice_lines() -> Iterator[str]:
     runs = [c for c in choices if singles()[c] is None and len(_tags(c)) == 1]
     archs = {c: configured({field: c}).architecture for c in runs}
     whole = [c for c, a in archs.items() if uncacheable(a, BASE.seq_len)]
-    slow = [c for c, a in archs.items() if Chunked().problem(a.parts)]
+    others = [
+      [c for c, a in archs.items() if backend.problem(_fitting(a))]
+      for backend in PARTIAL
+    ]
     cells = [f'`--{field}`', ', '.join(f'`{tag}`' for tag in tags)]
-    cells += [', '.join(f'`{t}`' for t in _names(x)) for x in (whole, slow)]
+    cells += [', '.join(f'`{t}`' for t in _names(x)) for x in (whole, *others)]
     yield f'| {" | ".join(cells)} |'
+
+
+def _fitting(arch: Architecture) -> Parts:
+  """Returns the parts of an architecture, in a size that kernels can have."""
+  widths = Widths(*(2 * width for width in arch.parts.widths))
+  return arch.parts._replace(dtype='bfloat16', widths=widths)
 
 
 def _tags(choice: Choice) -> list[str]:

@@ -1066,7 +1066,9 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     ),
   },
   # All compute the same: `attention` below.
-  'backend': {'auto': None, 'reference': None, 'chunked': None},
+  'backend': dict.fromkeys(
+    ('auto', 'reference', 'chunked', 'cudnn', 'tokamax')
+  ),
   'projections': {
     'qkv': projections_of('query', 'key', 'value'),
     'shared_kv': projections_of('query', 'key', 'key'),

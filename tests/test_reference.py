@@ -21,7 +21,7 @@ import reference
 from model import transformer
 from model.architecture import Architecture
 from model.attention import Keys, Queries
-from model.backend import Chunked
+from model.backend import Chunked, Fused
 from model.family import Classifier
 from model.field import (
   FieldError,
@@ -144,6 +144,10 @@ def covering(causal: bool) -> list[Architecture]:
   if causal:
     families = options['model']
     options['model'] = [family for family in families if family.writes]
+  # Kernels run where others do not: test_kernels.py.
+  options['backend'] = [
+    v for v in options['backend'] if not isinstance(v, Fused)
+  ]
   options['use_bias'] = [True, True, False]
   options['scale_embeddings'] = [False, False, True, False, False]
   options['logit_cap'] = [None, None, 1.5]
@@ -428,6 +432,8 @@ def output_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
 
 def backend_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
   """Each backend, of plain attention, is the loop of attention."""
+  if isinstance(variant, Fused):
+    pytest.skip('test_kernels.py compares it with the reference')
   arch = dataclasses.replace(
     BASE, backend=variant, position=Rope(), num_kv_heads=1
   )

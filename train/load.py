@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import transformer
+from model.backend import Auto
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
@@ -79,6 +80,8 @@ class Loaded:
 def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
   """Returns a trained trial of a working directory.
 
+  Where its backend cannot run on this machine, `auto` computes the same.
+
   Args:
     workdir: of the run.
     trial: ROW/SEED, or ROW for its first seed, or the id of a trial or its
@@ -95,7 +98,7 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(
       f'{directory}: config.json cannot be read: the trial was not begun'
     ) from e
-  config = override(Config(), about['flags'])
+  config = here(override(Config(), about['flags']), jax.default_backend())
   vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
   template = init_state(config, config.sizes(vocabulary)).saved
   notes: list[str] = []
@@ -117,6 +120,15 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
   # On a device, so that functions of it can be compiled.
   params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
   return Loaded(about['trial'], config, vocabulary, params, restored.step)
+
+
+def here(config: Config, platform: str) -> Config:
+  """Returns the configuration, with `auto` for a backend that is not here."""
+  arch = config.architecture
+  if arch.backend.absent(platform) is None:
+    return config
+  arch = dataclasses.replace(arch, backend=Auto())
+  return dataclasses.replace(config, architecture=arch)
 
 
 def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
