@@ -47,8 +47,9 @@ class Architecture(Choices):
     yield from self._output_problems(dims)
     yield from self._position_problems(dims)
     yield from self._idle_problems(dims)
-    if problem := backend_problem(self.backend, self.parts):
-      yield problem
+    for parts in self.every_parts:
+      if problem := backend_problem(self.backend, parts):
+        yield problem
 
   def _score_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between the score and what is done to q and k."""

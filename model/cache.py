@@ -109,6 +109,14 @@ def reordered(cache: Cache, index_X: jax.Array) -> Cache:
   return cache._replace(kept_L=new)
 
 
+def repeated(cross_L: Keys | None, times: int) -> Keys | None:
+  """Returns the keys of each source several times, side by side."""
+  if cross_L is None:
+    return None
+  new = jax.tree.map(lambda x_LB: jnp.repeat(x_LB, times, axis=1), cross_L)
+  return new._replace(s_S=cross_L.s_S)  # positions have no axis of the batch
+
+
 def extended(kept: Keys, new: Keys, index: jax.Array) -> Keys:
   """Returns the keys with new ones written from slot `index` on."""
 

@@ -136,6 +136,13 @@ class Choices(Record):
       position=NoPosition(), mask=(Padding(),), output=crossing or (Plain(),)
     )
 
+  @property
+  def every_parts(self) -> list[Parts]:
+    """Returns what each kind of attention is composed of."""
+    own = [self.parts_of(s) for s in self.stacks if s.attends_itself]
+    crosses = any(stack.attends_memory for stack in self.stacks)
+    return [*own, *([self.cross_parts] if crosses else [])]
+
   def dims(self, seq_len: int, vocab_size: int, num_classes: int = 0) -> Dims:
     """Returns the sizes of the axes."""
     return Dims(

@@ -1030,6 +1030,7 @@ EFFECTS = {
   'task.tokenizer.lowercase': Effect(
     'true', {'task.tokenizer.lowercase': 'false'}, _vocabulary
   ),
+  'task.beam': Effect('2', {'model': 'encoder_decoder'}),
   'task.buckets': Effect('3', {'task.buckets': '2'}),
   'task.reserve_mask': Effect('true'),
   'task.rate': Effect('0.5'),

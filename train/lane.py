@@ -5,8 +5,11 @@ import math
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from train.checkpoint import Checkpoints
-from train.files import digest, write_json
+from train.files import digest, write_atomically, write_json
 from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
@@ -27,6 +30,7 @@ class Lane:
     write_json(folder / 'config.json', _description(trial))
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
+    self.judged: Figures = {}
     self.saved = time.monotonic()
     self.checkpoints = Checkpoints(
       folder / 'checkpoints', options.keep_checkpoints, hooks.warn
@@ -86,6 +90,22 @@ class Lane:
     self.checkpoints.save(self.step, self.state.saved, notes, score)
     self.saved = time.monotonic()
 
+  def judge(self) -> None:
+    """Lets the task say what there is to say of the trained model."""
+    config, data = self.config, self.trial.data
+    if self.diverged >= 0:
+      return
+    found = config.task.judge(
+      config.architecture,
+      config.sizes(data.vocabulary),
+      jax.tree.map(jnp.asarray, self.state.evaluated),
+      data,
+    )
+    self.judged = dict(found.figures)
+    if found.lines:
+      text = ''.join(f'{line}\n' for line in found.lines)
+      write_atomically(self.trial.directory / 'written.tsv', text)
+
   def close(self) -> None:
     """Waits for the disk; raises what went wrong there."""
     self.log.close()
@@ -102,6 +122,7 @@ class Lane:
       'best_val_loss': notes.best_val_loss,
       'best_step': notes.best_step,
       'train_loss': notes.train_loss,
+      **self.judged,
     }
     if not fine:
       metrics['diverged_at'] = self.diverged

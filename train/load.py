@@ -52,6 +52,8 @@ class Loaded:
   def evaluate(self, task: Task | None = None) -> dict[str, float]:
     """Returns loss (nats a token) and accuracy on a task's validation part.
 
+    And what the task says of the model besides, such as BLEU.
+
     Args:
       task: another text, say; none is what the trial was trained on.
     """
@@ -70,10 +72,12 @@ class Loaded:
         layout.place(dict(data.arrays)),
       )
     )
+    judged = config.task.judge(config.architecture, sig.dims, self.params, data)
     return {
       'val_loss': float(sums.loss / sums.count),
       'val_accuracy': float(sums.correct / sums.count),
       'tokens': float(sums.count),
+      **judged.figures,
     }
 
 

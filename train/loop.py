@@ -255,6 +255,7 @@ def _end(group: _Group) -> None:
     for lane, values in zip(group.lanes, group.values, strict=True):
       if lane in done and not lane.paused:
         _write_attention(group, lane, values)
+        lane.judge()
     group.tick()
     for lane in done:
       lane.checkpoints.wait()

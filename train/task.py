@@ -6,15 +6,17 @@ state and the order does not depend on how many devices or hosts there are.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.architecture import Architecture
 from model.family import Decoder
 from model.field import Variant
+from model.parameter import Dims, Params
 from train.vocabulary import Vocabulary
 
 
@@ -130,6 +132,20 @@ class Task(Variant, abc.ABC):
     self, arrays: Arrays, ids_B: jax.Array, seq_len: int
   ) -> Batch:
     """Returns validation examples by their number; jittable."""
+
+  def judge(
+    self, arch: Architecture, dims: Dims, params: Params, data: Data
+  ) -> 'Judgement':
+    """Returns what is said of a trained model beside its loss."""
+    del arch, dims, params, data
+    return Judgement({}, [])
+
+
+class Judgement(NamedTuple):
+  """Figures of a trained model by name, and lines that it wrote, to be read."""
+
+  figures: Mapping[str, float]
+  lines: Sequence[str]
 
 
 def examples(step: jax.Array, batch_size: int) -> jax.Array:

@@ -12,11 +12,17 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
+from model.field import field
+from model.parameter import Dims, Params
+from train.bleu import corpus_bleu
 from train.padding import begun, ended, padded, real
 from train.sentences import Sentences
-from train.task import Arrays, Batch
+from train.task import Arrays, Batch, Data, Judgement
+from train.translate import Translator, translated
 from train.vocabulary import Special
 
 
@@ -34,6 +40,42 @@ class Translation(Sentences, tag='translation'):
     Special.BOS,
     Special.EOS,
   )
+
+  beam: int = field(1, 'Hypotheses at a time for BLEU; 1 is greedy.', min=1)
+  judged: int | None = field(
+    None, 'Texts to compute BLEU on, the first ones; none is all.', min=1
+  )
+  length_penalty: float = field(
+    1.0, 'Scores of hypotheses are divided by their length to this power.'
+  )
+
+  def judge(
+    self, arch: Architecture, dims: Dims, params: Params, data: Data
+  ) -> Judgement:
+    """Returns the BLEU of the part to evaluate on, and the translations."""
+    arrays = data.arrays
+    sources, targets = (
+      np.split(arrays[f'validation_{name}'], arrays[starts][1:-1])
+      for name in self.columns
+      for starts in [f'validation_{name}_starts']
+    )
+    sources, targets = sources[: self.judged], targets[: self.judged]
+    found = translated(
+      Translator(arch, dims, params, data.vocabulary),
+      sources,
+      self.beam,
+      self.length_penalty,
+    )
+    sources, found, targets = (
+      [data.vocabulary.decode(ids) for ids in texts]
+      for texts in (sources, found, targets)
+    )
+    lines = [
+      '\t'.join(row) for row in zip(sources, found, targets, strict=True)
+    ]
+    score = corpus_bleu(found, targets)
+    figures = {'bleu': score.bleu, 'brevity_penalty': score.brevity_penalty}
+    return Judgement(figures, ['source\ttranslation\treference', *lines])
 
   def read(
     self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
