@@ -54,6 +54,8 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   if command.list:
     catalogue.show_list(discover())
     return 0
+  if command.evaluate is not None:
+    return trained.evaluate(command, present(Config, values))
   experiment = choose(command.experiment)
   base = override(experiment.base, present(Config, values))
   if command.smoke:
@@ -73,8 +75,6 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
       prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
       'has no effect without --generate=WORKDIR:TRIAL: drop it',
     )
-  if command.evaluate is not None:
-    return trained.evaluate(command, base, present(Config, values))
   split_cpu(len(cores()))
   requests = Requests(
     **{name: tuple(_many(name, values)) for name in MANY},

@@ -18,6 +18,16 @@ from experiments.statistics import (
 
 Record = Mapping[str, Any]
 
+# Figures that every trial has.
+COMMON = {
+  'val_loss',
+  'val_accuracy',
+  'best_val_loss',
+  'best_step',
+  'train_loss',
+  'diverged_at',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class RowSummary:
@@ -25,7 +35,8 @@ class RowSummary:
 
   The tests and `smallest_effect` are those of `statistics.Comparison`;
   `seeds_needed` is how many find a difference as large as the margin, with
-  the same power; `tuned` is what the row chose for itself, by flag.
+  the same power; `tuned` is what the row chose for itself, by flag; `figures`
+  are means of what the task measures besides, such as BLEU.
   """
 
   row: str
@@ -50,6 +61,7 @@ class RowSummary:
   flops_per_token: float | None
   seconds: float | None
   tuned: Mapping[str, Any]
+  figures: Mapping[str, float]
   values: Mapping[int, float]
   note: str
 
@@ -74,6 +86,11 @@ class Table:
   @property
   def confidence(self) -> float:
     return 1 - self.alpha
+
+  @property
+  def figures(self) -> list[str]:
+    """Returns what the task of any row measures besides the metric."""
+    return sorted({name for row in self.rows for name in row.figures})
 
 
 def summarise(
@@ -185,6 +202,7 @@ def _summarise_row(
       float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
     ),
     tuned=_last(trials, 'tuned') or {},
+    figures=_figures(ok),
     values=values,
     note='; '.join(notes),
   )
@@ -199,6 +217,13 @@ def _seeds_needed(
     for row, compared in comparisons.items()
     if margin and compared.smallest_effect is not None and compared.sd
   }
+
+
+def _figures(trials: Sequence[Record]) -> dict[str, float]:
+  """Returns the mean of each figure that only some tasks have."""
+  names = {name for trial in trials for name in trial['metrics']} - COMMON
+  found = {name: _values(trials, name).values() for name in sorted(names)}
+  return {name: float(np.mean([*v])) for name, v in found.items() if v}
 
 
 def _last(trials: Sequence[Record], name: str) -> Any:

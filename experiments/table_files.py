@@ -60,6 +60,8 @@ def render(table: Table) -> rich_table.Table:
   for header in ('n', 'mean', half, 'vs base', half):
     rendered.add_column(header, justify='right', no_wrap=True)
   rendered.add_column('verdict', no_wrap=True)
+  for name in table.figures:
+    rendered.add_column(formats.title(name), justify='right')
   for row in table.rows:
     rendered.add_row(
       text.Text(row.row),
@@ -69,6 +71,7 @@ def render(table: Table) -> rich_table.Table:
       format_difference(row),
       format_half(row.difference_interval),
       _format_verdict(row),
+      *(formats.number(row.figures.get(name)) for name in table.figures),
       style='bold' if row.is_base else '',
     )
   return rendered
@@ -185,6 +188,13 @@ def _columns(table: Table) -> tuple[_Column, ...]:
       )
       for flag in _tuned(table)
     ),
+    *(
+      _Column(
+        formats.title(name),
+        lambda row, name=name: formats.number(row.figures.get(name)),
+      )
+      for name in table.figures
+    ),
     _Column('parameters', lambda row: formats.count(row.parameters)),
     _Column(flops_title, lambda row: flops_of[row.row]),
     _Column('seconds', lambda row: formats.seconds(row.seconds)),
@@ -215,6 +225,8 @@ def _format_csv(table: Table) -> str:
           line[name.removesuffix('interval') + end] = value and value[end]
       elif name == 'tuned':
         line |= {f'tuned_{flag}': value.get(flag) for flag in _tuned(table)}
+      elif name == 'figures':
+        line |= {figure: value.get(figure) for figure in table.figures}
       elif name != 'values':
         line[name] = value
     lines.append(line)

@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 
 from experiments.command import Command
 from model.field import FieldError
-from train.config import Config
 from train.generate import Generation, continued
 from train.load import Loaded, load
-from train.schema import changes
+from train.schema import changes, override
 
 
-def evaluate(command: Command, base: Config, given: Mapping[str, str]) -> int:
-  """Evaluates a trial on a text, and prints a line of JSON.
+def evaluate(command: Command, given: Mapping[str, str]) -> int:
+  """Evaluates a trial, and prints a line of JSON.
 
   Args:
     command: with --evaluate=WORKDIR:TRIAL.
-    base: its --task is what to evaluate on, if flags of it are given.
-    given: flags of the configuration.
+    given: flags of its task, where it is to be evaluated on other data.
   """
   # The task may be another; its tokens are those of the trial.
   idle = [
@@ -26,7 +24,7 @@ def evaluate(command: Command, base: Config, given: Mapping[str, str]) -> int:
     if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
   ]
   loaded = _trial('evaluate', command.evaluate, command, idle)
-  figures = loaded.evaluate(base.task if given else None)
+  figures = loaded.evaluate(override(loaded.config, given).task)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
   return 0
 
