@@ -18,6 +18,7 @@ from experiments import table as tables
 from experiments.forest import forest
 from experiments.sensitivity import sensitivities
 from experiments.tuning import Tuned
+from train import sample
 from train.files import write_atomically
 
 _FILE = 'report.html'
@@ -37,6 +38,14 @@ class AttentionMaps:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+  """What one row wrote after the beginning of the validation part."""
+
+  prompt: str
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
   """All that the page shows: one experiment, its numbers, how to rerun it."""
 
@@ -51,6 +60,7 @@ class Report:
   tuned: Mapping[str, Tuned]
   retired: Mapping[str, str]
   attention: Mapping[str, AttentionMaps]
+  samples: Mapping[str, Sample]
   environment: Mapping[str, object]
   row_commands: Mapping[str, str]
   row_changes: Mapping[str, str]
@@ -122,6 +132,7 @@ def render(report: Report) -> str:
     single=[row.row for row in report.table.rows if row.seeds == 1],
     maps=[dataclasses.asdict(m) for m in maps],
     pictures=pictures,
+    drawn=(sample.NEW_TOKENS, sample.TEMPERATURE),
     without_maps=[row for row in rows if row not in report.attention],
     environment=json.dumps(
       formats.finite(report.environment),

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from model.transformer import Output
 from train.lane import Lane, finite
 from train.parallel import Layout
 from train.program import CAPACITY, program, signature
+from train.sample import write_sample
 from train.step import Metrics
 from train.trial import Figures, Hooks, Interrupted, Options, Progress, Trial
 
@@ -255,7 +257,7 @@ def _end(group: _Group) -> None:
     _save(group, done, best=())
     for lane, values in zip(group.lanes, group.values, strict=True):
       if lane in done and not lane.paused:
-        _write_attention(group, lane, values)
+        _look(group, lane, values)
     group.tick()
     for lane in done:
       lane.checkpoints.wait()
@@ -264,17 +266,29 @@ def _end(group: _Group) -> None:
     group.fill()
 
 
-def _write_attention(
-  group: _Group, lane: Lane, values: Mapping[str, np.ndarray]
-) -> None:
-  """Keeps the attention maps of the first validation tokens."""
-  tokens = lane.trial.data.arrays['validation']
-  tokens_1T = tokens[None, : min(MAP_TOKENS, lane.config.seq_len)]
-  maps = group.program.weights(
-    lane.state.evaluated, values, tokens_1T.astype(np.int32)
-  )
+def _look(group: _Group, lane: Lane, values: Mapping[str, np.ndarray]) -> None:
+  """Keeps what a reader looks at: attention, and a text that it writes.
+
+  The maps are those of the first validation tokens, which the text begins with.
+  """
+  data, folder = lane.trial.data, lane.trial.directory
+  length = min(MAP_TOKENS, lane.config.seq_len)
+  tokens_T = data.arrays['validation'][:length].astype(np.int32)
+
+  def look(tokens_1T: np.ndarray) -> Output:
+    return group.program.look(lane.state.evaluated, values, tokens_1T)
+
+  maps_LBNTS = look(tokens_T[None]).weights_LBNTS
+  assert maps_LBNTS is not None
   np.savez_compressed(
-    lane.trial.directory / 'attention.npz',
-    weights_LNTS=np.asarray(maps[:, 0], np.float16),
-    tokens_T=tokens_1T[0],
+    folder / 'attention.npz',
+    weights_LNTS=np.asarray(maps_LBNTS[:, 0], np.float16),
+    tokens_T=tokens_T,
+  )
+  write_sample(
+    folder,
+    lane.config.architecture,
+    data.vocabulary,
+    tokens_T,
+    lambda tokens_1T: look(tokens_1T).logits_BTV,
   )

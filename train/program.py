@@ -17,6 +17,7 @@ import numpy as np
 from model import transformer
 from model.field import bind, split
 from model.parameter import Dims
+from model.transformer import Output
 from train.config import Config
 from train.loss import Sums
 from train.parallel import AXIS, Layout, share
@@ -59,7 +60,7 @@ class Program:
 
   chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
   evaluate: Callable[[Params, Arrays, Arrays], Sums]
-  weights: Callable[[Params, Arrays, Any], Any]
+  look: Callable[[Params, Arrays, Any], Output]
 
 
 def signature(
@@ -91,7 +92,7 @@ def program(sig: Signature) -> Program:
       functools.partial(_chunk, sig), (True, True, False, True), donate=(0,)
     ),
     evaluate=compiled(functools.partial(_evaluate, sig), (True, True, False)),
-    weights=jax.jit(functools.partial(_weights, sig)),
+    look=jax.jit(functools.partial(_look, sig)),
   )
 
 
@@ -155,11 +156,11 @@ def _evaluate(
   return sums if sig.axis is None else jax.lax.psum(sums, sig.axis)
 
 
-def _weights(
+def _look(
   sig: Signature, params: Params, values: Arrays, tokens_BT: jax.Array
-) -> jax.Array | None:
-  """Returns the attention weights of all layers for a batch of tokens."""
+) -> Output:
+  """Returns logits and the attention weights of all layers."""
   architecture = bind(sig.static, values).architecture
   return transformer.apply(
     architecture, sig.dims, params, tokens_BT, want_weights=True
-  ).weights_LBNTS
+  )
