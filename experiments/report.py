@@ -37,6 +37,15 @@ class AttentionMaps:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+  """What one row wrote, how, and after what."""
+
+  how: str
+  prompt: str
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
   """All that the page shows: one experiment, its numbers, how to rerun it."""
 
@@ -51,6 +60,7 @@ class Report:
   tuned: Mapping[str, Tuned]
   retired: Mapping[str, str]
   attention: Mapping[str, AttentionMaps]
+  samples: Mapping[str, Sample]
   environment: Mapping[str, object]
   row_commands: Mapping[str, str]
   row_changes: Mapping[str, str]

@@ -13,10 +13,11 @@ from experiments.experiment import BASE, METRIC
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
-from experiments.report import AttentionMaps, Report, write_report
+from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
 from train.files import read_lines, write_json
+from train.sample import FILE
 
 
 def finish(
@@ -95,6 +96,7 @@ def _report(
     tuned=selection.tuned,
     retired=selection.retired,
     attention=_attention(trials),
+    samples=_samples(trials),
     environment=json.loads((plan.workdir / 'environment.json').read_text()),
     row_commands={
       row.name: shlex.join(
@@ -164,4 +166,14 @@ def _attention(trials: Sequence[Planned]) -> dict[str, AttentionMaps]:
     with np.load(path) as saved:
       symbols = planned.trial.data.vocabulary.symbols(saved['tokens_T'])
       out[planned.row] = AttentionMaps(symbols, saved['weights_LNTS'])
+  return out
+
+
+def _samples(trials: Sequence[Planned]) -> dict[str, Sample]:
+  """Returns what each row's first seed that has written a text wrote."""
+  out: dict[str, Sample] = {}
+  for planned in trials:
+    path = planned.trial.directory / FILE
+    if planned.row not in out and path.exists():
+      out[planned.row] = Sample(**json.loads(path.read_text()))
   return out

@@ -80,6 +80,7 @@ def _report() -> report.Report:
     tuned={},
     retired={},
     attention={'qkv': report.AttentionMaps(list('abcde'), _maps())},
+    samples={'raw': report.Sample('at <once>', 'Once <b>', ' upon a & time')},
     environment={'versions': {'jax': '0.10.2'}, 'loss': math.nan},
     row_commands={'qkv': 'python launch.py --only=qkv'},
     row_changes={'raw': 'projections=raw'},
@@ -107,6 +108,8 @@ def test_page_is_written_with_all_sections(tmp_path: pathlib.Path) -> None:
     '+1.2500',
     'head 2',
     'layer 1',
+    'Once <b>',
+    'upon a & time',
   ):
     assert text in page.text, text
 
@@ -140,6 +143,7 @@ def test_names_and_tokens_are_escaped() -> None:
       curves={_ATTACK: curve},
       train_curves={},
       attention={_ATTACK: report.AttentionMaps([_ATTACK] * 5, _maps())},
+      samples={_ATTACK: report.Sample(_ATTACK, _ATTACK, _ATTACK)},
       environment={_ATTACK: _ATTACK},
       row_commands={_ATTACK: _ATTACK},
       row_changes={_ATTACK: _ATTACK + 'x'},
@@ -154,7 +158,7 @@ def test_names_and_tokens_are_escaped() -> None:
 @pytest.mark.parametrize(
   'change',
   [
-    {'attention': {}},
+    {'attention': {}, 'samples': {}},
     {'curves': {}, 'train_curves': {}},
     {'curves': {'qkv': {}}},
     {'curves': {'qkv': {0: [(1, math.nan)]}}},
@@ -171,6 +175,7 @@ def test_a_page_with_data_missing(change: dict[str, Any]) -> None:
   assert not re.search(r'\b(nan|inf)\b', page)
   if 'attention' in change:
     assert 'No attention maps were recorded.' in text
+    assert 'after the beginning' not in text
   if 'train_curves' in change:
     assert 'No curve was recorded.' in text
   if 'row_commands' in change:

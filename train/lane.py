@@ -13,11 +13,14 @@ from train.files import digest, write_atomically, write_json
 from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
+from train.sample import FILE
 from train.schema import to_flags
 from train.sinks import About
 from train.step import State, init_state
 from train.store import write_vocabulary
 from train.trial import Figures, Hooks, Notes, Options, Result, Trial
+
+SHOWN = 6  # lines of what was written that the report shows, from 1 on
 
 
 class Lane:
@@ -103,8 +106,12 @@ class Lane:
     )
     self.judged = dict(found.figures)
     if found.lines:
+      folder = self.trial.directory
       text = ''.join(f'{line}\n' for line in found.lines)
-      write_atomically(self.trial.directory / 'written.tsv', text)
+      write_atomically(folder / 'written.tsv', text)
+      shown = '\n'.join(found.lines[1:SHOWN])
+      about = {'how': found.lines[0], 'prompt': '', 'text': shown}
+      write_json(folder / FILE, about)
 
   def close(self) -> None:
     """Waits for the disk; raises what went wrong there."""

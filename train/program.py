@@ -38,11 +38,15 @@ MAP_TOKENS = 64  # attention maps are kept for this many tokens
 Arrays = Mapping[str, Any]
 
 
-class Maps(NamedTuple):
-  """Attention weights of all layers and heads for one sequence of tokens."""
+class Look(NamedTuple):
+  """One sequence of tokens, what the model says of it, and where it looks.
+
+  The weights are none where the last stack has no self-attention.
+  """
 
   tokens_T: jax.Array
-  weights_LNTS: jax.Array
+  logits_TV: jax.Array
+  weights_LNTS: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Program:
 
   chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
   evaluate: Callable[[Params, Arrays, Arrays], Sums]
-  weights: Callable[[Params, Arrays, Arrays], Maps]
+  look: Callable[[Params, Arrays, Arrays, Any, Any], Look]
 
 
 def signature(
@@ -108,7 +112,7 @@ def program(sig: Signature) -> Program:
       functools.partial(_chunk, sig), (True, True, False, True), donate=(0,)
     ),
     evaluate=compiled(functools.partial(_evaluate, sig), (True, True, False)),
-    weights=jax.jit(functools.partial(_weights, sig)),
+    look=jax.jit(functools.partial(_look, sig)),
   )
 
 
@@ -182,14 +186,35 @@ def _evaluate(
   return sums if sig.axis is None else jax.lax.psum(sums, sig.axis)
 
 
-def _weights(
-  sig: Signature, params: Params, values: Arrays, arrays: Arrays
-) -> Maps:
-  """Returns attention within the first validation example."""
+def _look(
+  sig: Signature,
+  params: Params,
+  values: Arrays,
+  arrays: Arrays,
+  tokens_1T: jax.Array,
+  given: jax.Array,
+) -> Look:
+  """Returns what there is to see of the first validation example.
+
+  Args:
+    sig: what is compiled.
+    params: of the model.
+    values: the traced numbers.
+    arrays: the data.
+    tokens_1T: another text, no longer than the example.
+    given: whether to look at that one.
+  """
   config = bind(sig.static, values)
   one = jnp.zeros(1, jnp.int32)
   batch = config.task.evaluation_batch(arrays, one, config.seq_len)
-  batch = jax.tree.map(lambda x: x[:, :MAP_TOKENS], batch._replace(ids_B=None))
+  length = tokens_1T.shape[1]
+  batch = jax.tree.map(lambda x: x[:, :length], batch._replace(ids_B=None))
+  tokens_1T = jnp.where(given, tokens_1T, batch.inputs_BT)
+  batch = batch._replace(inputs_BT=tokens_1T)
   out = output_of(config, sig.dims, params, batch, None, want_weights=True)
-  assert out.weights_LBNTS is not None
-  return Maps(batch.inputs_BT[0], out.weights_LBNTS[:, 0])
+  maps_LBNTS = out.weights_LBNTS
+  return Look(
+    tokens_1T[0],
+    out.logits_BTV[0],
+    None if maps_LBNTS is None else maps_LBNTS[:, 0],
+  )

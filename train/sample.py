@@ -1,0 +1,80 @@
+"""A short text that a trial writes at its end, for the report.
+
+It is drawn on the host, token by token, from a program that is compiled anyway,
+so that no run waits for a compilation that only this would need.
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from model.architecture import Architecture
+from model.cache import uncacheable
+from train.files import write_json
+from train.vocabulary import Vocabulary
+
+NEW_TOKENS = 100
+TEMPERATURE = 0.8
+HOW = (
+  f'{NEW_TOKENS} tokens drawn at temperature {TEMPERATURE}, by the same random '
+  'numbers in all rows, after the beginning of the validation text (in grey).'
+)
+FILE = 'sample.json'
+
+# tokens_1T -> logits_TV
+Forward = Callable[[np.ndarray], Any]
+
+
+def write_sample(
+  folder: pathlib.Path,
+  arch: Architecture,
+  vocabulary: Vocabulary,
+  tokens_T: np.ndarray,
+  forward: Forward,
+) -> None:
+  """Writes a prompt and what follows it, where an architecture can write.
+
+  Args:
+    folder: of the trial.
+    arch: its architecture.
+    vocabulary: its vocabulary.
+    tokens_T: text, as long as what the program takes; its first half is the
+      prompt.
+    forward: the program.
+  """
+  length = len(tokens_T)
+  prompt = tokens_T[: length // 2].tolist()
+  if not prompt or uncacheable(arch, len(prompt)) is not None:
+    return  # later tokens would change what was written before them
+  written = continued(forward, prompt, length, NEW_TOKENS)
+  text = {
+    'how': HOW,
+    'prompt': vocabulary.decode(np.asarray(prompt)),
+    'text': vocabulary.decode(np.asarray(written)),
+  }
+  write_json(folder / FILE, text)
+
+
+def continued(
+  forward: Forward, prompt: Sequence[int], length: int, count: int
+) -> list[int]:
+  """Returns tokens after a prompt, drawn by fixed random numbers.
+
+  The most likely token under softmax(logits / 0.8) plus Gumbel noise is a draw
+  from it (Maddison et al. 2014, arXiv:1411.0030).  A full window goes on from
+  its last half.
+  """
+  rng = np.random.default_rng(0)
+  window, written = list(prompt), list[int]()
+  while len(written) < count:
+    if len(window) == length:
+      window = window[-(length // 2) :]
+    tokens_1T = np.zeros((1, length), np.int32)
+    tokens_1T[0, : len(window)] = window
+    logits_V = np.asarray(forward(tokens_1T), np.float64)[len(window) - 1]
+    noise_V = rng.gumbel(size=logits_V.size)
+    written.append(int(np.argmax(logits_V / TEMPERATURE + noise_V)))
+    window.append(written[-1])
+  return written
