@@ -8,6 +8,8 @@ from model.field import FieldError
 from train.generate import Generation, continued
 from train.load import Loaded, load
 from train.schema import changes, override
+from train.tasks.translation import Translation
+from train.translate import Translator, texts_of
 
 
 def evaluate(command: Command, given: Mapping[str, str]) -> int:
@@ -35,7 +37,7 @@ def generate(
   generation: Generation,
   prompts: Sequence[str],
 ) -> int:
-  """Prints each prompt and what a trial writes after it.
+  """Prints each prompt and what a trial writes after it, or its translation.
 
   Args:
     command: with --generate=WORKDIR:TRIAL.
@@ -46,6 +48,10 @@ def generate(
   idle = [path for path in given if path != 'seed']
   loaded = _trial('generate', command.generate, command, idle)
   seed = int(given.get('seed', '0'))
+  task = loaded.config.task
+  if isinstance(task, Translation):
+    _translate(loaded, task, generation, prompts)
+    return 0
   prompts = prompts or ['\n']
   texts = continued(loaded, prompts, generation, seed)
   for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
@@ -53,6 +59,32 @@ def generate(
       print('-' * 40)
     print(prompt + text)
   return 0
+
+
+def _translate(
+  loaded: Loaded,
+  task: Translation,
+  generation: Generation,
+  prompts: Sequence[str],
+) -> None:
+  """Prints the translation of each prompt, by the beam of the trial."""
+  if idle := changes(Generation(), generation):
+    name, text = next(iter(idle.items()))
+    raise FieldError(
+      name, text, 'has no effect on a translation, which --task.beam searches'
+    )
+  if not prompts:
+    raise FieldError('prompt', None, 'must be given: a text to translate')
+  config = loaded.config
+  translator = Translator(
+    config.architecture,
+    config.sizes(loaded.vocabulary),
+    loaded.params,
+    loaded.vocabulary,
+  )
+  print(
+    *texts_of(translator, prompts, task.beam, task.length_penalty), sep='\n'
+  )
 
 
 def _trial(

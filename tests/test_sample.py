@@ -91,6 +91,6 @@ def test_only_what_can_write_does(
     dataclasses.replace(Architecture(), mask=masks),
     vocabulary,
     np.zeros(length, np.int32),
-    lambda tokens_1T: np.zeros((1, length, vocabulary.size)),
+    lambda tokens_1T: np.zeros((length, vocabulary.size)),
   )
   assert (tmp_path / FILE).exists() == written

@@ -47,13 +47,20 @@ def continued(
     cached: false computes the whole window for each token.
 
   Raises:
-    DataError: a prompt is empty, or has symbols that the vocabulary lacks.
+    DataError: a prompt is empty, or has symbols that the vocabulary lacks; or
+      the trial did not learn to go on with a text.
   """
+  arch = loaded.config.architecture
+  if arch.model.has_source or not loaded.config.task.predicts_next:
+    raise DataError(
+      f'--generate: a model that learned --task={loaded.config.task.tag} does '
+      'not go on with a text: give a trial of --task=text'
+    )
   window = loaded.config.seq_len
   room = max(1, window // 2)
   if window < 2:
     raise DataError('--generate: the trial sees one token: none can follow')
-  cached = cached and cache.uncacheable(loaded.config.architecture) is None
+  cached = cached and cache.uncacheable(arch) is None
   begun = [_encoded(loaded, prompt) for prompt in prompts]
   written: list[list[int]] = [list(map(int, ids)) for ids in begun]
   total = [len(ids) + generation.new_tokens for ids in begun]

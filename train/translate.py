@@ -14,6 +14,7 @@ from model.beam import Rules, beam_search
 from model.decode import Step
 from model.network import Source
 from model.parameter import Dims, Params
+from train.task import DataError
 from train.vocabulary import Special, Vocabulary
 
 ROWS = 64  # translated at a time
@@ -74,6 +75,28 @@ def translated(
     for n, ids_S in zip(numbers, tokens_BS, strict=False):
       found[n] = ids_S[: np.argmax(ids_S == end)]
   return found
+
+
+def texts_of(
+  translator: Translator, texts: Sequence[str], beam: int, penalty: float
+) -> list[str]:
+  """Returns the translation of each text.
+
+  Raises:
+    DataError: it is empty, or longer than the model reads.
+  """
+  vocabulary, longest = translator.vocabulary, translator.dims.seq_len - 1
+  ids = vocabulary.encode_all(texts)
+  for text, own in zip(texts, ids, strict=True):
+    if not 0 < len(own) <= longest:
+      raise DataError(
+        f'--prompt={text}: has {len(own)} tokens, and the trial reads 1 to '
+        f'{longest}'
+      )
+  return [
+    vocabulary.decode(found)
+    for found in translated(translator, ids, beam, penalty)
+  ]
 
 
 def _padded(

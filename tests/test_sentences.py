@@ -1,0 +1,243 @@
+"""Translation and classification: which rows a step has, and what they hold."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.architecture import Architecture
+from model.family import Classifier, EncoderDecoder
+from model.field import FieldError
+from train.buckets import Shape
+from train.config import Config
+from train.step import batch_of, bucket_of
+from train.store import from_json
+from train.table import Jsonl, Lines, Rows, Tsv
+from train.task import Batch, Data, DataError
+from train.tasks.classification import Classification
+from train.tasks.translation import Translation
+from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
+from train.vocabulary import Special
+
+PAIRS = [
+  (f'{"go " * n}{n}', f'geh {"geh " * (n % 7)}{n}') for n in range(1, 31)
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Held(Tsv):
+  """Rows in memory: of the pairs above, and what their length is."""
+
+  def part(self, part: str, columns: Sequence[str]) -> Rows:
+    chosen = PAIRS if part == 'train' else PAIRS[:9]
+    held = {
+      'source': [source for source, _ in chosen],
+      'target': [target for _, target in chosen],
+      'text': [source for source, _ in chosen],
+      'label': ['long' if n > 4 else 'short' for n in range(len(chosen))],
+    }
+    return Rows(part, tuple(held[name] for name in columns))
+
+
+def translation(buckets: int = 3, tokenizer: Tokenizer | None = None) -> Config:
+  task = Translation(
+    Held(train='x'), tokenizer or Word(), buckets=buckets, beam=2
+  )
+  arch = Architecture(model=EncoderDecoder(), d_model=16, num_heads=2)
+  return Config(task=task, seq_len=24, batch_size=2, architecture=arch)
+
+
+def arrays_of(data: Data) -> dict[str, jax.Array]:
+  return {name: jnp.asarray(value) for name, value in data.arrays.items()}
+
+
+def sentences(
+  data: Data, tokens_BT: jax.Array, real_BT: jax.Array
+) -> list[str]:
+  return [
+    ' '.join(data.vocabulary.symbols(row_T[real_T != 0]))
+    for row_T, real_T in zip(
+      np.asarray(tokens_BT), np.asarray(real_BT), strict=True
+    )
+  ]
+
+
+# Which rows a step has. -------------------------------------------------------
+
+
+def one_epoch(config: Config, seed: int, first: int) -> list[Batch]:
+  """Returns as many batches as an epoch has, from a step on."""
+  data = config.task.load()
+  arrays, config = arrays_of(data), dataclasses.replace(config, seed=seed)
+  shapes = config.task.shapes(config.batch_size, config.seq_len)
+  lengths = data.arrays['train_lengths']
+  counts = collections.Counter(
+    max(k for k, shape in enumerate(shapes) if size <= shape.length)
+    for size in lengths
+    if size <= config.seq_len
+  )
+  total = sum(-(-counts[k] // shape.rows) for k, shape in enumerate(shapes))
+  found = []
+  for step in range(first, first + total):
+    at = jnp.asarray(step)
+    bucket = int(bucket_of(config, arrays, at))
+    found.append(batch_of(config, arrays, at, bucket))
+    assert found[-1].inputs_BT.shape == shapes[bucket]
+  return found
+
+
+@pytest.mark.parametrize('buckets', [1, 3])
+def test_an_epoch_holds_every_row_that_fits_once(buckets: int) -> None:
+  config = translation(buckets)
+  data = config.task.load()
+  batches = one_epoch(config, seed=0, first=0)
+  seen = [
+    text
+    for batch in batches
+    for text, weights_T in zip(
+      sentences(data, batch.source_BS, batch.source_segments_BS),
+      np.asarray(batch.weights_BT),
+      strict=True,
+    )
+    if weights_T.any()
+  ]
+  # n words, a number and <eos>: up to 22 of them fit 24 positions.
+  assert sorted(seen) == sorted(f'{s} <eos>' for s, _ in PAIRS[:22])
+  ids = np.concatenate([batch.ids_B for batch in batches])
+  assert len(set(ids.tolist())) == len(ids)
+
+
+def test_order_is_a_function_of_seed_and_step() -> None:
+  def told(batches: list[Batch]) -> list[list[int]]:
+    return [np.asarray(b.source_BS).ravel().tolist() for b in batches]
+
+  config = translation()
+  first = one_epoch(config, seed=0, first=0)
+  length = len(first)
+  assert told(one_epoch(config, 0, 0)) == told(first)
+  assert told(one_epoch(config, 0, 3))[: length - 3] == told(first)[3:]
+  later, other = one_epoch(config, 0, length), one_epoch(config, 1, 0)
+  assert told(later) != told(first) != told(other)
+
+
+def test_buckets_cost_the_same() -> None:
+  shapes = translation().task.shapes(8, 24)
+  assert shapes == (Shape(8, 24), Shape(16, 12), Shape(24, 8))
+
+
+# What they hold. --------------------------------------------------------------
+
+
+def test_pairs_are_shifted_ended_and_filled_up() -> None:
+  config = translation()
+  data = config.task.load()
+  batch = config.task.evaluation_batch(
+    arrays_of(data), jnp.asarray([0, 2]), seq_len=6
+  )
+  pad = data.vocabulary.id_of(Special.PAD)
+  everything = np.ones((2, 6))
+  assert sentences(data, batch.source_BS, everything) == [
+    'go 1 <eos> <pad> <pad> <pad>',
+    'go go go 3 <eos> <pad>',
+  ]
+  assert sentences(data, batch.inputs_BT, everything) == [
+    '<bos> geh geh 1 <pad> <pad>',
+    '<bos> geh geh geh geh 3',
+  ]
+  assert sentences(data, batch.targets_BT, everything) == [
+    'geh geh 1 <eos> <pad> <pad>',
+    'geh geh geh geh 3 <eos>',
+  ]
+  real_BT = np.asarray(batch.targets_BT) != pad
+  np.testing.assert_array_equal(batch.weights_BT, real_BT)
+  np.testing.assert_array_equal(
+    batch.source_segments_BS, np.asarray(batch.source_BS) != pad
+  )
+
+
+def test_what_is_too_long_is_counted_and_left_out() -> None:
+  config = translation()
+  data = config.task.load()
+  batch = config.task.evaluation_batch(
+    arrays_of(data), jnp.arange(9), seq_len=8
+  )
+  # Rows of n words, a number, and <eos>: of the sixth the target is longer.
+  fits = [n + 2 <= 8 and len(PAIRS[n - 1][1].split()) < 8 for n in range(1, 10)]
+  np.testing.assert_array_equal(np.asarray(batch.weights_BT).any(1), fits)
+  assert config.task.notes(data, 8) == (
+    'left out, for they are longer than --seq_len=8: 25 rows to train on, '
+    f'{9 - sum(fits)} to evaluate on'
+  )
+  assert config.task.notes(data, 40) == ''
+  problem = config.task.problem(data, 2)
+  assert problem is not None
+  assert 'no row of its train part fits --seq_len=2' in problem
+
+
+def test_labels_are_those_of_the_training_part() -> None:
+  task = Classification(Held(train='x'))
+  data = task.load()
+  assert data.vocabulary.labels == ('long', 'short')
+  assert from_json(data.vocabulary.to_json()) == data.vocabulary
+  batch = task.evaluation_batch(arrays_of(data), jnp.asarray([0, 5]), 9)
+  np.testing.assert_array_equal(batch.targets_BT, [[1], [0]])
+  text = sentences(data, batch.inputs_BT, batch.segments_BT)
+  assert text == ['<cls> go 1', '<cls> go go go go go go 6']
+
+
+# Any tokenizer. ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('tokenizer', [Char(), Byte(), Bpe(300), Word()])
+def test_any_tokenizer_serves(tokenizer: Tokenizer) -> None:
+  config = translation(1, tokenizer)
+  data = config.task.load()
+  batch = config.task.evaluation_batch(arrays_of(data), jnp.asarray([0]), 24)
+  target_T = np.asarray(batch.targets_BT)[0][
+    np.asarray(batch.weights_BT)[0] > 0
+  ]
+  assert data.vocabulary.decode(target_T) == 'geh geh 1'
+  again = config.task.load(data.vocabulary)
+  assert again.digest == data.digest
+  np.testing.assert_array_equal(
+    again.arrays['train_source'], data.arrays['train_source']
+  )
+
+
+# What is refused. -------------------------------------------------------------
+
+
+def test_wrong_tables_are_refused(tmp_path: pathlib.Path) -> None:
+  with pytest.raises(
+    FieldError, match=r'--task\.data=none: --task=translation'
+  ):
+    Translation().load()
+  (tmp_path / 'a.en').write_text('one\ntwo\n')
+  (tmp_path / 'a.de').write_text('eins\n')
+  lines = Lines(train=str(tmp_path / 'a'))
+  with pytest.raises(DataError, match=r'a\.en has 2, .*a\.de has 1 lines'):
+    Translation(lines).load()
+  path = tmp_path / 'b.jsonl'
+  path.write_text(
+    '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n' * 2
+  )
+  held = tmp_path / 'c.jsonl'
+  held.write_text('{"text": "c", "label": "z"}\n')
+  task = Classification(Jsonl(train=str(path), validation=str(held)))
+  with pytest.raises(DataError, match="row 1 has the label 'z', which no row"):
+    task.load()
+  made_for_texts = Classification(Jsonl(train=str(path))).load().vocabulary
+  with pytest.raises(DataError, match='lacks <bos>: it was made for another'):
+    Translation(Held(train='x')).load(made_for_texts)
+
+
+def test_families_and_tasks_go_together() -> None:
+  with pytest.raises(FieldError, match='try --model=encoder_decoder'):
+    Config(task=Translation())
+  with pytest.raises(FieldError, match='try --model=decoder'):
+    Config(architecture=Architecture(model=Classifier()))

@@ -1,0 +1,133 @@
+"""Translations: cached as uncached, alone as together, and BLEU of a trial."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import alone
+from compilations import Compilations
+from test_sentences import PAIRS, translation
+from train.config import Config
+from train.parallel import Shared
+from train.sample import FILE
+from train.schema import override
+from train.step import init_state
+from train.translate import Translator, translated
+from train.trial import Options, Trial
+
+ARCHITECTURES = {
+  'plain': {},
+  'grouped': {'num_kv_heads': '1', 'position': 'rope', 'residual': 'post'},
+  'recurrent': {'normalizer': 'none', 'position': 'none'},
+  'biased': {'position': 'alibi', 'output': 'value_residual'},
+  'no source': {'model.cross_attention': 'false'},
+  'no self': {'model.self_attention': 'false'},
+  'prefix': {'mask': 'prefix', 'mask.prefix': '3'},
+}
+
+
+def made(name: str) -> Config:
+  return override(translation(1), ARCHITECTURES[name] | {'init.std': '0.3'})
+
+
+def translator(config: Config) -> Translator:
+  data = config.task.load()
+  dims = config.sizes(data.vocabulary)
+  params = init_state(config, dims).params
+  return Translator(config.architecture, dims, params, data.vocabulary)
+
+
+def sources(spoken: Translator) -> list[np.ndarray]:
+  texts = [source for source, _ in PAIRS[:10]]
+  return spoken.vocabulary.encode_all(texts)
+
+
+@pytest.mark.parametrize('name', ARCHITECTURES)
+def test_cached_equals_uncached(name: str) -> None:
+  spoken = translator(made(name))
+  given = sources(spoken)
+  found = translated(spoken, given, 3, 1.0)
+  again = translated(spoken, given, 3, 1.0, cached=False)
+  assert [x.tolist() for x in found] == [x.tolist() for x in again]
+  assert len({tuple(x.tolist()) for x in found}) > 1 or name == 'no source'
+
+
+def test_one_by_one_as_all_together() -> None:
+  spoken = translator(made('plain'))
+  given = sources(spoken)
+  together = translated(spoken, given, 2, 1.0)
+  for source, expected in zip(given, together, strict=True):
+    (found,) = translated(spoken, [source], 2, 1.0)
+    assert found.tolist() == expected.tolist()
+
+
+def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
+  spoken = translator(made('biased'))
+  given = sources(spoken)
+  translated(spoken, given[:1], 2, 0.5)
+  compiled.listener.reset_mock()
+  translated(spoken, given, 2, 0.5)
+  translated(spoken, given[3:5], 2, 0.5)
+  assert not compiled.names
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Returns a workdir: a model that has learned to say `geh` and a number."""
+  config = override(
+    translation(2),
+    {
+      'steps': '300',
+      'eval_every': '300',
+      'seq_len': '12',
+      'batch_size': '8',
+      'learning_rate': '1e-2',
+      'd_model': '32',
+    },
+  )
+  folder = tmp_path_factory.mktemp('translate')
+  data = config.task.load()
+  cpus = Shared(tuple(jax.local_devices(backend='cpu')[:1]))
+  trial = Trial('t', config, folder / 'runs' / 't', data)
+  result = alone.run(trial, Options(), cpus)
+  (folder / 'result.json').write_text(json.dumps(result.metrics))
+  return folder
+
+
+def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
+  metrics = json.loads((trained / 'result.json').read_text())
+  assert metrics['bleu'] > 90
+  assert metrics['brevity_penalty'] > 0.9
+  lines = (trained / 'runs' / 't' / 'written.tsv').read_text().splitlines()
+  assert lines[0] == 'source\ttranslation\treference'
+  assert lines[1].split('\t')[::2] == ['go 1', 'geh geh 1']
+  assert len(lines) == 1 + 9
+  shown = json.loads((trained / 'runs' / 't' / FILE).read_text())
+  assert shown['text'].splitlines() == lines[1:6]
+
+
+def test_a_trained_model_is_asked_for_translations(
+  trained: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  def said(*words: str) -> str:
+    code = main(['launch.py', *words], flags.FlagValues(), '')
+    out = capsys.readouterr()
+    return f'{code} {out.out}{out.err}'.strip()
+
+  target = f'--generate={trained}:t'
+  assert said(target, '--prompt=go 1', '--prompt=go go 2') == (
+    '0 geh geh 1\ngeh geh geh 2'
+  )
+  assert 'must be given: a text to translate' in said(target)
+  assert 'top_k=2: has no effect on a translation' in said(
+    target, '--prompt=go 1', '--top_k=2'
+  )
+  assert 'has 20 tokens, and the trial reads 1 to 11' in said(
+    target, f'--prompt={"go " * 20}'
+  )
+  with pytest.raises(DataError, match='does not go on with a text'):
+    continued(load(trained, 't'), ['go'], Generation(1))
