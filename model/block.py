@@ -50,12 +50,7 @@ class Block(nn.Module):
     self, carry: Carry, layer: Layer, context: Context
   ) -> tuple[Carry, Left]:
     """Returns the residual after the block, and what else it leaves."""
-    arch = self.architecture
-    tables = arch.block_tables(self.dims, self.stack)
-    params = {
-      part: Parameters(table, arch.init, self.stack.num_layers, name=part)()
-      for part, table in tables.items()
-    }
+    arch, params = self.architecture, self._owned()
     mixed = Mixed(carry.x_BTD, None, carry.first_BTKH, layer.kept)
     crossed = Mixed(carry.x_BTD, None, None, None)
 
@@ -68,8 +63,9 @@ class Block(nn.Module):
     def attention(y_BTD: jax.Array) -> jax.Array:
       nonlocal mixed
       mix = self._mixer(arch.parts_of(self.stack), params, context)
-      own_B = keys('attention')
-      mixed = mix(y_BTD, carry.first_BTKH, layer, context, own_B)
+      mixed = mix(
+        y_BTD, carry.first_BTKH, layer, context, keys('attention')
+      )
       return drop(mixed.out_BTD, 'attention_out')
 
     def cross(y_BTD: jax.Array) -> jax.Array:
@@ -98,6 +94,15 @@ class Block(nn.Module):
     return Carry(x_BTD, mixed.first_BTKH), Left(
       mixed.weights_BNTS, mixed.kept, crossed.weights_BNTS, source
     )
+
+  def _owned(self) -> dict[str, dict[str, jax.Array]]:
+    """Returns the parameters of the block by part."""
+    arch, depth = self.architecture, self.stack.num_layers
+    tables = arch.block_tables(self.dims, self.stack)
+    return {
+      part: Parameters(table, arch.init, depth, name=part)()
+      for part, table in tables.items()
+    }
 
   def _mixer(self, parts: Parts, tables: Tables, context: Context) -> Mixer:
     owned = {**tables, 'position': context.position}

@@ -961,6 +961,21 @@ def _vocabulary(made: Config, place: Place) -> object:
   return task.load().vocabulary
 
 
+def _judged(made: Config, place: Place) -> object:
+  """Returns what the search is given, and how many texts were written."""
+  asked = []
+
+  def best(*arguments: Any) -> np.ndarray:
+    asked.append(arguments[2])  # the rules
+    return np.full((len(arguments[5].tokens_BS), 3), arguments[2].end)
+
+  place.monkeypatch.setattr('train.translate._best', best)
+  found = data_of(made.task)
+  dims = made.sizes(found.vocabulary)
+  judged = made.task.judge(made.architecture, dims, {}, found)
+  return asked, len(judged.lines)
+
+
 def _evaluation_steps(made: Config, place: Place) -> object:
   """Returns when the loop evaluates; the program has no part in it."""
   sig, _ = programs.signature(config(TINY), data(), cpus(1))
@@ -1030,9 +1045,12 @@ EFFECTS = {
   'task.tokenizer.lowercase': Effect(
     'true', {'task.tokenizer.lowercase': 'false'}, _vocabulary
   ),
-  'task.beam': Effect('2', {'model': 'encoder_decoder'}),
+  'task.beam': Effect('2', seen=_judged),
   'task.buckets': Effect('3', {'task.buckets': '2'}),
   'task.reserve_mask': Effect('true'),
+  'task.judged': Effect('2', seen=_judged),
+  'task.length_penalty': Effect('0.2', seen=_judged),
+  'task.symbols': Effect('7'),
   'task.rate': Effect('0.5'),
   'task.masked': Effect('0.5'),
   'task.random': Effect('0.2'),
@@ -1156,6 +1174,7 @@ NEEDED: Mapping[str, Mapping[str, str]] = {
   'task=mlm': {'model': 'encoder'},
   'task=translation': {'model': 'encoder_decoder'},
   'task=classification': {'model': 'classifier'},
+  'task=most_frequent': {'model': 'classifier'},
   'task.data=multi30k': {'task': 'translation', 'model': 'encoder_decoder'},
   'task.data=multi30k_bpe': {'task': 'translation', 'model': 'encoder_decoder'},
   'task.data=multi30k_languages': {

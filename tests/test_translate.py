@@ -10,12 +10,16 @@ from absl import flags
 
 import alone
 from compilations import Compilations
+from experiments.cli import main
 from test_sentences import PAIRS, translation
 from train.config import Config
+from train.generate import Generation, continued
+from train.load import load
 from train.parallel import Shared
 from train.sample import FILE
 from train.schema import override
 from train.step import init_state
+from train.task import DataError
 from train.translate import Translator, translated
 from train.trial import Options, Trial
 
@@ -78,9 +82,16 @@ def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Returns a workdir: a model that has learned to say `geh` and a number."""
+  folder = tmp_path_factory.mktemp('translate')
+  for name, pairs in (('train', PAIRS), ('held', PAIRS[:9])):
+    text = ''.join(f'{source}\t{target}\n' for source, target in pairs)
+    (folder / f'{name}.tsv').write_text(text)
   config = override(
     translation(2),
     {
+      'task.data': 'tsv',
+      'task.data.train': str(folder / 'train.tsv'),
+      'task.data.validation': str(folder / 'held.tsv'),
       'steps': '300',
       'eval_every': '300',
       'seq_len': '12',
@@ -89,7 +100,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
       'd_model': '32',
     },
   )
-  folder = tmp_path_factory.mktemp('translate')
   data = config.task.load()
   cpus = Shared(tuple(jax.local_devices(backend='cpu')[:1]))
   trial = Trial('t', config, folder / 'runs' / 't', data)

@@ -72,7 +72,7 @@ class Config(Record):
         model,
         f'cannot learn --task={task.tag}: try --model={task.families[0].tag}',
       )
-    masks = self.architecture.masks
+    named, masks = self.architecture.mask, self.architecture.masks
     if task.predicts_next and not any(mask.hides_targets for mask in masks):
       yield FieldError(
         'mask',
@@ -82,9 +82,8 @@ class Config(Record):
     for mask in masks:
       if problem := mask.problem(self.seq_len):
         yield problem
-      if mask.reads_segments and not (
-        task.gives_segments or task.gives_padding
-      ):
+      given = task.gives_segments or self._sees_padding
+      if mask.reads_segments and mask in named and not given:
         yield FieldError(
           'mask',
           masks,

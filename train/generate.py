@@ -50,16 +50,9 @@ def continued(
     DataError: a prompt is empty, or has symbols that the vocabulary lacks; or
       the trial did not learn to go on with a text.
   """
+  _check(loaded)
   arch = loaded.config.architecture
-  if arch.model.has_source or not loaded.config.task.predicts_next:
-    raise DataError(
-      f'--generate: a model that learned --task={loaded.config.task.tag} does '
-      'not go on with a text: give a trial of --task=text'
-    )
-  window = loaded.config.seq_len
-  room = max(1, window // 2)
-  if window < 2:
-    raise DataError('--generate: the trial sees one token: none can follow')
+  room = max(1, loaded.config.seq_len // 2)
   cached = cached and cache.uncacheable(arch) is None
   begun = [_encoded(loaded, prompt) for prompt in prompts]
   written: list[list[int]] = [list(map(int, ids)) for ids in begun]
@@ -77,6 +70,18 @@ def continued(
     loaded.vocabulary.decode(np.asarray(ids[len(old) : n]))
     for ids, old, n in zip(written, begun, total, strict=True)
   ]
+
+
+def _check(loaded: Loaded) -> None:
+  """Raises a DataError for a trial that cannot go on with a text."""
+  config = loaded.config
+  if config.architecture.model.has_source or not config.task.predicts_next:
+    raise DataError(
+      f'--generate: a model that learned --task={config.task.tag} does not go '
+      'on with a text: give a trial of --task=text'
+    )
+  if config.seq_len < 2:
+    raise DataError('--generate: the trial sees one token: none can follow')
 
 
 def _keys(key: jax.Array, count: int, turn: int) -> jax.Array:

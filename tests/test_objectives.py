@@ -1,0 +1,181 @@
+"""Masked tokens and classes: what is hidden, what is asked, what is learned."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import alone
+from model import transformer
+from model.field import FieldError
+from train.config import Config
+from train.parallel import Shared
+from train.schema import override
+from train.step import batch_of, init_state
+from train.task import Batch, DataError
+from train.tasks.mlm import Mlm
+from train.tasks.most_frequent import HELD, MostFrequent
+from train.trial import Options, Trial
+from train.vocabulary import Special
+
+TINY = {
+  'seq_len': '24',
+  'batch_size': '16',
+  'd_model': '32',
+  'num_heads': '2',
+  'eval_examples': '200',
+  'learning_rate': '5e-3',
+  'warmup_steps': '20',
+}
+
+
+def mlm(path: pathlib.Path) -> Config:
+  path.write_text('abcdefghij' * 600)
+  flags = {'task': 'mlm', 'model': 'encoder', 'task.path': str(path)}
+  return override(Config(), TINY | flags)
+
+
+def trained(config: Config, folder: pathlib.Path) -> dict[str, float]:
+  cpus = Shared(tuple(jax.local_devices(backend='cpu')[:1]))
+  trial = Trial('t', config, folder, config.task.load())
+  return dict(alone.run(trial, Options(), cpus).metrics)
+
+
+# Masked tokens. ---------------------------------------------------------------
+
+
+def test_what_is_hidden_has_the_shares_of_bert(tmp_path: pathlib.Path) -> None:
+  config = override(mlm(tmp_path / 'a'), {'batch_size': '2000'})
+  data = config.task.load()
+  arrays = {k: jnp.asarray(v) for k, v in data.arrays.items()}
+  batch = jax.tree.map(np.asarray, batch_of(config, arrays, jnp.asarray(0)))
+  chosen = batch.weights_BT == 1
+  count, total = chosen.sum(), chosen.size
+  assert set(np.unique(batch.weights_BT)) == {0, 1}
+
+  def near(found: float, share: float, of: int) -> bool:
+    """Within five standard deviations of a binomial share."""
+    return abs(found - share * of) < 5 * (of * share * (1 - share)) ** 0.5
+
+  assert near(count, 0.15, total)
+  mask = data.vocabulary.id_of(Special.MASK)
+  inputs, targets = batch.inputs_BT[chosen], batch.targets_BT[chosen]
+  assert near((inputs == mask).sum(), 0.8, count)
+  # A token drawn at random is by chance what it was one time in ten.
+  assert near((inputs == targets).sum(), 0.1 + 0.1 * 0.1, count)
+  drawn = inputs[(inputs != mask) & (inputs != targets)]
+  assert set(drawn) == set(range(1, 11))
+  np.testing.assert_array_equal(
+    batch.inputs_BT[~chosen], batch.targets_BT[~chosen]
+  )
+
+
+def test_what_is_hidden_changes_with_the_step_but_not_to_evaluate(
+  tmp_path: pathlib.Path,
+) -> None:
+  config = mlm(tmp_path / 'a')
+  arrays = {k: jnp.asarray(v) for k, v in config.task.load().arrays.items()}
+
+  def hidden(batch: Batch) -> list[list[float]]:
+    return np.asarray(batch.weights_BT).tolist()
+
+  def at(step: int, seed: int = 0) -> list[list[float]]:
+    seeded = dataclasses.replace(config, seed=seed)
+    return hidden(batch_of(seeded, arrays, jnp.asarray(step)))
+
+  def held(*ids: int) -> list[list[float]]:
+    task = config.task
+    return hidden(task.evaluation_batch(arrays, jnp.asarray(ids), 24))
+
+  first, again = at(3), at(3)
+  assert first == again
+  assert first != at(4) != at(4, seed=1)
+  assert held(0, 1, 2)[1:] == held(1, 2)
+
+
+def test_an_mlm_and_an_lm_start_from_equal_values(
+  tmp_path: pathlib.Path,
+) -> None:
+  masked = mlm(tmp_path / 'a')
+  flags = {'task': 'text', 'model': 'decoder', 'task.path': masked.task.path}
+  plain = override(Config(), TINY | flags | {'task.reserve_mask': 'true'})
+  starts = [
+    init_state(config, config.sizes(config.task.load().vocabulary)).params
+    for config in (masked, plain)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *starts)
+
+
+def test_an_mlm_learns_from_both_sides(tmp_path: pathlib.Path) -> None:
+  config = override(mlm(tmp_path / 'a'), {'steps': '150', 'eval_every': '150'})
+  metrics = trained(config, tmp_path / 'run')
+  assert metrics['val_accuracy'] > 0.95
+  # A causal mask hides half of what tells the letter, but not all.
+  causal = override(config, {'mask': 'causal'})
+  assert trained(causal, tmp_path / 'causal')['val_loss'] < 1.0
+
+
+def test_shares_beyond_the_whole_are_refused() -> None:
+  with pytest.raises(FieldError, match=r'task\.masked=0\.8 are shares of one'):
+    override(Config(), {'task': 'mlm', 'model': 'encoder', 'task.random': '.3'})
+  assert Mlm(masked=0.5, random=0.5)
+
+
+# Classes. ---------------------------------------------------------------------
+
+
+def frequent(flags: Mapping[str, str] | None = None) -> Config:
+  own = {'task': 'most_frequent', 'model': 'classifier'}
+  return override(Config(), TINY | own | dict(flags or {}))
+
+
+def test_the_most_frequent_symbol_is_asked_for() -> None:
+  config = frequent({'seq_len': '9', 'batch_size': '50'})
+  arrays = {k: jnp.asarray(v) for k, v in config.task.load().arrays.items()}
+  batch = batch_of(config, arrays, jnp.asarray(0))
+  for tokens_T, (target,) in zip(
+    np.asarray(batch.inputs_BT), np.asarray(batch.targets_BT), strict=True
+  ):
+    counts = collections.Counter(tokens_T.tolist())
+    assert counts[int(target)] == max(counts.values())
+    assert min(s for s in counts if counts[s] == counts[int(target)]) == target
+  held = config.task.evaluation_batch(arrays, jnp.arange(50), 9)
+  assert (np.asarray(held.inputs_BT) != np.asarray(batch.inputs_BT)).any()
+  assert config.task.evaluation_size(arrays, 9) == HELD
+
+
+def test_another_vocabulary_is_refused() -> None:
+  with pytest.raises(
+    DataError, match=r'task\.symbols=3: the trial was trained'
+  ):
+    MostFrequent(3).load(MostFrequent(4).load().vocabulary)
+
+
+@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+def test_a_classifier_learns(pooling: str, tmp_path: pathlib.Path) -> None:
+  flags = {'steps': '200', 'eval_every': '200', 'model.pooling': pooling}
+  config = frequent(flags)
+  assert trained(config, tmp_path)['val_accuracy'] > 0.8
+
+
+def test_padding_does_not_reach_the_classes() -> None:
+  config = frequent()
+  data = config.task.load()
+  arch, dims = config.architecture, config.sizes(data.vocabulary)
+  params = init_state(config, dims).params
+  tokens_BT = jax.random.randint(jax.random.key(0), (2, 6), 0, 5)
+  real_BT = jnp.asarray([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+
+  def classes(tokens_BT: jax.Array) -> np.ndarray:
+    out = transformer.apply(arch, dims, params, tokens_BT, segments_BT=real_BT)
+    return np.asarray(out.logits_BTV)
+
+  before = classes(tokens_BT)
+  changed = classes((tokens_BT + 1 - real_BT) % 5)
+  np.testing.assert_array_equal(before, changed)
+  assert (before != classes((tokens_BT + real_BT) % 5)).any()
