@@ -125,7 +125,7 @@ class Entmax15(Rule, tag='entmax15'):
 class TopK(Rule, tag='topk'):
   """The softmax over the k largest logits (Gupta et al. 2021).
 
-  arXiv:2106.06899, section 2.  Departure: logits equal to the k-th all count.
+  arXiv:2106.06899, section 2.  Of equals the first.
   """
 
   k: int = field(8, 'Keys that each query attends to.', min=1)
@@ -151,9 +151,15 @@ class TopK(Rule, tag='topk'):
     """Returns the softmax over the keys with the k largest logits."""
     del params, n_B1T1
     seen_BNTS = jnp.where(mask_B1TS, logits_BNTS, LOWEST)
-    largest = jax.lax.stop_gradient(seen_BNTS)
-    largest, _ = jax.lax.top_k(largest, min(self.k, logits_BNTS.shape[-1]))
-    return _softmax(seen_BNTS, mask_B1TS & (seen_BNTS >= largest[..., -1:]))
+    # By place: XLA may compute logits twice and round them in two ways, so that
+    # a comparison with the k-th would leave it out.
+    _, best_BNTX = jax.lax.top_k(
+      jax.lax.stop_gradient(seen_BNTS), min(self.k, logits_BNTS.shape[-1])
+    )
+    chosen_BNTS = jnp.put_along_axis(
+      jnp.zeros(seen_BNTS.shape, bool), best_BNTX, True, -1, inplace=False
+    )
+    return _softmax(seen_BNTS, mask_B1TS & chosen_BNTS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ TESTS = (
   'test_model.py',
   'test_cache.py',
   'test_chunked.py',
+  'test_kernels.py',
   'test_conformance.py',
 )
 
@@ -146,6 +147,24 @@ MUTATIONS = (
     'model/architecture.py',
     'if problem := backend_problem(self.backend, self.parts):',
     'if problem := None:',
+  ),
+  Mutation(
+    'a backend that a machine lacks is not refused',
+    'experiments/inputs.py',
+    'if absent := backend.absent(platform):',
+    'if absent := None:',
+  ),
+  Mutation(
+    'kernels see one key too many',
+    'model/kernels.py',
+    'reach = (widths[0] - 1, 0)',
+    'reach = (widths[0], 0)',
+  ),
+  Mutation(
+    'kernels take one query from a cache for the first of all',
+    'model/backend.py',
+    'if hides_future and queries.t_T.size != keys.s_S.size:',
+    'if not hides_future:',
   ),
 )
 

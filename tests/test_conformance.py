@@ -130,15 +130,13 @@ def _quick_compilation() -> Iterator[None]:
   jax.config.update(name, before)
 
 
-@pytest.mark.full  # Minutes of compilation: too long for the default suite.
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures('_quick_compilation')
 @pytest.mark.parametrize('row', covering.sample(), ids=described)
 def test_a_sample_of_every_choice(row: Row) -> None:
   check(row)
 
 
-@pytest.mark.full
+@pytest.mark.full  # Some 20 minutes of compilation.
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures('_quick_compilation')
 @pytest.mark.parametrize('part', range(PARTS))

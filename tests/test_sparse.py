@@ -10,7 +10,9 @@ import pytest
 from model.backend import Chunked
 from model.field import FieldError
 from model.normalizer import Softmax
-from model.scale import Rsqrt
+from model.position import Alibi
+from model.scale import LogN, Rsqrt
+from model.score import Fixed
 from model.sparse import Entmax15, Hard, Relu, Sparsemax, TopK
 from simple import attend
 from test_reference import BASE, draws
@@ -70,6 +72,32 @@ def test_all_keys_are_the_softmax_and_a_long_row_is_refused() -> None:
   assert Config(seq_len=9, architecture=arch).seq_len == 9
   with pytest.raises(FieldError, match=r'--normalizer\.k=8: leaves nothing'):
     Config(seq_len=8, architecture=arch)
+
+
+def test_as_many_keys_as_asked_whatever_is_compiled() -> None:
+  """Logits may be computed twice, and rounded in two ways; others are equal."""
+  t_T, mask_B1TS = jnp.arange(8), jnp.tri(8, dtype=bool)[None, None]
+  n_B1T1 = mask_B1TS.sum(-1, keepdims=True)
+  seen_T = np.minimum(np.arange(8) + 1, 3)
+
+  @jax.jit
+  def kept(head_N: jax.Array) -> jax.Array:
+    x_BTNH = jnp.zeros((1, 8, 4, 4), head_N.dtype)
+    logits_BNTS = Fixed().logits({}, x_BTNH, x_BTNH, x_BTNH[..., 0], t_T, t_T)
+    scale = LogN(learned=True).factor({'head': head_N}, 4, n_B1T1)
+    bias_NTS = Alibi().bias({}, 4, t_T, t_T)
+    logits_BNTS = logits_BNTS * scale + bias_NTS
+    weights_BNTS = TopK(3).weights({}, logits_BNTS, mask_B1TS, None)
+    return (weights_BNTS > 0).sum(-1)
+
+  with jax.enable_x64(True):
+    for seed in range(20):
+      kept_BNT = kept(jnp.asarray(draws(4, seed=seed)))
+      np.testing.assert_array_equal(
+        kept_BNT, np.broadcast_to(seen_T, kept_BNT.shape)
+      )
+    same_BNTS = TopK(3).weights({}, jnp.zeros((1, 4, 8, 8)), mask_B1TS, None)
+    assert (same_BNTS[..., 3:] == 0).all()  # of equals the first
 
 
 def test_chunks_serve_what_judges_keys_one_by_one() -> None:
