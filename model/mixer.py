@@ -99,7 +99,7 @@ class Mixer:
       attended, kept = recur(arch.parts, self.tables, queries, keys, kept)
     else:
       if kept is not None:
-        keys = kept = cache.extended(kept, keys, context.index)
+        keys, kept = cache.extended(kept, keys, context.index)
       attended = self._attend(queries, keys, keys_B, layer.number)
     out_BTNH = attended.out_BTNH
     for output in arch.parts.output:
