@@ -63,9 +63,7 @@ class Block(nn.Module):
     def attention(y_BTD: jax.Array) -> jax.Array:
       nonlocal mixed
       mix = self._mixer(arch.parts_of(self.stack), params, context)
-      mixed = mix(
-        y_BTD, carry.first_BTKH, layer, context, keys('attention')
-      )
+      mixed = mix(y_BTD, carry.first_BTKH, layer, context, keys('attention'))
       return drop(mixed.out_BTD, 'attention_out')
 
     def cross(y_BTD: jax.Array) -> jax.Array:

@@ -1,13 +1,14 @@
 """The incremental form: what a layer keeps of the positions it has seen.
 
 A layer keeps the key side of attention (`attention.Keys`): keys rotated by
-their positions, values as they are mixed, segments, and what each output keeps
-besides (`Plain.running`).  A slot is a position: slots that nothing has been
-written to yet lie in the future, which a mask that `hides_future` hides.  Where
-attention is a recurrence (`recurrent.recurs`) a layer keeps its state instead,
-whose size does not grow.
+their positions, values as they are mixed (both `stored` with heads first),
+segments, and what each output keeps besides (`Plain.running`).  A slot is a
+position: slots that nothing has been written to yet lie in the future, which a
+mask that `hides_future` hides.  Where attention is a recurrence
+(`recurrent.recurs`) a layer keeps its state instead, whose size does not grow.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -84,8 +85,8 @@ def empty(
   heads = (*front, dims.num_kv_heads)
   reads_segments = any(mask.reads_segments for mask in arch.masks)
   keys = Keys(
-    k_BSKH=jnp.zeros((*heads, width), arch.dtype),
-    v_BSKH=jnp.zeros((*heads, dims.head_dim), arch.dtype),
+    k_BSKH=stored(jnp.zeros((*heads, width), arch.dtype)),
+    v_BSKH=stored(jnp.zeros((*heads, dims.head_dim), arch.dtype)),
     s_S=jnp.tile(jnp.arange(length), (layers, 1)),
     segments_BS=jnp.zeros(front, jnp.int32) if reads_segments else None,
     running_BSN={
@@ -117,16 +118,34 @@ def repeated(cross_L: Keys | None, times: int) -> Keys | None:
   return new._replace(s_S=cross_L.s_S)  # positions have no axis of the batch
 
 
-def extended(kept: Keys, new: Keys, index: jax.Array) -> Keys:
-  """Returns the keys with new ones written from slot `index` on."""
+def stored(x_BSKH: jax.Array) -> jax.Array:
+  """Returns keys or values with heads before positions, and the way back.
 
-  def write(old: jax.Array, x: jax.Array) -> jax.Array:
-    axis = 0 if x.ndim == 1 else 1  # positions have no axis of the batch
-    return jax.lax.dynamic_update_slice_in_dim(
-      old, x.astype(old.dtype), index, axis
-    )
+  So a product with a query reads them in order: of one query it is as fast as
+  memory is.
+  """
+  return jnp.swapaxes(x_BSKH, -3, -2)
 
-  return jax.tree.map(write, kept, new)
+
+def extended(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
+  """Returns the keys with new ones written from slot `index` on, and stored."""
+
+  def write(old: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    x = x.astype(old.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(old, x, index, axis)
+
+  def at(axis: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    return lambda old, x: write(old, x, axis)
+
+  kept = Keys(
+    k_BSKH=write(kept.k_BSKH, stored(new.k_BSKH), 2),
+    v_BSKH=write(kept.v_BSKH, stored(new.v_BSKH), 2),
+    s_S=write(kept.s_S, new.s_S, 0),
+    segments_BS=jax.tree.map(at(1), kept.segments_BS, new.segments_BS),
+    running_BSN=jax.tree.map(at(1), kept.running_BSN, new.running_BSN),
+  )
+  keys = kept._replace(k_BSKH=stored(kept.k_BSKH), v_BSKH=stored(kept.v_BSKH))
+  return keys, kept
 
 
 def last(kept: Keys, tag: str, index: jax.Array) -> jax.Array:

@@ -82,6 +82,7 @@ def generate(
   keys_B: jax.Array,
   sampling: Sampling,
   end: int | None,
+  stop: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the prompts, continued to the end of the buffer or to `end`.
 
@@ -93,14 +94,15 @@ def generate(
     begin: first position to feed: the shortest prompt's last, or before it.
     keys_B: one key an example.
     sampling: how tokens are chosen.
-    end: the token after which a sequence has ended, and with which it is
-      filled up; none never ends.
+    end: the token that ends a sequence and fills it up; none never ends.
+    stop: position to stop before; none is S.
   """
   size = tokens_BS.shape[1]
+  stop = jnp.asarray(size) if stop is None else jnp.minimum(stop, size)
 
   def more(carry: Any) -> jax.Array:
     t, _, _, ended_B = carry
-    return (t < size - 1) & ~jnp.all(ended_B)
+    return (t < stop - 1) & ~jnp.all(ended_B)
 
   def body(carry: Any) -> Any:
     t, cache, tokens_BS, ended_B = carry
@@ -115,10 +117,9 @@ def generate(
       ended_B |= ~given_B & (next_B == end)
     return t + 1, cache, tokens_BS.at[:, t + 1].set(next_B), ended_B
 
-  ended_B = jnp.zeros(tokens_BS.shape[:1], bool)
-  carry = (jnp.asarray(begin, jnp.int32), cache, tokens_BS, ended_B)
-  t, _, tokens_BS, _ = jax.lax.while_loop(more, body, carry)
-  if end is not None:
-    late_S = jnp.arange(size) > t
-    tokens_BS = jnp.where(late_S, end, tokens_BS)
-  return tokens_BS
+  nobody_B = jnp.zeros(tokens_BS.shape[:1], bool)
+  start = jnp.asarray(begin, jnp.int32), cache, tokens_BS, nobody_B
+  t, _, tokens_BS, _ = jax.lax.while_loop(more, body, start)
+  if end is None:
+    return tokens_BS
+  return jnp.where(jnp.arange(size) > t, end, tokens_BS)

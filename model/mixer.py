@@ -130,7 +130,7 @@ class Mixer:
       attended, kept = recur(self.parts, self.tables, queries, keys, kept)
     else:
       if kept is not None:
-        keys = kept = cache.extended(kept, keys, context.index)
+        keys, kept = cache.extended(kept, keys, context.index)
       attended = self._attend(queries, keys, keys_B, layer.number)
     out_BTD = self._finished(attended, own, layer.gates_N)
     return Mixed(out_BTD, attended.weights_BNTS, first_BTKH, kept)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -79,6 +80,26 @@ def test_draws_depend_on_the_seed_and_not_on_the_other_prompts() -> None:
   assert continued(trial, ['abc', 'jjjjj'], sampled, seed=1)[0] == first
   assert continued(trial, ['abc'], sampled, seed=1) == [first]
   assert continued(trial, ['abc'], sampled, seed=2) != [first]
+
+
+def test_no_more_is_computed_than_is_asked_for() -> None:
+  """A few tokens are the first of many, and take as many steps."""
+  trial = loaded({'seq_len': '64'})
+  long = Generation(new_tokens=90, sampling=Sampling(temperature=0.0))
+  texts = continued(trial, ['abc', 'jjjjjj'], long)
+  for count in (1, 5, 60, 61, 62, 89):
+    short = dataclasses.replace(long, new_tokens=count)
+    found = continued(trial, ['abc', 'jjjjjj'], short)
+    assert found == [text[:count] for text in texts]
+  written = generate._go_on(
+    trial,
+    long.sampling,
+    True,
+    [[1, 2, 3]],
+    jax.random.split(jax.random.key(0), 1),
+    stop=8,
+  )
+  assert written[0][5:] == [0] * (64 - 8) != written[0][:5]
 
 
 def test_one_compilation_serves_every_prompt(compiled: Compilations) -> None:

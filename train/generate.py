@@ -62,7 +62,9 @@ def continued(
   while any(len(ids) < n for ids, n in zip(written, total, strict=True)):
     rows = [ids[-room:] for ids in written]
     keys_B = _keys(key, len(prompts), turn)
-    fresh = _go_on(loaded, generation.sampling, cached, rows, keys_B)
+    missing = [n - len(ids) for ids, n in zip(written, total, strict=True)]
+    stop = max(len(row) + n for row, n in zip(rows, missing, strict=True))
+    fresh = _go_on(loaded, generation.sampling, cached, rows, keys_B, stop)
     for ids, more in zip(written, fresh, strict=True):
       ids += more
     turn += 1
@@ -97,8 +99,12 @@ def _go_on(
   cached: bool,
   rows: Sequence[Sequence[int]],
   keys_B: jax.Array,
+  stop: int,
 ) -> list[list[int]]:
-  """Returns what follows each row of tokens, up to the end of a window."""
+  """Returns what follows each row of tokens, up to the end of a window.
+
+  Of it nobody needs what is at `stop` and behind: it is not computed.
+  """
   tokens_BS = np.zeros((len(rows), loaded.config.seq_len), np.int32)
   for row_S, ids in zip(tokens_BS, rows, strict=True):
     row_S[: len(ids)] = ids
@@ -111,6 +117,7 @@ def _go_on(
     jnp.asarray(tokens_BS),
     jnp.asarray([len(ids) for ids in rows]),
     keys_B,
+    jnp.asarray(stop),
   )
   written = np.asarray(tokens_BS)
   return [
@@ -143,8 +150,9 @@ def _window(
   tokens_BS: jax.Array,
   lengths_B: jax.Array,
   keys_B: jax.Array,
+  stop: jax.Array,
 ) -> jax.Array:
-  """Returns one window, written to its end."""
+  """Returns one window, written up to `stop`."""
   if not cached:
     return generate(
       functools.partial(_whole, arch, dims, params),
@@ -155,6 +163,7 @@ def _window(
       keys_B,
       sampling,
       None,
+      stop,
     )
   batch, window = tokens_BS.shape
   begin = jnp.zeros((), jnp.int32)
@@ -174,7 +183,7 @@ def _window(
     return out.logits_BTV[:, 0], kept
 
   return generate(
-    step, kept, tokens_BS, lengths_B, begin, keys_B, sampling, None
+    step, kept, tokens_BS, lengths_B, begin, keys_B, sampling, None, stop
   )
 
 
