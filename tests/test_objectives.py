@@ -112,7 +112,8 @@ def test_an_mlm_and_an_lm_start_from_equal_values(
 
 
 def test_an_mlm_learns_from_both_sides(tmp_path: pathlib.Path) -> None:
-  config = override(mlm(tmp_path / 'a'), {'steps': '150', 'eval_every': '150'})
+  flags = {'steps': '200', 'eval_every': '200', 'position': 'rope'}
+  config = override(mlm(tmp_path / 'a'), flags)
   metrics = trained(config, tmp_path / 'run')
   assert metrics['val_accuracy'] > 0.95
   # A causal mask hides half of what tells the letter, but not all.

@@ -63,11 +63,11 @@ EXPERIMENT = Experiment(
     TINY
     | {
       'batch_size': '64',
-      'steps': '2000',
+      'steps': '1500',
       'learning_rate': '3e-3',
       'warmup_steps': '300',
-      'dropout_embedding': '0.2',
-      'dropout_residual': '0.2',
+      'dropout_embedding': '0.1',
+      'dropout_residual': '0.1',
       'eval_every': '250',
       'task.beam': '5',
     },
