@@ -102,7 +102,10 @@ class Config(Record):
         f'padding has no effect with --task={self.task.tag}, which pads '
         'nothing that --mask hides: drop it',
       )
-    hidden = any(isinstance(m, Padding | Segments) for m in masks)
+    # It comes last in a row: what hides the future hides it from all others.
+    hidden = any(
+      isinstance(m, Padding | Segments) or m.hides_future for m in masks
+    )
     if self._sees_padding and not hidden:
       yield FieldError(
         'mask',
