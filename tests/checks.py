@@ -69,7 +69,7 @@ def check(row: Row) -> None:
   """Asserts all that follows of one row of a covering array.
 
   What compiles quickly is now and then wrong (in float64 a gradient of 0, where
-  XLA as it is by default gives another): then only that counts.
+  the emitters that XLA has by default give another): then only those count.
   """
   try:
     _check(row, _quick)
