@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-from commands import run, trials
+from commands import captions, run, trials
 from experiments import cli
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, discover
@@ -39,6 +39,7 @@ from model.field import (
 from source import ROOT
 from train.config import Config
 from train.schema import leaves, override, to_flags
+from train.task import Task
 from train.trial import Options
 
 # The smallest runs that still evaluate twice.
@@ -665,9 +666,11 @@ def test_smoke_of_every_experiment(
   name: str,
   here: Path,
   request: pytest.FixtureRequest,
+  monkeypatch: pytest.MonkeyPatch,
   capsys: pytest.CaptureFixture[str],
 ) -> None:
   experiment = discover()[name]
+  monkeypatch.setattr('train.multi30k.fetch', captions)
   if 'shakespeare' in to_flags(experiment.base).values():
     request.getfixturevalue('shakespeare')
   argv = (f'--experiment={name}', '--smoke', '--seeds=1', '--workdir=new')
@@ -691,6 +694,7 @@ TEXTS = {
   'train': ('a.tsv', 'folder/b.jsonl'),
   'validation': ('c.tsv', 'held out.jsonl'),
   'keys': ('text', 'source.en'),
+  'suffixes': ('en,de', 'src,tgt'),
   'name': ('me/mine', 'multi30k'),
   'config': ('small', 'en-de'),
   'data_dir': ('folder', 'a b'),
@@ -775,6 +779,16 @@ def redraw_traced(draw: random.Random, record: Record) -> Any:
   return dataclasses.replace(record, **changed)  # pyright: ignore[reportArgumentType]  # fields by name
 
 
+def redrawn(draw: random.Random, config: Config) -> Config:
+  """Returns the trial with new traced numbers that keep its rules."""
+  for _ in range(200):
+    try:
+      return redraw_traced(draw, config)
+    except FieldError:
+      continue  # too few steps for the average, say
+  raise AssertionError('no valid numbers in 200 draws')
+
+
 @pytest.fixture(scope='module')
 def configs() -> list[Config]:
   """Random configurations, over all unions."""
@@ -800,6 +814,11 @@ def test_random_configurations_meet_every_variant(
   for record in (*configs, *alone):
     for path, text in to_flags(record).items():
       met.setdefault(path, set()).update(text.split(','))
+  for cls in variants(Task).values():
+    met['task'].add(cls.tag)
+    for _ in range(40):
+      for path, text in to_flags(draw_record(draw, cls)).items():
+        met.setdefault(f'task.{path}', set()).update(text.split(','))
   for path, leaf in leaves(Config).items():
     tags = {*variants(leaf.hint), *variant_list(leaf.hint)}
     assert tags <= met[path], f'--{path}: {tags - met[path]} never drawn'
@@ -842,7 +861,7 @@ def test_traced_numbers_do_not_change_the_static_half(
   draw = random.Random(1)
   changed = 0
   for mine in configs:
-    other = redraw_traced(draw, mine)
+    other = redrawn(draw, mine)
     changed += other != mine
     assert split(other)[0] == split(mine)[0]
     assert hash(split(other)[0]) == hash(split(mine)[0])

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 import launch
+from commands import captions
 from experiments import cli
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -46,6 +47,7 @@ def test_command_is_accepted(
     words = [w for w in words if w != '--task.corpus=shakespeare']
     words.append('--task.corpus=none')
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr('train.multi30k.fetch', captions)
   code = cli.main([*words, '--plan'], flags.FlagValues(), launch.__doc__ or '')
   printed = capsys.readouterr()
   assert code == 0, printed.err

@@ -41,7 +41,6 @@ SMOKE = {
   'eval_examples': '4',
   'eval_every': '2',
   'warmup_steps': '1',
-  'task.tokenizer.vocab_size': '200',
   'task.judged': '4',
   'task.beam': '2',
   'task.buckets': '2',
