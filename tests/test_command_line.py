@@ -774,8 +774,12 @@ def redraw_traced(draw: random.Random, record: Record) -> Any:
       changed[name] = tuple(redraw_traced(draw, v) for v in value)
     elif meta.traced and value is not None and value != 0:
       inner = hint if isinstance(hint, type) else type(value)
-      least = 1 if inner is int else 1e-12
-      changed[name] = draw_number(draw, inner, meta, least)
+      if inner is int:
+        # More: of the steps, there must be as many as an average asks for.
+        most = 2**31 - 1 if meta.max is None else int(meta.max)
+        changed[name] = min(value + draw.randint(1, 64), most)
+      else:
+        changed[name] = draw_number(draw, inner, meta, 1e-12)
   return dataclasses.replace(record, **changed)  # pyright: ignore[reportArgumentType]  # fields by name
 
 
