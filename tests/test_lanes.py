@@ -18,7 +18,7 @@ import pytest
 import alone
 from compilations import Compilations
 from experiments import layout as layouts
-from model.field import FieldError
+from model.field import FieldError, variants
 from tolerance import tolerance
 from train import loop
 from train.config import Config
@@ -29,8 +29,7 @@ from train.parallel import Lanes, Layout, Shared, parse_layout, to_host
 from train.program import program, signature
 from train.schema import override
 from train.step import State, init_state
-from train.task import Data
-from train.tasks.text import Text
+from train.task import Data, Task
 from train.timing import seconds_per_step
 from train.tokenizer import Char
 from train.trial import Interrupted, Options, Result, Trial
@@ -335,6 +334,64 @@ def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:
   assert not (tmp_path / 'runs').exists()
 
 
-def test_text_is_the_only_task() -> None:
-  """A lane must equal its trial for every task: a new one joins here."""
-  assert isinstance(Config().task, Text)
+# Every task. ------------------------------------------------------------------
+
+TASKS = {
+  'mlm': {'task': 'mlm', 'model': 'encoder', 'task.path': 'text'},
+  'translation': {'task': 'translation', 'model': 'encoder_decoder'},
+  'classification': {'task': 'classification', 'model': 'classifier'},
+  'most_frequent': {'task': 'most_frequent', 'model': 'classifier'},
+}
+
+
+def test_every_task_is_listed() -> None:
+  assert {*TASKS, 'text'} == set(variants(Task))
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('translation', 'devices:2'),
+    *(
+      pytest.param(name, text, marks=pytest.mark.slow)
+      for name in TASKS
+      for text in LAYOUTS
+      if (name, text) != ('translation', 'devices:2')
+    ),
+  ],
+)
+def test_a_lane_of_any_task_is_the_trial_alone(
+  name: str,
+  text: str,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """Also where steps of different seeds have batches of different shapes."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'text').write_text('the cat sat on the mat. ' * 40)
+  for part, column in (('a', 'x'), ('b', 'y')):
+    lines = [f'{"the cat " * (n % 5)}{column}' for n in range(40)]
+    (tmp_path / f'table.{part}').write_text('\n'.join(lines) + '\n')
+  table = {'task.data': 'lines', 'task.data.suffixes': 'a,b'}
+  table['task.data.train'] = 'table'
+  flags = TINY | {'num_layers': '1'} | TASKS[name]
+  if name in ('translation', 'classification'):
+    flags |= table | {'task.buckets': '2'}
+  if name == 'classification':
+    (tmp_path / 'table.b').write_text('x\ny\n' * 20)
+  made = [override(Config(), flags | own) for own in NUMBERS]
+  given = made[0].task.load()
+
+  def all_of(folder: str, layout: str) -> dict[str, Result]:
+    mine = [
+      Trial(str(n), config, tmp_path / folder / str(n), given)
+      for n, config in enumerate(made)
+    ]
+    return run(mine, layout)
+
+  alone_, lanes = all_of('solo', 'shared:1'), all_of('lanes', text)
+  for trial, expected in alone_.items():
+    if text in EXACT:
+      assert timeless(lanes[trial]) == timeless(expected)
+    else:
+      assert_near(lanes[trial], expected)
