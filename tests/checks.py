@@ -410,6 +410,7 @@ def check_lanes(config: Config, params: Params, compile: Compile) -> None:
 # Choices that may have no effect, and why they are accepted all the same.
 IDLE: Mapping[str, str] = {
   'backend': 'auto is one of the others, by the length',
+  'mask': 'auto is one of the others, by the model',
   'head_dim': 'may say what none stands for',
   'num_kv_heads': 'may say what none stands for',
 }
@@ -452,6 +453,8 @@ def _equal_but(field: str, one: Config, other: Config) -> bool:
   if field == 'backend':
     auto = {type(c.architecture.backend) for c in (one, other)}
     return auto == {Auto, Reference}
+  if field == 'mask':
+    return one.architecture.masks == other.architecture.masks
   return dims_of(one) == dims_of(other)
 
 

@@ -70,8 +70,10 @@ class Packed(Text):
     step: jax.Array,
     batch_size: int,
     seq_len: int,
+    bucket: int = 0,
   ) -> Batch:
-    return _packed(super().batch(arrays, key, step, batch_size, seq_len))
+    own = super().batch(arrays, key, step, batch_size, seq_len, bucket)
+    return _packed(own)
 
   def evaluation_batch(
     self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
