@@ -12,6 +12,8 @@ import pytest
 from model import transformer
 from model.architecture import Architecture
 from model.attention import Attended
+from model.backend import Fused
+from model.family import Classifier, EncoderDecoder
 from model.feedforward import Mlp, NoFeedForward
 from model.mask import Full
 from model.normalizer import Softmax, Unnormalized
@@ -357,7 +359,7 @@ def test_scaling_keeps_the_softmax_where_it_learns() -> None:
 
 # Few different shapes, because each costs a second to compile a sampler for.
 SQUARE = dataclasses.replace(BASE, feedforward=Mlp(width=8))
-SQUARE_DIMS = {'seq_len': 8, 'vocab_size': 8}
+SQUARE_DIMS = {'seq_len': 8, 'vocab_size': 8, 'num_classes': 8}
 
 
 def neighbours() -> dict[str, Architecture]:
@@ -368,6 +370,8 @@ def neighbours() -> dict[str, Architecture]:
     for cls in choices.values()
     for variant in examples(cls)
     if field not in ('init', 'mask', 'output')
+    # Kernels serve other types and machines, and have no parameters.
+    and not isinstance(variant, Fused)
   }
   changes |= {str(m): {'mask': m} for m in mask_lists(causal=False)}
   changes |= {str(o): {'output': o} for o in output_lists()}
@@ -376,6 +380,9 @@ def neighbours() -> dict[str, Architecture]:
     'biases': {'use_bias': True},
     'unrolled': {'scan_layers': False},
   }
+  for change in changes.values():
+    if isinstance(change.get('model'), Classifier):
+      change['tie_embeddings'] = True  # there is none to tie
   return {
     name: dataclasses.replace(SQUARE, **change)
     for name, change in changes.items()
@@ -470,6 +477,34 @@ blocks/feedforward/down_bias       ->D     64  bias
 blocks/norm_feedforward/scale      ->D     64  scale
 blocks/norm_feedforward/bias       ->D     64  bias
 """
+TWO_STACKS_TABLE = """
+embedding/token                    V->D    67,64  embedding
+position/table                     T->D    64,64  embedding
+norm_final/scale                   ->D     64  scale
+position_encoder/table             T->D    64,64  embedding
+norm_encoder/scale                 ->D     64  scale
+encoder/attention/query            D->NH   64,4,16  matrix
+encoder/attention/key              D->KH   64,4,16  matrix
+encoder/attention/value            D->KH   64,4,16  matrix
+encoder/attention/out              NH->D   4,16,64  residual
+encoder/norm_attention/scale       ->D     64  scale
+encoder/feedforward/up             D->F    64,256  matrix
+encoder/feedforward/down           F->D    256,64  residual
+encoder/norm_feedforward/scale     ->D     64  scale
+blocks/attention/query             D->NH   64,4,16  matrix
+blocks/attention/key               D->KH   64,4,16  matrix
+blocks/attention/value             D->KH   64,4,16  matrix
+blocks/attention/out               NH->D   4,16,64  residual
+blocks/norm_attention/scale        ->D     64  scale
+blocks/cross_attention/query       D->NH   64,4,16  matrix
+blocks/cross_attention/key         D->KH   64,4,16  matrix
+blocks/cross_attention/value       D->KH   64,4,16  matrix
+blocks/cross_attention/out         NH->D   4,16,64  residual
+blocks/norm_cross/scale            ->D     64  scale
+blocks/feedforward/up              D->F    64,256  matrix
+blocks/feedforward/down            F->D    256,64  residual
+blocks/norm_feedforward/scale      ->D     64  scale
+"""
 MEANING = (
   'The parameter paths are an interface: old checkpoints no longer load, '
   '--freeze, decay and sharding rules match other parameters, and initial '
@@ -491,8 +526,9 @@ MEANING = (
       ),
       FULL_TABLE,
     ),
+    (Architecture(model=EncoderDecoder()), TWO_STACKS_TABLE),
   ],
-  ids=['default', 'every option'],
+  ids=['default', 'every option', 'encoder-decoder'],
 )
 def test_parameter_paths_are_pinned(arch: Architecture, pinned: str) -> None:
   expected = {}
