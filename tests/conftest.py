@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def compiled() -> Iterator[Compilations]:
   jax.monitoring.register_event_duration_secs_listener(found.listener)
   yield found
   jax.monitoring.unregister_event_duration_listener(found.listener)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _forgotten_programs() -> Iterator[None]:
+  """Lets go of what a module compiled: a process can map only so much memory.
+
+  XLA aborts where the limit of the kernel is reached (vm.max_map_count), which
+  is after some thousand programs.
+  """
+  yield
+  if 'jax' in sys.modules:
+    sys.modules['jax'].clear_caches()
 
 
 @pytest.fixture(autouse=True)

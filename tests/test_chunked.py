@@ -30,6 +30,7 @@ from test_reference import (
   described,
   dims_of,
   draws,
+  source_of,
   stacked_params,
 )
 from tolerance import assert_close
@@ -60,7 +61,8 @@ SERVED = [
 @pytest.mark.parametrize('arch', SERVED, ids=described)
 def test_chunked_equals_reference(arch: Architecture) -> None:
   """Logits, and gradients of all parameters; 6 positions in chunks of 4."""
-  dims, probe_BTV = dims_of(arch), draws(3, 6, 7)
+  dims, classes = dims_of(arch), arch.model.has_classes
+  probe_BTV = draws(3, 1, dims.num_classes) if classes else draws(3, 6, 7)
 
   def run(backend: Any) -> Any:
     own = dataclasses.replace(arch, backend=backend)
@@ -68,7 +70,12 @@ def test_chunked_equals_reference(arch: Architecture) -> None:
     @jax.jit
     def loss(params: Any) -> tuple[jax.Array, jax.Array]:
       out = transformer.apply(
-        own, dims, params, TOKENS_BT, segments_BT=SEGMENTS_BT
+        own,
+        dims,
+        params,
+        TOKENS_BT,
+        segments_BT=SEGMENTS_BT,
+        source=source_of(arch, 3),
       )
       return (out.logits_BTV * probe_BTV).sum(), out.logits_BTV
 

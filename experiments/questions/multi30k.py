@@ -43,7 +43,7 @@ SMOKE = {
   'warmup_steps': '1',
   'task.judged': '4',
   'task.beam': '2',
-  'task.buckets': '2',
+  'task.buckets': '1',
 }
 
 EXPERIMENT = Experiment(
