@@ -136,8 +136,8 @@ def _lanes(plan: Plan) -> list[str]:
 def _evaluated(plan: Plan) -> str:
   count = plan.base.eval_examples
   if count is None:
-    return 'all windows of the validation part'
-  return f'{count} windows, spread evenly over the validation part'
+    return 'all examples of the validation part'
+  return f'{count} examples, spread evenly over the validation part'
 
 
 def _curves(

@@ -57,7 +57,9 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
   metric = BLEU(
     lowercase=True, force=True, tokenize='none', smooth_method='none'
   )
-  found = metric.corpus_score(_joined(hypotheses), [_joined(references)])
+  found = metric.corpus_score(
+    [*map(joined, hypotheses)], [[*map(joined, references)]]
+  )
   return Bleu(
     bleu=found.score,
     precisions=tuple(p / 100 for p in found.precisions),
@@ -67,6 +69,6 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
   )
 
 
-def _joined(lines: Sequence[str]) -> list[str]:
-  """Returns the lines with the pieces of each word put together."""
-  return [re.sub(r'@@(\s+|$)', '', line) for line in lines]
+def joined(line: str) -> str:
+  """Returns a sentence with the pieces of each word put together."""
+  return re.sub(r'@@(\s+|$)', '', line)

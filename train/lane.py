@@ -109,8 +109,16 @@ class Lane:
       folder = self.trial.directory
       text = ''.join(f'{line}\n' for line in found.lines)
       write_atomically(folder / 'written.tsv', text)
-      shown = '\n'.join(found.lines[1:SHOWN])
-      about = {'how': found.lines[0], 'prompt': '', 'text': shown}
+      names = found.lines[0].split('\t')
+      shown = [
+        '\n'.join(map(': '.join, zip(names, line.split('\t'), strict=True)))
+        for line in found.lines[1:SHOWN]
+      ]
+      about = {
+        'how': ', '.join(names),
+        'prompt': '',
+        'text': '\n\n'.join(shown),
+      }
       write_json(folder / FILE, about)
 
   def close(self) -> None:

@@ -6,14 +6,14 @@ does not depend on when it was interrupted or on how long its chunks are.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from train.lane import Lane, finite
+from train.look import look
 from train.parallel import Layout
-from train.program import CAPACITY, MAP_TOKENS, Look, program, signature
-from train.sample import write_sample
+from train.program import CAPACITY, program, signature
 from train.step import Metrics
 from train.trial import Figures, Hooks, Interrupted, Options, Progress, Trial
 
@@ -255,7 +255,7 @@ def _end(group: _Group) -> None:
     _save(group, done, best=())
     for lane, values in zip(group.lanes, group.values, strict=True):
       if lane in done and not lane.paused:
-        _look(group, lane, values)
+        look(group.program, lane, values)
         lane.judge()
     group.tick()
     for lane in done:
@@ -263,38 +263,3 @@ def _end(group: _Group) -> None:
       lane.ended = True
       group.hooks.ended(lane.trial, lane.result())
     group.fill()
-
-
-def _look(group: _Group, lane: Lane, values: Mapping[str, np.ndarray]) -> None:
-  """Keeps what a reader looks at: attention, and a text that it writes.
-
-  The maps are those of the first validation example, with which it begins.
-  """
-  config, data, folder = lane.config, lane.trial.data, lane.trial.directory
-  nothing_1T = np.zeros((1, min(MAP_TOKENS, config.seq_len)), np.int32)
-
-  def look(tokens_1T: np.ndarray, given: bool) -> Look:
-    return group.program.look(
-      lane.state.evaluated,
-      values,
-      dict(data.arrays),
-      tokens_1T,
-      np.asarray(given),
-    )
-
-  first = look(nothing_1T, False)
-  tokens_T = np.asarray(first.tokens_T)
-  if first.weights_LNTS is not None:
-    np.savez_compressed(
-      folder / 'attention.npz',
-      weights_LNTS=np.asarray(first.weights_LNTS, np.float16),
-      tokens_T=tokens_T,
-    )
-  if config.task.predicts_next and not config.architecture.model.has_source:
-    write_sample(
-      folder,
-      config.architecture,
-      data.vocabulary,
-      tokens_T,
-      lambda tokens_1T: look(tokens_1T, True).logits_TV,
-    )

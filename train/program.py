@@ -41,9 +41,11 @@ Arrays = Mapping[str, Any]
 class Look(NamedTuple):
   """One sequence of tokens, what the model says of it, and where it looks.
 
-  The weights are none where the last stack has no self-attention.
+  `size` of the tokens are no padding, the first ones.  The weights are none
+  where the last stack has no self-attention.
   """
 
+  size: jax.Array
   tokens_T: jax.Array
   logits_TV: jax.Array
   weights_LNTS: jax.Array | None
@@ -213,7 +215,14 @@ def _look(
   batch = batch._replace(inputs_BT=tokens_1T)
   out = output_of(config, sig.dims, params, batch, None, want_weights=True)
   maps_LBNTS = out.weights_LBNTS
+  size = jnp.asarray(length)
+  if config.task.gives_padding:
+    used_1T = (
+      batch.weights_BT if batch.segments_BT is None else batch.segments_BT
+    )
+    size = (used_1T > 0).sum()
   return Look(
+    size,
     tokens_1T[0],
     out.logits_BTV[0],
     None if maps_LBNTS is None else maps_LBNTS[:, 0],

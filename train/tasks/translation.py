@@ -18,7 +18,7 @@ from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
 from model.field import field
 from model.parameter import Dims, Params
-from train.bleu import corpus_bleu
+from train.bleu import corpus_bleu, joined
 from train.padding import begun, ended, padded, real
 from train.sentences import Sentences
 from train.task import Arrays, Batch, Data, Judgement
@@ -71,7 +71,8 @@ class Translation(Sentences, tag='translation'):
       for texts in (sources, found, targets)
     )
     lines = [
-      '\t'.join(row) for row in zip(sources, found, targets, strict=True)
+      '\t'.join(map(joined, row))
+      for row in zip(sources, found, targets, strict=True)
     ]
     score = corpus_bleu(found, targets)
     figures = {'bleu': score.bleu, 'brevity_penalty': score.brevity_penalty}
