@@ -31,6 +31,16 @@ from model.parameter import Dims, Params
 from model.recurrent import State, recur
 
 
+class Memory(NamedTuple):
+  """An encoded source: its states and, where it is packed or padded, segments.
+
+  (Vaswani et al. 2017, section 3.1.)
+  """
+
+  x_BSD: jax.Array
+  segments_BS: jax.Array | None
+
+
 class Context(NamedTuple):
   """What all blocks of one call share.
 
@@ -49,17 +59,7 @@ class Context(NamedTuple):
   position: Params
   keys_B: jax.Array | None
   index: jax.Array
-  memory: 'Memory | None'
-
-
-class Memory(NamedTuple):
-  """An encoded source: its states and, where it is packed or padded, segments.
-
-  (Vaswani et al. 2017, section 3.1.)
-  """
-
-  x_BSD: jax.Array
-  segments_BS: jax.Array | None
+  memory: Memory | None
 
 
 class Layer(NamedTuple):

@@ -76,7 +76,7 @@ class Config(Record):
     if task.predicts_next and not any(mask.hides_targets for mask in masks):
       yield FieldError(
         'mask',
-        masks,
+        named,
         'lets a model that predicts the next token see it: add causal',
       )
     for mask in masks:
