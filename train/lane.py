@@ -9,18 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from train.checkpoint import Checkpoints
-from train.files import digest, write_atomically, write_json
+from train.files import digest, write_json
 from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
-from train.sample import FILE
+from train.sample import write_table
 from train.schema import to_flags
 from train.sinks import About
 from train.step import State, init_state
 from train.store import write_vocabulary
 from train.trial import Figures, Hooks, Notes, Options, Result, Trial
-
-SHOWN = 6  # lines of what was written that the report shows, from 1 on
 
 
 class Lane:
@@ -106,20 +104,7 @@ class Lane:
     )
     self.judged = dict(found.figures)
     if found.lines:
-      folder = self.trial.directory
-      text = ''.join(f'{line}\n' for line in found.lines)
-      write_atomically(folder / 'written.tsv', text)
-      names = found.lines[0].split('\t')
-      shown = [
-        '\n'.join(map(': '.join, zip(names, line.split('\t'), strict=True)))
-        for line in found.lines[1:SHOWN]
-      ]
-      about = {
-        'how': ', '.join(names),
-        'prompt': '',
-        'text': '\n\n'.join(shown),
-      }
-      write_json(folder / FILE, about)
+      write_table(self.trial.directory, found.lines)
 
   def close(self) -> None:
     """Waits for the disk; raises what went wrong there."""

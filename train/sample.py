@@ -12,7 +12,7 @@ import numpy as np
 
 from model.architecture import Architecture
 from model.cache import uncacheable
-from train.files import write_json
+from train.files import write_atomically, write_json
 from train.vocabulary import Vocabulary
 
 NEW_TOKENS = 100
@@ -22,6 +22,7 @@ HOW = (
   'numbers in all rows, after the beginning of the validation text (in grey).'
 )
 FILE = 'sample.json'
+SHOWN = 5  # rows of a table that the report shows
 
 # tokens_1T -> logits_TV
 Forward = Callable[[np.ndarray], Any]
@@ -78,3 +79,21 @@ def continued(
     written.append(int(np.argmax(logits_V / TEMPERATURE + noise_V)))
     window.append(written[-1])
   return written
+
+
+def write_table(folder: pathlib.Path, lines: Sequence[str]) -> None:
+  """Writes what a trial wrote, and the first of it for the report.
+
+  Args:
+    folder: of the trial.
+    lines: the names of columns, then rows, all between tabs.
+  """
+  text = ''.join(f'{line}\n' for line in lines)
+  write_atomically(folder / 'written.tsv', text)
+  names, *rows = (line.split('\t') for line in lines)
+  shown = [
+    '\n'.join(map(': '.join, zip(names, row, strict=True)))
+    for row in rows[:SHOWN]
+  ]
+  about = {'how': ', '.join(names), 'prompt': '', 'text': '\n\n'.join(shown)}
+  write_json(folder / FILE, about)

@@ -16,7 +16,14 @@ from train.buckets import Shape, rows, turn
 from train.sources import AnyTable
 from train.store import train_once
 from train.table import NoTable, Rows, split
-from train.task import Arrays, Batch, Data, DataError, Task, special_ids
+from train.task import (
+  Arrays,
+  Batch,
+  Data,
+  Task,
+  check_specials,
+  special_ids,
+)
 from train.tokenizer import Tokenizer, Word
 from train.vocabulary import Special, Vocabulary
 
@@ -61,11 +68,7 @@ class Sentences(Task, abc.ABC):
     train, held, left_out = split(self.data, self.columns)
     digest = _digest(train, held)
     known = vocabulary or self._vocabulary(train, held, digest)
-    if absent := [s for s in self.specials if not _has(known, s)]:
-      raise DataError(
-        f'{train.name}: the vocabulary lacks {absent[0].value}: it was made '
-        f'for another task than {self.tag}'
-      )
+    check_specials(known, self.specials, train.name, self.tag)
     arrays = special_ids(known)
     for part, found in (('train', train), ('validation', held)):
       arrays |= self._part(part, found, known)
@@ -214,11 +217,6 @@ class Sentences(Task, abc.ABC):
     self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
   ) -> Batch:
     """Returns some rows, cut or filled up to a length; ids are the rows."""
-
-
-def _has(vocabulary: Vocabulary, special: Special) -> bool:
-  # Bytes know everything, and have no <unk>.
-  return special is Special.UNK or special in vocabulary.specials
 
 
 def _digest(*parts: Rows) -> str:

@@ -17,7 +17,7 @@ from model.architecture import Architecture
 from model.family import Decoder
 from model.field import Variant
 from model.parameter import Dims, Params
-from train.vocabulary import Vocabulary
+from train.vocabulary import Special, Vocabulary
 
 
 class Batch(NamedTuple):
@@ -162,3 +162,22 @@ def special_ids(vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     s.value: np.array(n, np.int32) for n, s in enumerate(vocabulary.specials)
   }
   return ids | {'symbols': np.array([len(ids), vocabulary.size], np.int32)}
+
+
+def check_specials(
+  vocabulary: Vocabulary, specials: Sequence[Special], name: str, tag: str
+) -> None:
+  """Raises a DataError for a vocabulary that lacks what a task needs.
+
+  Args:
+    vocabulary: of a trial that was trained before.
+    specials: what the task wants; <unk> is not owed, for bytes have none.
+    name: of the data.
+    tag: of the task.
+  """
+  owed = [s for s in specials if s is not Special.UNK]
+  if absent := [s for s in owed if s not in vocabulary.specials]:
+    raise DataError(
+      f'{name}: the vocabulary lacks {absent[0].value}: it was made for '
+      f'another task than {tag}'
+    )

@@ -22,7 +22,7 @@ from train.documents import Document, divide, survey, texts
 from train.sources import AnyTable
 from train.store import train_once
 from train.table import NoTable
-from train.task import Data, DataError, Task, special_ids
+from train.task import Data, DataError, Task, check_specials, special_ids
 from train.tokenizer import Char, Tokenizer
 from train.tokens import Tokens, tokens
 from train.vocabulary import Special, UnknownSymbols, Vocabulary
@@ -92,11 +92,8 @@ class Windows(Task, abc.ABC):
     parts = _Parts.of(source, known.learned)
     if vocabulary is None:
       vocabulary = self._vocabulary(parts)
-    elif absent := [s for s in self.wanted if s not in vocabulary.specials]:
-      raise DataError(
-        f'{source.name}: the vocabulary lacks {absent[0].value}: it was made '
-        f'for another task than {self.tag}'
-      )
+    else:
+      check_specials(vocabulary, self.wanted, source.name, self.tag)
     try:
       train, held = parts.tokens(vocabulary)
     except UnknownSymbols as e:
