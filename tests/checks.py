@@ -6,7 +6,7 @@ float64 where the configuration says float32, and two for its training.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from conformance import Choice, Row, axes, configured, usual
+from families import data_of
 from model import cache, transformer
 from model.architecture import Architecture
 from model.backend import Auto, Chunked, Reference
+from model.family import Classifier
 from model.field import FieldError, Variant, bind
-from model.mask import Places, Prefix, allowed
+from model.mask import Mask, Places, Prefix, allowed
+from model.network import Source
 from model.output import ExclusiveSelf
 from model.parameter import Dims
 from model.projections import Raw, SharedQk, SharedQkv
@@ -30,19 +33,27 @@ from train.optimizer import flat, tree
 from train.parallel import parse_layout
 from train.program import signature
 from train.step import Metrics, Params, State, batch_of, init_state, update
-from train.task import Data
-from train.tokenizer import Char
 
-LETTERS = ''.join(map(chr, range(97, 121)))
-SIZE = len(LETTERS)
 # All tokens of an example differ, so that a row of the embedding is one input.
 TOKENS_BT = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [9, 9, 8, 1, 0, 3, 3, 2]])
 OTHER_BT = np.array([[5, 4, 4, 4, 2, 1, 1, 0], [0, 1, 2, 3, 4, 5, 6, 7]])
 SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1] * 8])
-TURNED_BT = SEGMENTS_BT[::-1]
 EXAMPLE = 0  # of TOKENS_BT, and 1 of OTHER_BT
+# What an encoder-decoder reads first; its tokens differ from those above.
+SOURCE_BS = np.array([[10, 11, 12, 13, 14, 15], [16, 16, 10, 10, 16, 16]])
+OTHER_BS = np.array([[11, 10, 16, 16, 12, 12], [10, 11, 12, 13, 14, 15]])
+SOURCE_SEGMENTS_BS = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
+KNOWN = 17  # tokens; no others are in an example
 # Rounding of a chain of some 20 sums a block, each relative to the largest.
 CHAIN = 4.0 * 72
+
+
+class Inputs(NamedTuple):
+  """What a model is given; segments where its task gives them."""
+
+  tokens_BT: Any
+  segments_BT: Any
+  source: Source | None
 
 
 class Found(NamedTuple):
@@ -52,7 +63,7 @@ class Found(NamedTuple):
     logits_BTV: as configured.
     other_BTV: computed another way.
     steps_BTV: position by position, from a cache; none if there can be none.
-    influence_TV: on a probe of each position, of each row of the embedding.
+    influence_TV: on a probe of each output, of each row of the embedding.
     gradient: of a probe of all logits.
     other: the same, computed the other way.
   """
@@ -87,9 +98,9 @@ def _check(row: Row, compile: Compile) -> None:
   with jax.enable_x64(arch.dtype == 'float32'):
     run = compile(functools.partial(_found, config))
     drawn = _wide(_drawn(config))
-    found = run(drawn, TOKENS_BT, SEGMENTS_BT)
-    moved = run(drawn, OTHER_BT, TURNED_BT)
-    first = run(_wide(initial), TOKENS_BT, SEGMENTS_BT)
+    found = run(drawn, inputs(config))
+    moved = run(drawn, inputs(config, turned=True))
+    first = run(_wide(initial), inputs(config))
   check_influence(arch, np.abs(np.asarray(found.influence_TV, np.float64)))
   near(moved.logits_BTV[1], found.logits_BTV[EXAMPLE], 'batch')
   near(found.other_BTV, found.logits_BTV, 'another way')
@@ -98,7 +109,7 @@ def _check(row: Row, compile: Compile) -> None:
     near(found.steps_BTV, found.logits_BTV, 'cached')
   check_finite(found.gradient)
   if not sees_itself(arch):
-    check_gradient(first.gradient)
+    check_gradient(arch, first.gradient)
   check_lanes(config, initial, compile)
   check_effects(row)
 
@@ -122,18 +133,26 @@ def _quick(function: Callable[..., Any]) -> Callable[..., Any]:
 # The model. -------------------------------------------------------------------
 
 
+def inputs(config: Config, turned: bool = False) -> Inputs:
+  """Returns two examples; turned, the first is second, beside another."""
+  order = slice(None, None, -1 if turned else 1)
+  tokens_BT = OTHER_BT if turned else TOKENS_BT
+  if not config.architecture.model.has_source:
+    return Inputs(tokens_BT, SEGMENTS_BT[order], None)
+  source_BS = OTHER_BS if turned else SOURCE_BS
+  return Inputs(tokens_BT, None, Source(source_BS, SOURCE_SEGMENTS_BS[order]))
+
+
 def dims_of(config: Config) -> Dims:
-  return config.dims(SIZE)
+  return config.sizes(data_of(config.task).vocabulary)
 
 
 def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
   """Returns the shape of each parameter, layers along a first axis."""
-  layers = config.architecture.num_layers
+  arch = config.architecture
   return {
-    path: (layers, *what.shape) if path.startswith('blocks/') else what.shape
-    for path, what in config.architecture.parameter_table(
-      dims_of(config)
-    ).items()
+    path: (depth, *what.shape) if (depth := arch.depth(path)) else what.shape
+    for path, what in arch.parameter_table(dims_of(config)).items()
   }
 
 
@@ -173,44 +192,50 @@ def other_way(arch: Architecture) -> Architecture:
     return dataclasses.replace(turned, backend=Reference())
 
 
-def _found(
-  config: Config, params: Any, tokens_BT: jax.Array, segments_BT: jax.Array
-) -> Found:
-  arch, dims = config.architecture, dims_of(config)
+def _applied(
+  config: Config, params: Any, given: Inputs, keys_B: jax.Array | None = None
+) -> jax.Array:
+  """Returns logits_BTV."""
+  return transformer.apply(
+    config.architecture,
+    dims_of(config),
+    params,
+    given.tokens_BT,
+    keys_B,
+    segments_BT=given.segments_BT,
+    source=given.source,
+  ).logits_BTV
 
-  def run(arch: Architecture, params: Any) -> jax.Array:
-    return transformer.apply(
-      arch, dims, params, tokens_BT, segments_BT=segments_BT
-    ).logits_BTV
 
-  logits_BTV, back = jax.vjp(functools.partial(run, arch), params)
-  other_BTV, other_back = jax.vjp(
-    functools.partial(run, other_way(arch)), params
-  )
+def _found(config: Config, params: Any, given: Inputs) -> Found:
+  arch = config.architecture
+  other = dataclasses.replace(config, architecture=other_way(arch))
+  logits_BTV, back = jax.vjp(lambda p: _applied(config, p, given), params)
+  other_BTV, other_back = jax.vjp(lambda p: _applied(other, p, given), params)
   rng = np.random.default_rng(1)
   probe_BTV = rng.standard_normal(logits_BTV.shape).astype(logits_BTV.dtype)
-  # Of what no token of the example stands for: with tied embeddings a logit
-  # depends on its own row without attention.
-  unseen_V = np.arange(SIZE) > TOKENS_BT.max()
-  probes = [np.zeros_like(probe_BTV) for _ in range(TOKENS_BT.shape[1])]
+  free_V = np.ones(probe_BTV.shape[-1])
+  if not arch.model.has_classes:
+    # With tied embeddings a logit depends on its own row without attention:
+    # only those count that no token of an example stands for.
+    free_V = np.arange(free_V.size) >= KNOWN
+  probes = [np.zeros_like(probe_BTV) for _ in range(probe_BTV.shape[1])]
   for t, one_BTV in enumerate(probes):
-    one_BTV[EXAMPLE, t] = probe_BTV[EXAMPLE, t] * unseen_V
+    one_BTV[EXAMPLE, t] = probe_BTV[EXAMPLE, t] * free_V
   (gradients,) = jax.vmap(back)(jnp.stack([*probes, probe_BTV]))
   influence_TVD = gradients['embedding']['token'][:-1]
-  (other,) = other_back(jnp.asarray(probe_BTV))
+  (other_gradient,) = other_back(jnp.asarray(probe_BTV))
   return Found(
     logits_BTV=logits_BTV,
     other_BTV=other_BTV,
-    steps_BTV=_stepped(config, params, tokens_BT, segments_BT),
+    steps_BTV=_stepped(config, params, given),
     influence_TV=jnp.abs(influence_TVD).sum(-1),
     gradient=jax.tree.map(lambda g: g[-1], gradients),
-    other=other,
+    other=other_gradient,
   )
 
 
-def _stepped(
-  config: Config, params: Any, tokens_BT: jax.Array, segments_BT: jax.Array
-) -> jax.Array | None:
+def _stepped(config: Config, params: Any, given: Inputs) -> jax.Array | None:
   """Returns logits_BTV from a prompt and then position by position."""
   arch, dims = config.architecture, dims_of(config)
   prompt = max(
@@ -219,10 +244,12 @@ def _stepped(
   if cache.uncacheable(arch, prompt) is not None:
     return None
   reads_segments = any(mask.reads_segments for mask in arch.masks)
-  batch, length = tokens_BT.shape
+  batch, length = given.tokens_BT.shape
 
-  def step(kept: cache.Cache, given: Any) -> tuple[cache.Cache, jax.Array]:
-    some_BT, some_segments_BT = given
+  def step(
+    kept: cache.Cache, some: Any, source: Source | None = None
+  ) -> tuple[cache.Cache, jax.Array]:
+    some_BT, some_segments_BT = some
     out, kept = transformer.step(
       arch,
       dims,
@@ -230,6 +257,7 @@ def _stepped(
       some_BT,
       kept,
       some_segments_BT if reads_segments else None,
+      source,
     )
     return kept, out.logits_BTV
 
@@ -240,10 +268,10 @@ def _stepped(
     ),
     cache.empty(arch, dims, batch, length + 2, prompt),
   )
-  kept, first_BTV = step(kept, (tokens_BT[:, :prompt], segments_BT[:, :prompt]))
-  rest = jax.tree.map(
-    lambda x_BT: x_BT[:, prompt:].T[:, :, None], (tokens_BT, segments_BT)
-  )
+  both = given.tokens_BT, given.segments_BT
+  front = jax.tree.map(lambda x_BT: x_BT[:, :prompt], both)
+  rest = jax.tree.map(lambda x_BT: x_BT[:, prompt:].T[:, :, None], both)
+  kept, first_BTV = step(kept, front, given.source)
   _, rest_TB1V = jax.lax.scan(step, kept, rest)
   rest_BTV = jnp.moveaxis(rest_TB1V[:, :, 0], 0, 1)
   return jnp.concatenate([first_BTV, rest_BTV], 1)
@@ -290,38 +318,94 @@ def check_other(config: Config, other: Params, gradient: Params) -> None:
   assert np.linalg.norm(got - want) <= bound, 'another way'
 
 
+class Sight(NamedTuple):
+  """What each output may depend on: own tokens, then those of a source.
+
+  Attributes:
+    reach_TS: it may.
+    direct_TS: its last layer attends to it, and it has no other way to it.
+    sums_TS: it may be left out by a difference of sums, which is not exact.
+  """
+
+  reach_TS: np.ndarray
+  direct_TS: np.ndarray
+  sums_TS: np.ndarray
+
+
+def _seen(masks: Sequence[Mask], segments_T: np.ndarray | None) -> np.ndarray:
+  """Returns which keys each query of the example may attend to."""
+  length = TOKENS_BT.shape[1] if segments_T is None else len(segments_T)
+  t_T1 = jnp.arange(length)[:, None]
+  at = Places(t_T1, t_T1[:, 0])
+  if segments_T is not None:
+    at = at._replace(t_segment=segments_T[:, None], s_segment=segments_T)
+  return np.broadcast_to(allowed(masks, at), (length, length))
+
+
+def _reach(seen_TS: np.ndarray, layers: int) -> np.ndarray:
+  """Returns what can be reached in that many layers."""
+  steps_TS = (seen_TS | np.eye(len(seen_TS), dtype=bool)).astype(int)
+  return np.linalg.matrix_power(steps_TS, layers) > 0
+
+
+def sight(arch: Architecture) -> Sight:
+  """Returns what the outputs of the example may depend on."""
+  given = None if arch.model.has_source else SEGMENTS_BT[EXAMPLE]
+  stack = arch.stacks[-1]
+  seen_TS = _seen(stack.mask, given) & stack.attends_itself
+  own = ~np.eye(len(seen_TS), dtype=bool)
+  fades = any(output.fades for output in arch.output)
+  past_TS = np.tri(len(seen_TS), dtype=bool) & fades
+  found = Sight(_reach(seen_TS, stack.num_layers), seen_TS & own, past_TS)
+  if isinstance(arch.model, Classifier):
+    if arch.model.pooling == 'cls':
+      return Sight(*(x_TS[:1] for x_TS in found))
+    # Its own state is a way to each token.
+    real_TS = [x_TS[SEGMENTS_BT[EXAMPLE] != 0] for x_TS in found]
+    reach_S, _, sums_S = (x_TS.any(0, keepdims=True) for x_TS in real_TS)
+    return Sight(reach_S, np.zeros_like(reach_S), sums_S)
+  if not arch.model.has_source:
+    return found
+  encoder, real_S = arch.stacks[0], SOURCE_SEGMENTS_BS[EXAMPLE] != 0
+  memory_SS = _reach(
+    _seen(encoder.mask, SOURCE_SEGMENTS_BS[EXAMPLE]), encoder.num_layers
+  )
+  shape = len(seen_TS), len(real_S)
+  crosses = np.full(shape, stack.attends_memory)
+  source = Sight(
+    crosses & memory_SS[real_S].any(0),
+    crosses & real_S,
+    np.full(shape, fades),
+  )
+  return Sight(
+    *(np.concatenate(both, 1) for both in zip(found, source, strict=True))
+  )
+
+
 def check_influence(arch: Architecture, influence_TV: np.ndarray) -> None:
-  """Asserts that a position is a function of what it may see, and of that.
+  """Asserts that an output is a function of what it may see, and of that.
 
   Through L layers it sees what can be reached in L steps.  The future must be
   0 exactly; a decay along the past is a difference of sums over all of it,
   which cancels to rounding.
   """
-  length = TOKENS_BT.shape[1]
-  influence_TS = influence_TV[:, TOKENS_BT[EXAMPLE]]
-  at = Places(
-    jnp.arange(length)[:, None],
-    jnp.arange(length),
-    SEGMENTS_BT[EXAMPLE][:, None],
-    SEGMENTS_BT[EXAMPLE],
-  )
-  seen_TS = np.broadcast_to(allowed(arch.masks, at), (length, length))
-  steps_TS = (seen_TS | np.eye(length, dtype=bool)).astype(int)
-  reach_TS = np.linalg.matrix_power(steps_TS, arch.num_layers) > 0
+  known = TOKENS_BT[EXAMPLE]
+  if arch.model.has_source:
+    known = np.concatenate([known, SOURCE_BS[EXAMPLE]])
+  influence_TS, may = influence_TV[:, known], sight(arch)
   assert np.isfinite(influence_TV).all()
-  fades = any(output.fades for output in arch.output)
-  past_TS = np.tri(length, dtype=bool)
-  exact_TS = ~reach_TS & ~(past_TS if fades else np.zeros_like(past_TS))
-  assert not influence_TS[exact_TS].any(), 'a position sees what it may not'
+  assert not influence_TS[~may.reach_TS & ~may.sums_TS].any(), (
+    'a position sees what it may not'
+  )
   least = 1e-6 * influence_TS.max()
-  assert (influence_TS[~reach_TS] <= least).all(), 'it sees what is masked'
-  strangers = sorted({*range(SIZE)} - {*TOKENS_BT[EXAMPLE]})
-  strangers = [v for v in strangers if v <= TOKENS_BT.max()]
+  assert (influence_TS[~may.reach_TS] <= least).all(), 'it sees what is masked'
+  strangers = sorted({*range(KNOWN)} - {*known})
   assert not influence_TV[:, strangers].any(), 'it sees another example'
   # Some normalisers give some keys no weight.
-  assert influence_TS[seen_TS & ~np.eye(length, dtype=bool)].any(), (
-    'it is blind'
-  )
+  for columns in np.split(np.arange(len(known)), [TOKENS_BT.shape[1]]):
+    direct_TS = may.direct_TS[:, columns]
+    seen = influence_TS[:, columns][direct_TS]
+    assert seen.any() or not direct_TS.any(), 'it is blind'
 
 
 def sees_itself(arch: Architecture) -> bool:
@@ -343,26 +427,18 @@ def check_finite(gradient: Params) -> None:
     assert np.isfinite(np.asarray(value, np.float64)).all(), path
 
 
-def check_gradient(gradient: Params) -> None:
+def check_gradient(arch: Architecture, gradient: Params) -> None:
   """Asserts that every parameter of every layer learns from the beginning."""
   check_finite(gradient)
   for path, value in flat(gradient).items():
     layers = np.asarray(value, np.float64)
-    if not path.startswith('blocks/'):
+    if arch.depth(path) is None:
       layers = layers[None]
     idle = [n for n, layer in enumerate(layers) if not layer.any()]
     assert not idle, f'{path}: no gradient in layers {idle}'
 
 
 # Training: lanes. -------------------------------------------------------------
-
-
-@functools.cache
-def data() -> Data:
-  """Returns a short text."""
-  vocabulary = Char().train(lambda: [LETTERS])
-  ids = np.random.default_rng(2).integers(0, SIZE, 600).astype(np.uint8)
-  return Data({'train': ids[:500], 'validation': ids[500:]}, vocabulary, '', '')
 
 
 def check_lanes(config: Config, params: Params, compile: Compile) -> None:
@@ -373,9 +449,10 @@ def check_lanes(config: Config, params: Params, compile: Compile) -> None:
   """
   layout = parse_layout('shared:1', jax.local_devices(backend='cpu'))
   both = [config, dataclasses.replace(config, seed=7)]
-  sig, _ = signature(config, data(), layout)
-  values = [signature(one, data(), layout)[1] for one in both]
-  arrays = jax.tree.map(jnp.asarray, dict(data().arrays))
+  data = data_of(config.task)
+  sig, _ = signature(config, data, layout)
+  values = [signature(one, data, layout)[1] for one in both]
+  arrays = jax.tree.map(jnp.asarray, dict(data.arrays))
 
   def step(values: Mapping[str, jax.Array]) -> tuple[State, Metrics]:
     own = bind(sig.static, values)
@@ -413,6 +490,7 @@ IDLE: Mapping[str, str] = {
   'mask': 'auto is one of the others, by the model',
   'head_dim': 'may say what none stands for',
   'num_kv_heads': 'may say what none stands for',
+  'model': 'a mask that is named makes one family as another',
 }
 
 
@@ -455,6 +533,8 @@ def _equal_but(field: str, one: Config, other: Config) -> bool:
     return auto == {Auto, Reference}
   if field == 'mask':
     return one.architecture.masks == other.architecture.masks
+  if field == 'model':
+    return one.architecture.stacks == other.architecture.stacks
   return dims_of(one) == dims_of(other)
 
 
@@ -471,13 +551,10 @@ def _structs(config: Config) -> Any:
 @functools.cache
 def _forward(config: Config) -> str:
   """Returns the program of the model with dropout; dead code is not in it."""
-  arch, dims = config.architecture, dims_of(config)
 
   def run(params: Any, seeds_B: jax.Array) -> jax.Array:
     keys_B = jax.vmap(jax.random.key)(seeds_B)
-    return transformer.apply(
-      arch, dims, params, TOKENS_BT, keys_B, segments_BT=SEGMENTS_BT
-    ).logits_BTV
+    return _applied(config, params, inputs(config), keys_B)
 
   return jax.jit(run).lower(_structs(config), np.arange(2)).as_text()
 
@@ -485,12 +562,9 @@ def _forward(config: Config) -> str:
 @functools.cache
 def _backward(config: Config) -> str:
   """Returns the program of a gradient, which alone sees what is recomputed."""
-  arch, dims = config.architecture, dims_of(config)
 
   def loss(params: Any) -> jax.Array:
-    return transformer.apply(
-      arch, dims, params, TOKENS_BT, segments_BT=SEGMENTS_BT
-    ).logits_BTV.sum()
+    return _applied(config, params, inputs(config)).sum()
 
   return jax.jit(jax.grad(loss)).lower(_structs(config)).as_text()
 

@@ -4,8 +4,8 @@ Everything is read off the fields of `Architecture`, and off the open union of
 tasks: a new member of any union joins by being listed there, a new scalar by
 one line of `VALUES` at most.
 
-`python -m tests.conformance > docs/compatibility.md` writes the table of the
-documentation.
+`PYTHONPATH=tests python -m conformance > docs/compatibility.md` writes the
+table of the documentation.
 """
 
 import collections
@@ -16,15 +16,14 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from families import LEARNS
 from model.architecture import Architecture
 from model.attention import Parts
 from model.backend import Chunked, Cudnn, Tokamax
 from model.cache import uncacheable
+from model.family import Decoder
 from model.field import (
   FieldError,
   Meta,
@@ -39,8 +38,7 @@ from model.heads import Widths
 from train.config import Config
 from train.optimizer import Optimization, Sgd
 from train.schema import leaves, parse
-from train.task import Batch, Task
-from train.tasks.text import Text
+from train.task import Task
 
 # Backends that do not serve every choice.
 PARTIAL = (Chunked(), Tokamax(), Cudnn())
@@ -56,45 +54,9 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Packed(Text):
-  """The text task with segments; without a tag, so that no flag names it."""
-
-  gives_segments: ClassVar[bool] = True
-  gives_padding: ClassVar[bool] = True
-
-  def batch(
-    self,
-    arrays: Mapping[str, jax.Array],
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
-  ) -> Batch:
-    own = super().batch(arrays, key, step, batch_size, seq_len, bucket)
-    return _packed(own)
-
-  def evaluation_batch(
-    self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
-  ) -> Batch:
-    return _packed(super().evaluation_batch(arrays, ids_B, seq_len))
-
-
-def _packed(batch: Batch) -> Batch:
-  """Returns the batch with two documents an example; of some, padding last."""
-  t_1T = jnp.arange(batch.inputs_BT.shape[1])[None]
-  id_B1 = batch.ids_B[:, None]
-  segments_BT = 1 + (t_1T >= 3 + id_B1 % 3)
-  padded_BT = (t_1T == t_1T.shape[1] - 1) & (id_B1 % 2 == 1)
-  segments_BT = jnp.where(padded_BT, 0, segments_BT)
-  weights_BT = jnp.where(padded_BT, 0.0, batch.weights_BT)
-  return batch._replace(segments_BT=segments_BT, weights_BT=weights_BT)
-
-
 # Steepest descent: an update is then as near to another as the gradients are.
 BASE = Config(
-  task=Packed(),
+  task=LEARNS[Decoder],
   seq_len=8,
   batch_size=2,
   steps=4,
@@ -219,11 +181,15 @@ Row = Mapping[str, Choice]
 
 
 def configured(choices: Row) -> Config:
-  """Returns the base with these choices; raises FieldError."""
+  """Returns the base with these choices; raises FieldError.
+
+  Where no task is among them, it is one that the family learns.
+  """
   values = {name: choice.value for name, choice in choices.items()}
-  own = {name: values.pop(name) for name in ('task',) if name in values}
+  family = values.get('model', BASE.architecture.model)
+  task = values.pop('task', LEARNS[type(family)])
   architecture = dataclasses.replace(BASE.architecture, **values)
-  return dataclasses.replace(BASE, architecture=architecture, **own)
+  return dataclasses.replace(BASE, architecture=architecture, task=task)
 
 
 def refusal(*choices: Choice) -> FieldError | None:
@@ -337,10 +303,12 @@ def described(row: Row) -> str:
 HEAD = """\
 # What goes with what
 
-Written by `python -m tests.conformance > docs/compatibility.md` from the types
-of the architecture; a test holds both equal. Every choice was made by itself
-({choices}), and every two together ({pairs:,}, of which {refused:,} are refused
-before anything runs, in one line that names the flag, the rule and a way out).
+Written by `PYTHONPATH=tests python -m conformance > docs/compatibility.md` from
+the types of the architecture; a test holds both equal. Every choice was made by
+itself ({choices}), and every two together ({pairs:,}, of which {refused:,} are
+refused before anything runs, in one line that names the flag, the rule and a
+way out). A family has a task that it learns, unless one is named.
+
 All others run, and `pytest -m full` tries them: each choice has an effect, no
 position sees what the masks hide, decoding from a cache gives what the whole
 sequence gives, `chunked` gives what `reference` gives, and a trial trains

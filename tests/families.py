@@ -1,0 +1,98 @@
+"""A task for each family, with little data that is made up in memory."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.family import Classifier, Decoder, Encoder, EncoderDecoder
+from train.table import Rows, Tsv
+from train.task import Batch, Data, Task
+from train.tasks.classification import Classification
+from train.tasks.mlm import Mlm
+from train.tasks.text import Text
+from train.tasks.translation import Translation
+from train.tokenizer import Char
+
+LETTERS = 'abcdefghijklmnopqrstuvwx'
+
+
+@dataclasses.dataclass(frozen=True)
+class Held(Tsv):
+  """Rows in memory: of letters drawn at random, two labels."""
+
+  def part(self, part: str, columns: Sequence[str]) -> Rows:
+    rng = np.random.default_rng(len(part))
+
+    def texts() -> list[str]:
+      sizes = rng.integers(2, 8, 40)
+      return [LETTERS, *(''.join(rng.choice([*LETTERS], n)) for n in sizes)]
+
+    held = {name: texts() for name in ('text', 'source', 'target')}
+    held['label'] = ['even' if len(t) % 2 else 'odd' for t in held['text']]
+    return Rows(part, tuple(held[name] for name in columns))
+
+
+class Packing(Task):
+  """Gives the batches of a task segments; without a tag: no flag names it."""
+
+  gives_segments: ClassVar[bool] = True
+  gives_padding: ClassVar[bool] = True
+
+  def batch(
+    self,
+    arrays: Mapping[str, jax.Array],
+    key: jax.Array,
+    step: jax.Array,
+    batch_size: int,
+    seq_len: int,
+    bucket: int = 0,
+  ) -> Batch:
+    own = super().batch(arrays, key, step, batch_size, seq_len, bucket)
+    return _packed(own)
+
+  def evaluation_batch(
+    self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int
+  ) -> Batch:
+    return _packed(super().evaluation_batch(arrays, ids_B, seq_len))
+
+
+def _packed(batch: Batch) -> Batch:
+  """Returns the batch with two documents an example; of some, padding last."""
+  t_1T = jnp.arange(batch.inputs_BT.shape[1])[None]
+  id_B1 = batch.ids_B[:, None]
+  segments_BT = 1 + (t_1T >= 3 + id_B1 % 3)
+  padded_BT = (t_1T == t_1T.shape[1] - 1) & (id_B1 % 2 == 1)
+  segments_BT = jnp.where(padded_BT, 0, segments_BT)
+  weights_BT = jnp.where(padded_BT, 0.0, batch.weights_BT)
+  return batch._replace(segments_BT=segments_BT, weights_BT=weights_BT)
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedText(Packing, Text):
+  """The text task with segments."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedMlm(Packing, Mlm):
+  """Masked tokens, with segments."""
+
+
+ROWS = Held(train='memory')
+# One shape of batch: more of them are the subject of `test_sentences.py`.
+LEARNS: Mapping[type[Decoder], Task] = {
+  Decoder: PackedText(data=ROWS),
+  Encoder: PackedMlm(data=ROWS, rate=0.5),
+  EncoderDecoder: Translation(data=ROWS, tokenizer=Char(), buckets=1),
+  Classifier: Classification(data=ROWS, tokenizer=Char(), buckets=1),
+}
+
+
+@functools.cache
+def data_of(task: Task) -> Data:
+  """Returns what a task reads."""
+  return task.load()
