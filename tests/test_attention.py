@@ -38,6 +38,8 @@ from train.step import evaluate, init_state, update
 from train.task import Batch
 from train.tasks.text import Text
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 # Heads. -----------------------------------------------------------------------
 
 

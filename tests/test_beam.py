@@ -22,6 +22,8 @@ from test_decode import END, bigram, cache_of, step_of
 from test_model import params_of
 from test_reference import BASE, SEQ_LEN, dims_of
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 SIZE = 4
 
 

@@ -32,6 +32,8 @@ from test_reference import (
 from tolerance import assert_close
 from train.optimizer import tree
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 ARCHITECTURES = [
   *covering(causal=True),
   dataclasses.replace(

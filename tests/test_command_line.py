@@ -1,11 +1,13 @@
 """The command line: what is wrong is said in one line, what is right runs."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -75,10 +77,8 @@ def numbers(workdir: str | Path) -> dict[tuple[str, int], tuple[Any, ...]]:
   }
 
 
-@pytest.fixture
-def inputs(tmp_path: Path) -> Path:
-  """A folder with texts, good and bad."""
-  folder = tmp_path / 'inputs'
+def write_inputs(folder: Path) -> None:
+  """Makes a folder with texts, good and bad."""
   folder.mkdir()
   draw = random.Random(0)
   words = ['to', 'be', 'or', 'not', 'that', 'is', 'the', 'question.\n']
@@ -90,6 +90,13 @@ def inputs(tmp_path: Path) -> Path:
   (folder / 'binary.txt').write_bytes(b'text\0text' * 100)
   (folder / 'latin.txt').write_bytes('déjà vu '.encode('latin-1') * 100)
   (folder / 'hollow').mkdir()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+  """A folder with texts, good and bad."""
+  folder = tmp_path / 'inputs'
+  write_inputs(folder)
   return folder
 
 
@@ -315,13 +322,22 @@ def test_a_line_break_in_a_value_does_not_break_the_line(
 # Working directories that are taken. ------------------------------------------
 
 
-@pytest.fixture
-def taken(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-  """The working directory of a run that is done."""
+@pytest.fixture(scope='module')
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """The working directory of a run that is done; not to be changed."""
+  folder = tmp_path_factory.mktemp('done')
+  write_inputs(folder / 'inputs')
+  (folder / 'here').mkdir()
   argv = ('--task.path=../inputs/good.txt', '--seeds=1', '--ablate=scale=none')
-  assert run(*TINY, *argv, '--workdir=taken') == 0
-  capsys.readouterr()
-  return here / 'taken'
+  with contextlib.chdir(folder / 'here'):
+    assert run(*TINY, *argv, '--workdir=taken') == 0
+  return folder / 'here/taken'
+
+
+@pytest.fixture
+def taken(done: Path, here: Path) -> Path:
+  """A copy of it, in the current directory."""
+  return shutil.copytree(done, here / 'taken')
 
 
 MINE = ('--seeds=1', '--ablate=scale=none', '--workdir=taken')
@@ -627,6 +643,7 @@ def test_flagfile_replays_and_only_runs_one_row(
     '--sweep=learning_rate=3e-3',
     '--dropout_residual=0.1',
     '--freeze=^embedding/',
+    '--lanes=devices:2',
   ]
   assert run(*argv, '--workdir=first') == 0
   first = numbers('first')
@@ -673,8 +690,9 @@ def test_smoke_of_every_experiment(
   monkeypatch.setattr('train.multi30k.fetch', captions)
   if 'shakespeare' in to_flags(experiment.base).values():
     request.getfixturevalue('shakespeare')
-  argv = (f'--experiment={name}', '--smoke', '--seeds=1', '--workdir=new')
-  assert run(*argv) == 0
+  # Layouts are timed by others; here it would compile each program three times.
+  argv = (f'--experiment={name}', '--smoke', '--seeds=1', '--lanes=shared:1')
+  assert run(*argv, '--workdir=new') == 0
   out, err = capsys.readouterr()
   assert err == ''
   assert len(trials('new')) == len(experiment.rows)

@@ -8,7 +8,6 @@ of all pairs.
 import itertools
 from collections.abc import Iterator
 
-import jax
 import pytest
 
 import conformance
@@ -20,6 +19,8 @@ from model.backend import Fused
 from model.field import hints, variant_list, variants
 from source import ROOT
 from train.schema import override, to_flags
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 PARTS = 48  # of the covering array, each a test
 
@@ -122,17 +123,6 @@ def test_the_array_holds_every_accepted_pair() -> None:
 # What is accepted. ------------------------------------------------------------
 
 
-@pytest.fixture
-def _quick_compilation() -> Iterator[None]:
-  """Halves the time, most of which is compilation."""
-  name = 'jax_disable_most_optimizations'
-  before = jax.config.values[name]
-  jax.config.update(name, True)
-  yield
-  jax.config.update(name, before)
-
-
-@pytest.mark.usefixtures('_quick_compilation')
 @pytest.mark.parametrize('row', covering.sample(), ids=described)
 def test_a_sample_of_every_choice(row: Row) -> None:
   check(row)
@@ -140,7 +130,6 @@ def test_a_sample_of_every_choice(row: Row) -> None:
 
 @pytest.mark.full  # Some 20 minutes of compilation.
 @pytest.mark.timeout(3600)
-@pytest.mark.usefixtures('_quick_compilation')
 @pytest.mark.parametrize('part', range(PARTS))
 def test_all_pairs(part: int) -> None:
   """Tries each row of the part, whatever befalls another."""

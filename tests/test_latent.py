@@ -16,6 +16,8 @@ from test_model import TOKENS_BT, params_of
 from test_reference import BASE, dims_of
 from tolerance import assert_close
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 ROTATED = dataclasses.replace(BASE, position=Rope(), projections=Mla(5, 2))
 
 

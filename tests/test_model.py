@@ -44,6 +44,8 @@ from train.optimizer import Optimization, tree
 from train.step import init_state, update
 from train.task import Batch
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 TOKENS_BT = np.array(
   [[0, 1, 2, 3, 4, 5], [6, 6, 1, 0, 2, 2], [5, 3, 0, 0, 1, 4]], np.int32
 )

@@ -47,6 +47,8 @@ from train.average import Moment
 from train.loss import cross_entropy
 from train.optimizer import Optimization, flat, tree
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 EXACT = 1e-12  # relative error allowed in float64
 SEQ_LEN, VOCABULARY = 6, 7
 

@@ -17,6 +17,8 @@ from model.transformer import apply
 from test_model import TOKENS_BT, params_of
 from test_reference import BASE, dims_of
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 UNREAD = (SynthesizerDense(), SynthesizerRandom(), Fixed())
 
 

@@ -39,6 +39,8 @@ TINY = (
   '--warmup_steps=1',
 )
 RATES = ('1e-5', '1e-2', '3e0')
+# Without, each program would be compiled for all layouts, to time them.
+LANES = '--lanes=devices:2'
 
 
 @pytest.fixture(scope='module')
@@ -185,6 +187,7 @@ def test_each_row_takes_its_own_best_value(
     '--seeds=2',
     '--ablate=position=none',
     f'--tune=learning_rate={" ".join(RATES)}',
+    LANES,
   ]
   assert run(*words) == 0
   records = trials(workdir)
@@ -236,6 +239,7 @@ def test_an_optimum_at_the_edge_withholds_the_verdict(
     '--tune_seeds=1',
     '--ablate=d_model=32',
     '--tune=learning_rate=1e-5 1e-3',
+    LANES,
   )
   assert run(*words) == 0
   table = json.loads((workdir / 'table.json').read_text())
@@ -339,7 +343,7 @@ def test_a_run_compiles_as_many_programs_as_planned(
     '--ablate=position=none',
     '--ablate=d_model=32',
     '--tune=learning_rate=1e-3 1e-2 1e-1',
-    '--lanes=devices:2',
+    LANES,
   )
   assert run(*words, '--plan') == 0
   out = ' '.join(capsys.readouterr().out.split())

@@ -18,6 +18,8 @@ from simple import attend
 from test_reference import BASE, draws
 from train.config import Config
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 MASK_TS = np.tril(np.ones((4, 4), bool), -1)  # row 0 sees nothing
 
 
