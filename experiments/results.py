@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
 from train.files import read_lines, write_json
+from train.look import FILE as MAPS_FILE
+from train.look import MAPS, SOURCE, TEXT
 from train.sample import FILE
+from train.vocabulary import Vocabulary
 
 
 def finish(
@@ -156,17 +159,35 @@ def _curves(
   return out
 
 
-def _attention(trials: Sequence[Planned]) -> dict[str, AttentionMaps]:
-  """Returns the maps of each row's first seed that has them."""
-  out: dict[str, AttentionMaps] = {}
+def _attention(
+  trials: Sequence[Planned],
+) -> dict[str, dict[str, AttentionMaps]]:
+  """Returns the maps of each row's first seed that has them, by their kind."""
+  out: dict[str, dict[str, AttentionMaps]] = {}
   for planned in trials:
-    path = planned.trial.directory / 'attention.npz'
-    if planned.row in out or not path.exists():
-      continue
-    with np.load(path) as saved:
-      symbols = planned.trial.data.vocabulary.symbols(saved['tokens_T'])
-      out[planned.row] = AttentionMaps(symbols, saved['weights_LNTS'])
+    path = planned.trial.directory / MAPS_FILE
+    if planned.row not in out and path.exists():
+      with np.load(path) as saved:
+        out[planned.row] = _maps(saved, planned.trial.data.vocabulary)
   return out
+
+
+def _maps(
+  saved: Mapping[str, np.ndarray], vocabulary: Vocabulary
+) -> dict[str, AttentionMaps]:
+  """Returns what a file of maps holds, its tokens as a reader sees them."""
+  symbols = {
+    name: vocabulary.symbols(saved[name])
+    for name in (TEXT, SOURCE)
+    if name in saved
+  }
+  return {
+    f'{own.stack} {own.what}' if SOURCE in saved else own.what: AttentionMaps(
+      symbols[own.queries], symbols[own.keys], saved[own.weights]
+    )
+    for own in MAPS
+    if own.weights in saved
+  }
 
 
 def _samples(trials: Sequence[Planned]) -> dict[str, Sample]:

@@ -64,6 +64,12 @@ def _maps(size: int = 5, layers: int = 2, heads: int = 3) -> np.ndarray:
   return weights_LNTS / weights_LNTS.sum(-1, keepdims=True)
 
 
+def _to_itself(
+  tokens: Sequence[str], weights_LNTS: np.ndarray
+) -> dict[str, report.AttentionMaps]:
+  return {'self-attention': report.AttentionMaps(tokens, tokens, weights_LNTS)}
+
+
 def _report() -> report.Report:
   curve = [(step, 5.0 - step / 100) for step in range(0, 101, 10)]
   table = _table({'qkv': [1.0, 2.0], 'raw': [2.0, 3.5]})
@@ -79,7 +85,7 @@ def _report() -> report.Report:
     train_curves=curves,
     tuned={},
     retired={},
-    attention={'qkv': report.AttentionMaps(list('abcde'), _maps())},
+    attention={'qkv': _to_itself('abcde', _maps())},
     samples={'raw': report.Sample('at <once>', 'Once <b>', ' upon a & time')},
     environment={'versions': {'jax': '0.10.2'}, 'loss': math.nan},
     row_commands={'qkv': 'python launch.py --only=qkv'},
@@ -142,7 +148,7 @@ def test_names_and_tokens_are_escaped() -> None:
       table=table,
       curves={_ATTACK: curve},
       train_curves={},
-      attention={_ATTACK: report.AttentionMaps([_ATTACK] * 5, _maps())},
+      attention={_ATTACK: _to_itself([_ATTACK] * 5, _maps())},
       samples={_ATTACK: report.Sample(_ATTACK, _ATTACK, _ATTACK)},
       environment={_ATTACK: _ATTACK},
       row_commands={_ATTACK: _ATTACK},
@@ -151,7 +157,7 @@ def test_names_and_tokens_are_escaped() -> None:
   )
   assert '<script>alert' not in page
   assert _Page(page).count('script') == _Page(clean).count('script')
-  assert _embedded(page)[0]['tokens'] == [_ATTACK] * 5
+  assert _embedded(page)[0]['keys'] == [_ATTACK] * 5
   assert _ATTACK in _Page(page).text
 
 
@@ -293,7 +299,7 @@ def test_weights_survive_the_encoding() -> None:
     page = report.render(
       dataclasses.replace(
         _report(),
-        attention={'qkv': report.AttentionMaps(list('abcde'), maps_LNTS)},
+        attention={'qkv': _to_itself('abcde', maps_LNTS)},
       )
     )
     (maps,) = _embedded(page)
@@ -311,6 +317,36 @@ def test_weights_survive_the_encoding() -> None:
     assert np.all(np.abs(read_LNTS - maps_LNTS) <= bound_LNTS)
 
 
+def test_attention_to_another_text_has_its_own_columns() -> None:
+  cross_LNTS = _maps()[..., :3]
+  kinds = {
+    'decoder cross-attention': report.AttentionMaps(
+      'abcde', ['the ', _ATTACK, ''], cross_LNTS
+    ),
+    **_to_itself('abcde', _maps()),
+  }
+  page = report.render(
+    dataclasses.replace(_report(), attention={'qkv': kinds, 'raw': kinds})
+  )
+  first, second, *others = _embedded(page)
+  assert [m['row'] for m in (first, second, *others)] == ['qkv'] * 2 + [
+    'raw'
+  ] * 2
+  assert first['kind'] == 'decoder cross-attention'
+  assert second['kind'] == 'self-attention'
+  assert first['queries'] == list('abcde')
+  assert first['keys'] == ['the␣', _ATTACK, '∅']
+  assert first['shape'] == [2, 3, 5, 3]
+  # Without a script, the base shows each kind in its own proportions.
+  sizes = [
+    (own['width'], own['height'])
+    for tag, own in _Page(page).tags
+    if tag == 'img'
+  ]
+  assert sizes == [('46', '76')] * 6 + [('76', '76')] * 6
+  assert 'qkv: decoder cross-attention' in _Page(page).text
+
+
 def test_weights_that_are_not_finite_are_noted() -> None:
   weights_LNTS = _maps()
   weights_LNTS[0, 0, 0] = np.nan
@@ -318,7 +354,7 @@ def test_weights_that_are_not_finite_are_noted() -> None:
     report.render(
       dataclasses.replace(
         _report(),
-        attention={'qkv': report.AttentionMaps(list('abcde'), weights_LNTS)},
+        attention={'qkv': _to_itself('abcde', weights_LNTS)},
       )
     )
   )
@@ -335,7 +371,7 @@ def test_a_large_report_stays_small(
   names = [f'row{i}' for i in range(rows)]
   curve = [(step, 2.0 + 1 / (step + 1)) for step in range(2000)]
   curves = {row: {0: curve, 1: curve} for row in names}
-  maps = report.AttentionMaps(['x'] * tokens, _maps(tokens, layers, heads))
+  maps = _to_itself(['x'] * tokens, _maps(tokens, layers, heads))
   page = report.render(
     dataclasses.replace(
       _report(),

@@ -124,6 +124,33 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   ]
 
 
+def test_what_it_attends_to_is_kept(trained: pathlib.Path) -> None:
+  loaded = load(trained, 't')
+  with np.load(trained / 'runs' / 't' / 'attention.npz') as saved:
+    kept = dict(saved)
+  symbols = loaded.vocabulary.symbols
+  # The first of the validation part is ('go 1', 'geh geh 1').
+  assert symbols(kept['source_S']) == ['go', '1', '<eos>']
+  assert symbols(kept['tokens_T']) == ['<bos>', 'geh', 'geh', '1']
+  filled_S = np.pad(kept['source_S'], (0, 3))
+  out = loaded.apply(
+    kept['tokens_T'][None].astype(np.int32), True, source_BS=filled_S[None]
+  )
+  for name, got_LBNTS, shape in (
+    ('weights_LNTS', out.weights_LBNTS, (4, 4)),
+    ('cross_LNTS', out.cross_LBNTS, (4, 3)),
+    ('encoder_LNTS', out.encoder_LBNTS, (3, 3)),
+  ):
+    assert kept[name].shape == (2, 2, *shape)
+    assert got_LBNTS is not None
+    length = shape[1]
+    seen_LNTS = np.asarray(got_LBNTS)[:, 0, :, : shape[0]]
+    np.testing.assert_allclose(kept[name], seen_LNTS[..., :length], atol=1e-3)
+    assert not seen_LNTS[..., length:].any()  # padding
+  with pytest.raises(ValueError, match='encoder_decoder needs source_BS'):
+    loaded.apply(kept['tokens_T'][None])
+
+
 def test_a_trained_model_is_asked_for_translations(
   trained: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
