@@ -140,7 +140,7 @@ def render(report: Report) -> str:
       ('Training loss', charts.chart(report.train_curves, report.table)),
     ),
     reading=charts.READING,
-    sensitivities=sensitivities(report.tuned, charts.strokes(report.table)),
+    sensitivities=sensitivities(report.tuned, report.table),
     single=[row.row for row in report.table.rows if row.seeds == 1],
     maps=[dataclasses.asdict(m) for m in maps],
     pictures=pictures,

@@ -9,13 +9,14 @@ import numpy as np
 
 from experiments import formats, table_files
 from experiments import table as tables
-from experiments.experiment import BASE, METRIC
+from experiments.experiment import BASE
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
+from train.figure import VAL_LOSS
 from train.files import read_lines, write_json
 from train.look import FILE as MAPS_FILE
 from train.look import MAPS, SOURCE, TEXT
@@ -42,7 +43,12 @@ def finish(
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
   table = tables.summarise(
-    records, rows, base, METRIC, margin=plan.command.margin, withheld=withheld
+    records,
+    rows,
+    base,
+    plan.metric,
+    plan.command.margin,
+    withheld=withheld,
   )
   table_files.write(table, plan.workdir)
   if selection != Selection({}, {}):
@@ -88,13 +94,9 @@ def _report(
     claim=plan.experiment.claim,
     citation=plan.experiment.citation,
     command=shlex.join(command),
-    definitions=(
-      'val_loss: cross-entropy in nats per token on '
-      + _evaluated(plan)
-      + f'; data: {plan.data.description}.'
-    ),
+    definitions=_definitions(plan),
     table=table,
-    curves=_curves(trials, METRIC),
+    curves=_curves(trials, VAL_LOSS.name),
     train_curves=_curves(trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
@@ -134,6 +136,16 @@ def _lanes(plan: Plan) -> list[str]:
   if not path.exists():
     return []
   return [f'--lanes={json.loads(path.read_text())["lanes"]}']
+
+
+def _definitions(plan: Plan) -> str:
+  """Returns what the figures of the report are, and of what."""
+  evaluated = f' on {_evaluated(plan)}'
+  said = ''.join(
+    f'{own.name}: {own.about}{evaluated if own.on_the_way else ""}; '
+    for own in dict.fromkeys((plan.metric, VAL_LOSS))
+  )
+  return f'{said}data: {plan.data.description}.'
 
 
 def _evaluated(plan: Plan) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from experiments import axes, charts, forest, report, sensitivity, tuning
 from experiments import table as tables
+from train.figure import Figure
 
 _ATTACK = '<script>alert("1")</script>'
 
@@ -279,7 +280,7 @@ def test_what_was_selected_is_drawn() -> None:
   text = ' '.join(_Page(page).text.split())
   assert 'Did not train to the end with this learning_rate: qkv at 0.1.' in text
   assert 'stopped at step 3' in text
-  (chart,) = sensitivity.sensitivities(tuned, charts.strokes(filled.table))
+  (chart,) = sensitivity.sensitivities(tuned, filled.table)
   frame, first = chart.frame, chart.traces[0]
   assert len(first.points) == 3
   assert first.chosen == first.points[1]
@@ -289,7 +290,28 @@ def test_what_was_selected_is_drawn() -> None:
   # One that all but diverged leaves room to see the others apart.
   assert first.points[0][1] < first.points[1][1] - 20
   gone = {'qkv': _tuned(*[math.inf] * 4)}
-  assert sensitivity.sensitivities(gone, charts.strokes(filled.table)) == []
+  assert sensitivity.sensitivities(gone, filled.table) == []
+
+
+def test_a_figure_that_should_be_high_is_drawn_upside_down() -> None:
+  rates = tuning.grid(('learning_rate=1e-4 1e-3 1e-2 1e-1',))
+  losses = (3.0, 2.0, 2.5, math.inf)
+  high = Figure('x', 'any', lower_is_better=False)
+  down = {'qkv': _tuned(*losses)}
+  costs = [high.cost(loss) for loss in losses]
+  up = {'qkv': tuning.choose(list(zip(rates, costs, strict=True)), high)}
+  assert up['qkv'].point == down['qkv'].point
+  table = _report().table
+  (plain,) = sensitivity.sensitivities(down, table)
+  table = dataclasses.replace(table, lower_is_better=False)
+  (turned,) = sensitivity.sensitivities(up, table)
+  middle = plain.frame.top + plain.frame.bottom
+  assert plain.notes == turned.notes
+  for one, other in zip(
+    plain.traces[0].points, turned.traces[0].points, strict=True
+  ):
+    assert other == pytest.approx((one[0], middle - one[1]))
+  assert [tick.label for tick in turned.frame.y_ticks][:1] == ['-3']
 
 
 def test_weights_survive_the_encoding() -> None:

@@ -20,6 +20,7 @@ from train.sample import FILE
 from train.schema import override
 from train.step import init_state
 from train.task import DataError
+from train.tasks.translation import Translation
 from train.translate import Translator, translated
 from train.trial import Options, Trial
 
@@ -112,6 +113,8 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   metrics = json.loads((trained / 'result.json').read_text())
   assert metrics['bleu'] > 90
   assert metrics['brevity_penalty'] > 0.9
+  # Every figure by which trials can be compared is there, and has a direction.
+  assert set(metrics) == {*Translation.measured(), 'best_step'}
   lines = (trained / 'runs' / 't' / 'written.tsv').read_text().splitlines()
   assert lines[0] == 'source\ttranslation\treference'
   assert lines[1].split('\t')[::2] == ['go 1', 'geh geh 1']
