@@ -20,6 +20,7 @@ from train.flags import describe, summary
 from train.generate import Generation
 from train.optimizer import Optimization
 from train.schema import leaves
+from train.task import Task
 from train.trial import Options
 
 SECTIONS = (Command, Options, Config, Architecture, Optimization, Generation)
@@ -69,6 +70,9 @@ def show_list(found: Mapping[str, Experiment]) -> None:
     for tag, variant in choices.items():
       line = Text(f'{tag}: ', style='cyan')
       line.append(summary(variant), style='default')
+      if issubclass(variant, Task) and variant.figures:
+        names = ', '.join(figure.name for figure in variant.figures)
+        line.append(f' Measures {names} besides (--metric).')
       console.print(Padding(line, (0, 0, 0, 2)))
 
 

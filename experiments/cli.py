@@ -158,8 +158,8 @@ def _introduce(plan: Plan) -> None:
     print(f'warning: {warning}', file=sys.stderr)
 
 
-# What says where the run was, or is in the sizes of its base already.
-_NO_REPLAY = ('workdir', 'merge', 'smoke')
+# What says where the run was.
+_NO_REPLAY = ('workdir', 'merge')
 
 
 def _flag_lines(

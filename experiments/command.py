@@ -7,6 +7,7 @@ from typing import Literal
 
 from experiments.shards import parse_shard
 from model.field import FieldError, Record, field
+from train.figure import COMMON, VAL_LOSS
 
 # Flags that may be given several times, and what they say.
 MANY = {
@@ -69,7 +70,13 @@ class Command(Record):
     'none', "Solve widths so that each row has the base's size in:"
   )
   margin: float = field(
-    0.01, "Difference that counts as none, of the base's metric.", min=0.0
+    0.01, "Difference that counts as none, of the base's --metric.", min=0.0
+  )
+  metric: str = field(
+    VAL_LOSS.name,
+    'What verdicts, --tune and --halving compare, each in its direction: '
+    f'{", ".join(figure.name for figure in COMMON)}, or what the task measures '
+    'besides, such as bleu (see --list).',
   )
   smoke: bool = field(False, 'Tiny sizes, seconds; never for numbers.')
   list: bool = field(

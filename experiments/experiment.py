@@ -10,7 +10,6 @@ import experiments.questions
 from train.config import Config
 
 BASE = 'base'
-METRIC = 'val_loss'  # what tables compare, and what selects
 
 
 @dataclasses.dataclass(frozen=True)

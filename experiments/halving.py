@@ -41,13 +41,13 @@ def rungs(steps: int, every: int, rows: int, eta: int) -> tuple[int, ...]:
   return tuple(distinct)
 
 
-def survivors(losses: Mapping[str, float], eta: int) -> list[str]:
+def survivors(costs: Mapping[str, float], eta: int) -> list[str]:
   """Returns the best 1/eta of the rows, at least one; ties by their order.
 
   Args:
-    losses: of each row, infinite where it has none.
+    costs: of each row, the lower the better; infinite where it has none.
     eta: the share that goes on is 1 / eta.
   """
-  keep = max(1, len(losses) // eta)
-  best = sorted(losses, key=lambda row: losses[row])[:keep]
-  return [row for row in losses if row in best]
+  keep = max(1, len(costs) // eta)
+  best = sorted(costs, key=lambda row: costs[row])[:keep]
+  return [row for row in costs if row in best]

@@ -22,6 +22,7 @@ from experiments.search import Search, make_search
 from experiments.tuning import Point
 from model.field import FieldError, split
 from train.config import Config
+from train.figure import VAL_LOSS, Figure
 from train.schema import changes, suggest, to_flags
 from train.task import Data
 from train.trial import Options, Trial
@@ -41,6 +42,7 @@ class Plan:
   left_out: tuple[str, ...]  # rows that the flags make equal to another
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
+  metric: Figure  # that verdicts and the search compare
   search: Search
   candidates: tuple[Planned, ...]
   workdir: pathlib.Path
@@ -91,6 +93,7 @@ def make_plan(
     () if requests.any else _missing(experiment.rows, every),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
+    _metric(command, configs),
     search,
     every_trial(search.seeds, search.competing(rows)),
     workdir,
@@ -102,6 +105,31 @@ def make_plan(
     options,
     loader.data(base.task),
   )
+
+
+def _metric(
+  command: Command, configs: Sequence[tuple[Row, Point, Config]]
+) -> Figure:
+  """Returns the figure that every row is compared by."""
+  name = command.metric
+  for row, _, config in configs:
+    measured = config.task.measured()
+    if name not in measured:
+      raise FieldError(
+        'metric',
+        name,
+        f'is not what --task={config.task.tag} of row {row.name!r} measures: '
+        f'try {"|".join(measured)}{suggest(name, measured)}',
+      )
+  metric = configs[0][2].task.measured()[name]
+  if command.halving is not None and not metric.on_the_way:
+    raise FieldError(
+      'metric',
+      name,
+      'is known at the end of a trial only, and --halving compares rows before '
+      f'that: try --metric={VAL_LOSS.name}',
+    )
+  return metric
 
 
 def _trials(

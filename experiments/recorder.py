@@ -5,19 +5,19 @@ from typing import Any
 
 from experiments.assignment import join
 from experiments.cost import cost_on
-from experiments.experiment import METRIC
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import program_key
 from experiments.terminal import Terminal
+from train.figure import VAL_LOSS, Figure
 from train.schema import to_flags
 
 
 class Recorder:
   """The only one that adds to the record."""
 
-  def __init__(self, ledger: Ledger, terminal: Terminal):
-    self._ledger, self._terminal = ledger, terminal
+  def __init__(self, ledger: Ledger, terminal: Terminal, metric: Figure):
+    self._ledger, self._terminal, self._metric = ledger, terminal, metric
 
   def settled(self, planned: Planned) -> bool:
     """Returns whether a trial need not run now."""
@@ -45,7 +45,7 @@ class Recorder:
       'config': to_flags(config),
     }
     self._ledger.append(record)
-    self._say(planned, _outcome(record))
+    self._say(planned, _outcome(record, self._metric))
 
   def _say(self, planned: Planned, text: str) -> None:
     point = f' {join(planned.point)}' if planned.point else ''
@@ -53,12 +53,15 @@ class Recorder:
     self._terminal.end(planned.stop, f'{name}: {text}')
 
 
-def _outcome(record: Mapping[str, Any]) -> str:
+def _outcome(record: Mapping[str, Any], metric: Figure) -> str:
+  """Returns how a trial ended: its loss, and what verdicts compare."""
   if record['status'] == 'failed':
     return f'failed: {record["error"]}'
   if record['status'] == 'diverged':
     return f'diverged at step {record["metrics"]["diverged_at"]}'
-  value, seconds = record['metrics'][METRIC], record['clock']['seconds']
+  found, seconds = record['metrics'], record['clock']['seconds']
+  names = [n for n in dict.fromkeys((VAL_LOSS.name, metric.name)) if n in found]
+  figures = ', '.join(f'{name} {found[name]:.4f}' for name in names)
   paused = record['status'] == 'paused'
   at = f' at step {record["steps"]}' if paused else ''
-  return f'{METRIC} {value:.4f}{at} in {seconds:.1f} s'
+  return f'{figures}{at} in {seconds:.1f} s'

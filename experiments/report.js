@@ -4,13 +4,16 @@
   const all = JSON.parse(byId('maps').textContent).map((maps) => ({
     ...maps, bytes: Uint8Array.from(atob(maps.data), (c) => c.charCodeAt(0)),
   }));
-  const state = {row: 0, layer: 0, head: 0, cell: null};
+  const rows = [...new Set(all.map((maps) => maps.row))];
+  const state = {row: 0, kind: 0, layer: 0, head: 0, cell: null};
   const canvas = byId('map');
   let geometry = null;
 
   const colour = (name) =>
     getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const token = (maps, i) => i < maps.tokens.length ? maps.tokens[i] : `#${i}`;
+  const ofRow = () => all.filter((maps) => maps.row === rows[state.row]);
+  const chosen = () => ofRow()[state.kind];
+  const token = (tokens, i) => i < tokens.length ? tokens[i] : `#${i}`;
 
   function root(maps, layer, head, t, s) {
     const [, N, T, S] = maps.shape;
@@ -49,7 +52,7 @@
   }
 
   function drawThumbs(maps) {
-    const [L, N] = maps.shape;
+    const [L, N, T, S] = maps.shape;
     const header = document.createElement('tr');
     header.append(element('td', ''));
     for (let n = 0; n < N; n++) header.append(element('th', `head ${n}`));
@@ -62,6 +65,8 @@
       for (let n = 0; n < N; n++) {
         const small = document.createElement('canvas');
         paint(small, maps, l, n);
+        small.style.width = `${76 * S / Math.max(T, S)}px`;
+        small.style.height = `${76 * T / Math.max(T, S)}px`;
         small.title = `layer ${l}, head ${n}`;
         if (l === state.layer && n === state.head) small.className = 'chosen';
         small.onclick = () => {
@@ -83,10 +88,10 @@
     // Labels closer than their height would run into each other.
     const every = Math.ceil(font / size - .2);
     const style = getComputedStyle(document.body).fontFamily;
-    const label = (i, on) => {
+    const label = (tokens, i, on) => {
       context.font = `${on ? 'bold ' : ''}${font}px ${style}`;
       context.fillStyle = colour(on ? '--ink' : '--soft');
-      return token(maps, i);
+      return token(tokens, i);
     };
     const shown = (i, chosen) => chosen === null ? i % every === 0 :
       i === chosen || (i % every === 0 && Math.abs(i - chosen) >= every);
@@ -96,10 +101,10 @@
       if (!shown(t, chosenT)) continue;
       context.textAlign = 'right';
       context.fillText(
-        label(t, t === chosenT), margin - 5, margin + (t + .5) * size,
+        label(maps.queries, t, t === chosenT), margin - 5, margin + (t + .5) * size,
         margin - 6);
     }
-    const upright = maps.tokens.every((text) => [...text].length < 2);
+    const upright = maps.keys.every((text) => [...text].length < 2);
     for (let s = 0; s < S; s++) {
       if (!shown(s, chosenS)) continue;
       context.save();
@@ -107,7 +112,7 @@
       if (!upright) context.rotate(-Math.PI / 2);
       context.textAlign = upright ? 'center' : 'left';
       context.fillText(
-        label(s, s === chosenS), 0, upright ? -font / 2 : 0, margin - 6);
+        label(maps.keys, s, s === chosenS), 0, upright ? -font / 2 : 0, margin - 6);
       context.restore();
     }
   }
@@ -116,9 +121,10 @@
     const [, , T, S] = maps.shape;
     const ratio = window.devicePixelRatio || 1;
     const width = Math.min(byId('large').clientWidth, 640);
-    const longest = Math.max(1, ...maps.tokens.map((text) => [...text].length));
+    const longest = Math.max(
+      1, ...[...maps.queries, ...maps.keys].map((text) => [...text].length));
     const margin = Math.min(90, 14 + 7 * longest);
-    const size = Math.min((width - margin - 2) / S, 40);
+    const size = Math.min((width - margin - 2) / Math.max(T, S), 40);
     const height = margin + size * T + 2;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
@@ -168,16 +174,20 @@
     const weight = maps.scale * Math.sign(value) * value * value;
     const digits = Math.abs(weight) < .1 ? 3 : 2;
     byId('readout').textContent =
-      `query ${token(maps, t)} (${t}) → key ${token(maps, s)} (${s}): ` +
+      `query ${token(maps.queries, t)} (${t}) → ` +
+      `key ${token(maps.keys, s)} (${s}): ` +
       `weight ${weight.toFixed(digits)}`;
   }
 
   function draw() {
-    const maps = all[state.row];
+    const kinds = ofRow().map((maps) => maps.kind);
+    state.kind = Math.min(state.kind, kinds.length - 1);
+    const maps = chosen();
     const [L, N] = maps.shape;
     state.layer = Math.min(state.layer, L - 1);
     state.head = Math.min(state.head, N - 1);
-    options(byId('row'), all.map((one) => one.row), state.row);
+    options(byId('row'), rows, state.row);
+    options(byId('kind'), kinds, state.kind);
     options(byId('layer'), [...Array(L).keys()], state.layer);
     options(byId('head'), [...Array(N).keys()], state.head);
     byId('note').textContent = maps.note;
@@ -187,10 +197,14 @@
     tell(maps);
   }
 
-  for (const name of ['row', 'layer', 'head']) {
+  for (const name of ['row', 'kind', 'layer', 'head']) {
     byId(name).onchange = (event) => {
+      const kind = chosen().kind;
       state[name] = Number(event.target.value);
       state.cell = null;
+      // Another row shows the same kind of attention, if it has that.
+      const same = ofRow().findIndex((maps) => maps.kind === kind);
+      if (name === 'row') state.kind = Math.max(0, same);
       draw();
     };
   }
@@ -200,12 +214,12 @@
     const t = Math.floor((event.clientY - box.top - margin) / size);
     const s = Math.floor((event.clientX - box.left - margin) / size);
     state.cell = t >= 0 && t < T && s >= 0 && s < S ? [t, s] : null;
-    drawLarge(all[state.row]);
-    tell(all[state.row]);
+    drawLarge(chosen());
+    tell(chosen());
   };
   canvas.onpointermove = point;
   canvas.onpointerdown = point;
-  window.onresize = () => drawLarge(all[state.row]);
+  window.onresize = () => drawLarge(chosen());
   matchMedia('(prefers-color-scheme: dark)').onchange = draw;
   byId('plain').hidden = true;
   byId('explorer').hidden = false;

@@ -30,9 +30,10 @@ _VISIBLE = str.maketrans({' ': '␣', '\n': '⏎', '\t': '⇥', '\r': '␍'})
 
 @dataclasses.dataclass(frozen=True)
 class AttentionMaps:
-  """The attention weights of one row for one sequence."""
+  """The attention weights of one row: one sequence attends to one."""
 
-  tokens: Sequence[str]
+  queries: Sequence[str]
+  keys: Sequence[str]
   weights_LNTS: npt.NDArray[np.floating]
 
 
@@ -59,7 +60,7 @@ class Report:
   train_curves: charts.Curves
   tuned: Mapping[str, Tuned]
   retired: Mapping[str, str]
-  attention: Mapping[str, AttentionMaps]
+  attention: Mapping[str, Mapping[str, AttentionMaps]]
   samples: Mapping[str, Sample]
   environment: Mapping[str, object]
   row_commands: Mapping[str, str]
@@ -75,13 +76,24 @@ class _Maps:
   """
 
   row: str
-  tokens: list[str]
+  kind: str
+  queries: list[str]
+  keys: list[str]
   shape: tuple[int, ...]
   scale: float
   zero: int
   span: int
   data: str
   note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+  """The maps of one kind as PNGs, by layer and head."""
+
+  kind: str
+  shape: tuple[int, ...]
+  layers: list[list[str]]
 
 
 def write_report(directory: pathlib.Path, report: Report) -> pathlib.Path:
@@ -128,7 +140,7 @@ def render(report: Report) -> str:
       ('Training loss', charts.chart(report.train_curves, report.table)),
     ),
     reading=charts.READING,
-    sensitivities=sensitivities(report.tuned, charts.strokes(report.table)),
+    sensitivities=sensitivities(report.tuned, report.table),
     single=[row.row for row in report.table.rows if row.seeds == 1],
     maps=[dataclasses.asdict(m) for m in maps],
     pictures=pictures,
@@ -142,29 +154,28 @@ def render(report: Report) -> str:
   )
 
 
-def _attention(report: Report) -> tuple[list[_Maps], list[list[str]]]:
-  """Returns the maps, base first, and pictures of the first for no script."""
+def _attention(report: Report) -> tuple[list[_Maps], list[_Pictures]]:
+  """Returns the maps, base first, and pictures of its own for no script."""
   order = sorted(report.table.rows, key=lambda row: not row.is_base)
-  found = {
-    row.row: report.attention[row.row]
+  found = [
+    (row.row, kind, maps)
     for row in order
     if row.row in report.attention
-  }
-  if not found:
-    return [], []
-  heads = sum(math.prod(m.weights_LNTS.shape[:2]) for m in found.values())
+    for kind, maps in report.attention[row.row].items()
+  ]
+  heads = sum(math.prod(maps.weights_LNTS.shape[:2]) for _, _, maps in found)
   room = max(1, math.isqrt(_MAX_MAP_BYTES // max(heads, 1)))
   size = min(_MAX_TOKENS, room)
-  maps = [_encode(row, m, size) for row, m in found.items()]
-  first = _quantise(maps[0], next(iter(found.values())), size)
-  return maps, [
-    [_picture(map_TS, maps[0].zero, maps[0].span) for map_TS in heads_NTS]
-    for heads_NTS in first
-  ]
+  encoded, pictures = [], []
+  for row, kind, maps in found:
+    encoded.append(_encode(row, kind, maps, size))
+    if row == found[0][0]:
+      pictures.append(_pictures(encoded[-1], maps, size))
+  return encoded, pictures
 
 
-def _encode(row: str, maps: AttentionMaps, size: int) -> _Maps:
-  """Returns the maps of a row, of its first `size` tokens."""
+def _encode(row: str, kind: str, maps: AttentionMaps, size: int) -> _Maps:
+  """Returns maps of a row, of the first `size` tokens."""
   weights_LNTS = maps.weights_LNTS[..., :size, :size]
   finite = np.isfinite(weights_LNTS)
   known = weights_LNTS[finite]
@@ -179,7 +190,9 @@ def _encode(row: str, maps: AttentionMaps, size: int) -> _Maps:
     )
   encoded = _Maps(
     row=row,
-    tokens=[_visible(token) for token in maps.tokens[:size]],
+    kind=kind,
+    queries=[_visible(token) for token in maps.queries[:size]],
+    keys=[_visible(token) for token in maps.keys[:size]],
     shape=weights_LNTS.shape,
     scale=max(1.0, largest),
     zero=128 if signed else 0,
@@ -189,6 +202,18 @@ def _encode(row: str, maps: AttentionMaps, size: int) -> _Maps:
   )
   data = base64.b64encode(_quantise(encoded, maps, size).tobytes()).decode()
   return dataclasses.replace(encoded, data=data)
+
+
+def _pictures(encoded: _Maps, maps: AttentionMaps, size: int) -> _Pictures:
+  """Returns the maps as pictures."""
+  return _Pictures(
+    encoded.kind,
+    encoded.shape,
+    [
+      [_picture(map_TS, encoded.zero, encoded.span) for map_TS in heads_NTS]
+      for heads_NTS in _quantise(encoded, maps, size)
+    ],
+  )
 
 
 def _quantise(

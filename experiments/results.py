@@ -3,21 +3,25 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments import formats, table_files
 from experiments import table as tables
-from experiments.experiment import BASE, METRIC
+from experiments.experiment import BASE
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
+from train.figure import VAL_LOSS
 from train.files import read_lines, write_json
+from train.look import FILE as MAPS_FILE
+from train.look import MAPS, SOURCE, TEXT
 from train.sample import FILE
+from train.vocabulary import Vocabulary
 
 
 def finish(
@@ -39,7 +43,12 @@ def finish(
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
   table = tables.summarise(
-    records, rows, base, METRIC, margin=plan.command.margin, withheld=withheld
+    records,
+    rows,
+    base,
+    plan.metric,
+    plan.command.margin,
+    withheld=withheld,
   )
   table_files.write(table, plan.workdir)
   if selection != Selection({}, {}):
@@ -85,13 +94,9 @@ def _report(
     claim=plan.experiment.claim,
     citation=plan.experiment.citation,
     command=shlex.join(command),
-    definitions=(
-      'val_loss: cross-entropy in nats per token on '
-      + _evaluated(plan)
-      + f'; data: {plan.data.description}.'
-    ),
+    definitions=_definitions(plan),
     table=table,
-    curves=_curves(trials, METRIC),
+    curves=_curves(trials, VAL_LOSS.name),
     train_curves=_curves(trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
@@ -133,6 +138,16 @@ def _lanes(plan: Plan) -> list[str]:
   return [f'--lanes={json.loads(path.read_text())["lanes"]}']
 
 
+def _definitions(plan: Plan) -> str:
+  """Returns what the figures of the report are, and of what."""
+  evaluated = f' on {_evaluated(plan)}'
+  said = ''.join(
+    f'{own.name}: {own.about}{evaluated if own.on_the_way else ""}; '
+    for own in dict.fromkeys((plan.metric, VAL_LOSS))
+  )
+  return f'{said}data: {plan.data.description}.'
+
+
 def _evaluated(plan: Plan) -> str:
   count = plan.base.eval_examples
   if count is None:
@@ -156,17 +171,35 @@ def _curves(
   return out
 
 
-def _attention(trials: Sequence[Planned]) -> dict[str, AttentionMaps]:
-  """Returns the maps of each row's first seed that has them."""
-  out: dict[str, AttentionMaps] = {}
+def _attention(
+  trials: Sequence[Planned],
+) -> dict[str, dict[str, AttentionMaps]]:
+  """Returns the maps of each row's first seed that has them, by their kind."""
+  out: dict[str, dict[str, AttentionMaps]] = {}
   for planned in trials:
-    path = planned.trial.directory / 'attention.npz'
-    if planned.row in out or not path.exists():
-      continue
-    with np.load(path) as saved:
-      symbols = planned.trial.data.vocabulary.symbols(saved['tokens_T'])
-      out[planned.row] = AttentionMaps(symbols, saved['weights_LNTS'])
+    path = planned.trial.directory / MAPS_FILE
+    if planned.row not in out and path.exists():
+      with np.load(path) as saved:
+        out[planned.row] = _maps(saved, planned.trial.data.vocabulary)
   return out
+
+
+def _maps(
+  saved: Mapping[str, np.ndarray], vocabulary: Vocabulary
+) -> dict[str, AttentionMaps]:
+  """Returns what a file of maps holds, its tokens as a reader sees them."""
+  symbols = {
+    name: vocabulary.symbols(saved[name])
+    for name in (TEXT, SOURCE)
+    if name in saved
+  }
+  return {
+    f'{own.stack} {own.what}' if SOURCE in saved else own.what: AttentionMaps(
+      symbols[own.queries], symbols[own.keys], saved[own.weights]
+    )
+    for own in MAPS
+    if own.weights in saved
+  }
 
 
 def _samples(trials: Sequence[Planned]) -> dict[str, Sample]:

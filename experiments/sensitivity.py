@@ -1,4 +1,4 @@
-"""The geometry of loss against a tuned value, one line a row.
+"""The geometry of the metric against a tuned value, one line a row.
 
 How sharply a row's loss rises away from its best value is a result of its own
 (Wortsman et al. 2023, arXiv:2309.14322, section 2).
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments import axes, charts
+from experiments import table as tables
 from experiments.tuning import Tuned
 
 _LOG_RATIO = 4
@@ -42,16 +43,17 @@ class Sensitivity:
 
 
 def sensitivities(
-  tuned: Mapping[str, Tuned], strokes: Mapping[str, charts.Stroke]
+  tuned: Mapping[str, Tuned], table: tables.Table
 ) -> list[Sensitivity]:
   """Returns a chart for each tuned field; at each value the best of the rest.
 
   Args:
     tuned: what each row tried and chose.
-    strokes: how rows are drawn everywhere.
+    table: of these rows, by the figure that was tried.
   """
   fields = list(next(iter(tuned.values())).point) if tuned else []
-  charted = [_sensitivity(field, tuned, strokes) for field in fields]
+  strokes, sign = charts.strokes(table), 1 if table.lower_is_better else -1
+  charted = [_sensitivity(field, tuned, strokes, sign) for field in fields]
   return [chart for chart in charted if chart is not None]
 
 
@@ -59,9 +61,15 @@ def _sensitivity(
   field: str,
   tuned: Mapping[str, Tuned],
   strokes: Mapping[str, charts.Stroke],
+  sign: int,
 ) -> Sensitivity | None:
-  """Returns the chart of one field; none where nothing ended well."""
-  best = {row: _profile(field, tuned[row]) for row in strokes if row in tuned}
+  """Returns the chart of one field; none where nothing ended well.
+
+  Costs are values times `sign`: the lower, the better.
+  """
+  best = {
+    row: _profile(field, tuned[row], sign) for row in strokes if row in tuned
+  }
   ended = {row: _finite(profile) for row, profile in best.items()}
   drawn = {row: points for row, points in ended.items() if points}
   if not drawn:
@@ -70,16 +78,11 @@ def _sensitivity(
   bottom = top + max(300.0, charts.LABEL_GAP * len(drawn))
   values = [value for profile in best.values() for value in profile]
   x = _axis(min(values), max(values), left, right)
-  losses = [loss for points in drawn.values() for _, loss in points]
-  lowest = min(losses)
-  spread = max(min(loss for _, loss in p) for p in drawn.values()) - lowest
-  # A value that all but diverged would press the others into one line.
-  reach = lowest + _REACH * max(spread, float(np.median(losses)) - lowest)
-  highest = min(max(losses), reach) if reach > lowest else max(losses)
-  pad = 0.06 * (highest - lowest) or 1.0
-  y = axes.Scale(lowest - pad, highest + pad, bottom, top)
+  y = _costs(drawn, sign, bottom, top)
   places = {
-    row: [(x.at(v), min(max(y.at(loss), top), bottom)) for v, loss in points]
+    row: [
+      (x.at(v), min(max(y.at(sign * cost), top), bottom)) for v, cost in points
+    ]
     for row, points in drawn.items()
   }
   heights = charts.spread({r: p[-1][1] for r, p in places.items()}, top, bottom)
@@ -102,17 +105,35 @@ def _sensitivity(
   return Sensitivity(field, frame, tuple(traces), _notes(field, best))
 
 
-def _profile(field: str, own: Tuned) -> dict[float, float]:
-  """Returns the lowest loss at each value of a field."""
+def _costs(
+  drawn: Mapping[str, Sequence[tuple[float, float]]],
+  sign: int,
+  bottom: float,
+  top: float,
+) -> axes.Scale:
+  """Returns the axis of the metric."""
+  costs = [cost for points in drawn.values() for _, cost in points]
+  lowest = min(costs)
+  spread = max(min(cost for _, cost in p) for p in drawn.values()) - lowest
+  # A value that all but diverged would press the others into one line.
+  reach = lowest + _REACH * max(spread, float(np.median(costs)) - lowest)
+  highest = min(max(costs), reach) if reach > lowest else max(costs)
+  pad = 0.06 * (highest - lowest) or 1.0
+  low, high = sorted((sign * (lowest - pad), sign * (highest + pad)))
+  return axes.Scale(low, high, bottom, top)
+
+
+def _profile(field: str, own: Tuned, sign: int) -> dict[float, float]:
+  """Returns the lowest cost at each value of a field."""
   out: dict[float, float] = {}
-  for point, loss in own.tried:
+  for point, mean in own.tried:
     value = float(point[field])
-    out[value] = min(loss, out.get(value, math.inf))
+    out[value] = min(sign * mean, out.get(value, math.inf))
   return dict(sorted(out.items()))
 
 
 def _finite(profile: Mapping[float, float]) -> list[tuple[float, float]]:
-  return [(v, loss) for v, loss in profile.items() if math.isfinite(loss)]
+  return [(v, cost) for v, cost in profile.items() if math.isfinite(cost)]
 
 
 def _axis(low: float, high: float, start: float, stop: float) -> axes.Scale:
@@ -142,8 +163,8 @@ def _notes(
   lost = [
     f'{row} at {value:g}'
     for row, profile in profiles.items()
-    for value, loss in profile.items()
-    if not math.isfinite(loss)
+    for value, cost in profile.items()
+    if not math.isfinite(cost)
   ]
   if not lost:
     return ()

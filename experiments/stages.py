@@ -5,16 +5,15 @@ that is repeated takes the same way.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments import halving, tuning
-from experiments.experiment import METRIC
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
 from experiments.shards import parse_shard
 from experiments.tuning import Tuned
+from train.figure import Figure
 from train.files import read_lines
 
 
@@ -75,9 +74,9 @@ def select(plan: Plan, ledger: Ledger) -> Selection:
   if plan.search.tunes:
     tuned = {row.name: _tune(plan, ledger, row.name) for row in plan.rows}
   for rung in plan.search.rungs:
-    losses = _at(plan, _alive(plan, rung), rung)
-    best = halving.survivors(losses, plan.search.eta)
-    order = sorted(losses, key=lambda row: losses[row])
+    costs = _at(plan, _alive(plan, rung), rung)
+    best = halving.survivors(costs, plan.search.eta)
+    order = sorted(costs, key=lambda row: costs[row])
     for row in order:
       if row not in best:
         place = f'place {order.index(row) + 1} of {len(order)}'
@@ -107,19 +106,22 @@ def size(plan: Plan) -> tuple[int, int]:
 
 
 def _tune(plan: Plan, ledger: Ledger, row: str) -> Tuned:
-  """Returns the choice of a row: of the lowest mean loss at the end."""
+  """Returns the choice of a row: of the best mean at the end."""
+  metric = plan.metric
 
-  def loss(point: tuning.Point) -> float:
+  def mean(point: tuning.Point) -> float:
     mine = [p for p in plan.candidates if p.row == row and p.point == point]
     records = [ledger.record(p.trial.id) for p in mine]
     return _mean(
+      metric,
       [
-        r['metrics'][METRIC] if r is not None and r['status'] == 'ok' else None
+        r['metrics'].get(metric.name) if r and r['status'] == 'ok' else None
         for r in records
-      ]
+      ],
     )
 
-  return tuning.choose([(point, loss(point)) for point in plan.search.points])
+  tried = [(point, mean(point)) for point in plan.search.points]
+  return tuning.choose(tried, metric)
 
 
 def _alive(plan: Plan, until: int) -> list[str]:
@@ -133,24 +135,27 @@ def _alive(plan: Plan, until: int) -> list[str]:
 
 
 def _at(plan: Plan, rows: Sequence[str], rung: int) -> dict[str, float]:
-  """Returns the mean loss of each row at a rung, infinite where it has none."""
+  """Returns the mean cost of each row at a rung, infinite if it has none."""
+  metric, name = plan.metric, plan.metric.name
 
-  def loss(planned: Planned) -> float | None:
+  def value(planned: Planned) -> float | None:
     lines = read_lines(planned.trial.directory / 'metrics.jsonl')
-    found = [x[METRIC] for x in lines if METRIC in x and x['step'] == rung]
+    found = [x[name] for x in lines if name in x and x['step'] == rung]
     return found[-1] if found else None
 
   return {
-    row: _mean([loss(p) for p in plan.candidates if p.row == row])
+    row: metric.cost(
+      _mean(metric, [value(p) for p in plan.candidates if p.row == row])
+    )
     for row in rows
   }
 
 
-def _mean(losses: Sequence[float | None]) -> float:
-  """Returns the mean; infinite if one is not there."""
-  finite = [x for x in losses if x is not None]
-  if len(finite) < len(losses):
-    return math.inf
+def _mean(metric: Figure, values: Sequence[float | None]) -> float:
+  """Returns the mean; the worst there is if one is not there."""
+  finite = [x for x in values if x is not None]
+  if len(finite) < len(values):
+    return metric.worst
   return sum(finite) / len(finite)
 
 

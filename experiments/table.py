@@ -15,18 +15,12 @@ from experiments.statistics import (
   compare,
   mean_interval,
 )
+from train.figure import COMMON, VAL_LOSS, Figure
 
 Record = Mapping[str, Any]
 
-# Figures that every trial has.
-COMMON = {
-  'val_loss',
-  'val_accuracy',
-  'best_val_loss',
-  'best_step',
-  'train_loss',
-  'diverged_at',
-}
+# What every trial has, and no table shows unless verdicts compare it.
+_COMMON = {'best_step', 'diverged_at', *(figure.name for figure in COMMON)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +30,8 @@ class RowSummary:
   The tests and `smallest_effect` are those of `statistics.Comparison`;
   `seeds_needed` is how many find a difference as large as the margin, with
   the same power; `tuned` is what the row chose for itself, by flag; `figures`
-  are means of what the task measures besides, such as BLEU.
+  are means of what the task measures besides, such as BLEU, and of the loss
+  where that is not what is compared.
   """
 
   row: str
@@ -97,8 +92,7 @@ def summarise(
   records: Sequence[Record],
   rows: Sequence[str],
   base: str,
-  metric: str = 'val_loss',
-  lower_is_better: bool = True,
+  metric: Figure = VAL_LOSS,
   margin: float = 0.01,
   alpha: float = 0.05,
   withheld: Mapping[str, str] | None = None,
@@ -110,8 +104,7 @@ def summarise(
       'flops_per_token' and 'tuned': what the row chose for itself, by flag.
     rows: their names.
     base: the row that the others are compared with.
-    metric: one of theirs.
-    lower_is_better: of that metric.
+    metric: of theirs, the one that is compared.
     margin: the difference that counts as none, as a share of the base's mean.
     alpha: level of the verdicts over all rows (see `statistics`).
     withheld: row -> why it gets no verdict.
@@ -119,26 +112,27 @@ def summarise(
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
   trials = _by_row(records, rows)
-  absolute = _absolute(margin, _values(trials[base], metric))
+  name = metric.name
+  absolute = _absolute(margin, _values(trials[base], name))
   comparisons = compare(
-    _outcomes(trials[base], metric),
-    {row: _outcomes(trials[row], metric) for row in rows if row != base},
+    _outcomes(trials[base], name),
+    {row: _outcomes(trials[row], name) for row in rows if row != base},
     absolute or 0.0,
     alpha,
-    lower_is_better,
+    metric.lower_is_better,
     withheld,
   )
   needed = _seeds_needed(comparisons, absolute, alpha)
   return Table(
-    metric,
-    lower_is_better,
+    name,
+    metric.lower_is_better,
     base,
     alpha,
     margin,
     absolute,
     tuple(
       _summarise_row(
-        row, trials[row], metric, alpha, comparisons.get(row), needed.get(row)
+        row, trials[row], name, alpha, comparisons.get(row), needed.get(row)
       )
       for row in rows
     ),
@@ -202,7 +196,7 @@ def _summarise_row(
       float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
     ),
     tuned=_last(trials, 'tuned') or {},
-    figures=_figures(ok),
+    figures=_figures(ok, metric),
     values=values,
     note='; '.join(notes),
   )
@@ -219,9 +213,10 @@ def _seeds_needed(
   }
 
 
-def _figures(trials: Sequence[Record]) -> dict[str, float]:
-  """Returns the mean of each figure that only some tasks have."""
-  names = {name for trial in trials for name in trial['metrics']} - COMMON
+def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
+  """Returns the mean of each figure to show besides the metric."""
+  names = {name for trial in trials for name in trial['metrics']}
+  names -= (_COMMON - {VAL_LOSS.name}) | {metric}
   found = {name: _values(trials, name).values() for name in sorted(names)}
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from experiments.assignment import assignment, join
 from experiments.sweeps import number
 from model.field import FieldError
+from train.figure import VAL_LOSS, Figure
 
 # Seeds of the selection begin so far above --seed that no verdict meets them.
 FIRST_SEED = 1_000_000
@@ -27,7 +28,7 @@ class Tuned:
   Attributes:
     point: the chosen values, by flag.
     problem: why they may not be the best there are; '' if they are.
-    tried: `(point, mean loss)`, infinite where a seed did not end well.
+    tried: `(point, mean)`, infinite where a seed did not end well.
   """
 
   point: Point
@@ -73,10 +74,18 @@ def _numbers(text: str, field: str, values: str) -> list[str]:
   return [found[value] for value in sorted(found)]
 
 
-def choose(tried: Sequence[tuple[Point, float]]) -> Tuned:
-  """Returns the point with the lowest mean loss, and whether to trust it."""
-  best, loss = min(tried, key=lambda pair: pair[1])
-  if not math.isfinite(loss):
+def choose(
+  tried: Sequence[tuple[Point, float]], metric: Figure = VAL_LOSS
+) -> Tuned:
+  """Returns the point with the best mean, and whether to trust it.
+
+  Args:
+    tried: the points, and the mean of each.
+    metric: the figure that is compared; its worst where a seed did not end
+      well.
+  """
+  best, mean = min(tried, key=lambda pair: metric.cost(pair[1]))
+  if not math.isfinite(mean):
     problem = 'no value of --tune trained to its end'
     return Tuned(best, problem, tuple(tried))
   problems = []

@@ -68,12 +68,14 @@ class Layer(NamedTuple):
   Attributes:
     number: of the block, from 0.
     gates_N: factor of each head's output; none is 1.
+    cross_gates_N: the same of the heads that attend to a source.
     kept: keys of earlier positions; none where there is no cache.
     cross: keys of the source; none if they are yet to be computed.
   """
 
   number: jax.Array
   gates_N: jax.Array | None
+  cross_gates_N: jax.Array | None
   kept: cache.Kept | None
   cross: Keys | None
 
@@ -167,7 +169,7 @@ class Mixer:
     )
     attended = self._attend(queries, keys, keys_B, layer.number)
     own = Own(x_BTD, keys.v_BSKH, layer.number)
-    out_BTD = self._finished(attended, own, None)
+    out_BTD = self._finished(attended, own, layer.cross_gates_N)
     return Mixed(out_BTD, attended.weights_BNTS, None, keys)
 
   def _remembered(self, memory: Memory) -> Keys:

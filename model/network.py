@@ -42,12 +42,32 @@ class Source(NamedTuple):
   segments_BS: jax.Array | None = None
 
 
+class HeadGates(NamedTuple):
+  """Factors of the outputs of heads, by attention; none is 1.
+
+  The gradient at 1 is the importance of a head (Michel et al. 2019,
+  arXiv:1905.10650).
+
+  Attributes:
+    self_LN: of self-attention, in the last stack.
+    cross_LN: of attention to the source.
+    encoder_LN: of self-attention in the encoder of a source.
+  """
+
+  self_LN: jax.Array | None = None
+  cross_LN: jax.Array | None = None
+  encoder_LN: jax.Array | None = None
+
+
+EVERY_HEAD = HeadGates()
+
+
 class Given(NamedTuple):
   """What the model may be given beside tokens; none is none of it."""
 
   keys_B: jax.Array | None = None
   segments_BT: jax.Array | None = None
-  head_gates_LN: jax.Array | None = None
+  head_gates: HeadGates = EVERY_HEAD
   cache: Cache | None = None
   source: Source | None = None
 
@@ -131,9 +151,8 @@ class Transformer(nn.Module):
       s_S, source.segments_BS, params[position], given.keys_B, s_S[0], None
     )
     stack = arch.stacks[0]
-    x_BSD, left_L = self._blocks(
-      stack, x_BSD, context, Given(given.keys_B), want_weights
-    )
+    own = Given(head_gates=HeadGates(given.head_gates.encoder_LN))
+    x_BSD, left_L = self._blocks(stack, x_BSD, context, own, want_weights)
     if arch.residual.final_norm:
       x_BSD = arch.norm.apply(params[f'norm_{ENCODER}'], x_BSD)
     return Memory(x_BSD, source.segments_BS), left_L
@@ -171,7 +190,8 @@ class Transformer(nn.Module):
     cache = given.cache
     layers_L = Layer(
       number=jnp.arange(stack.num_layers),
-      gates_N=given.head_gates_LN,
+      gates_N=given.head_gates.self_LN,
+      cross_gates_N=given.head_gates.cross_LN,
       kept=None if cache is None else cache.kept_L,
       cross=None if cache is None else cache.cross_L,
     )

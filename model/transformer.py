@@ -9,7 +9,15 @@ from flax import traverse_util
 
 from model.architecture import Architecture
 from model.cache import Cache
-from model.network import Given, Output, Ran, Source, Transformer
+from model.network import (
+  EVERY_HEAD,
+  Given,
+  HeadGates,
+  Output,
+  Ran,
+  Source,
+  Transformer,
+)
 from model.parameter import Dims, key_of, sample
 
 Params = Mapping[str, Any]
@@ -43,7 +51,7 @@ def apply(
   keys_B: jax.Array | None = None,
   want_weights: bool = False,
   segments_BT: jax.Array | None = None,
-  head_gates_LN: jax.Array | None = None,
+  head_gates: HeadGates = EVERY_HEAD,
   source: Source | None = None,
 ) -> Output:
   """Returns the model's output for a batch of tokens.
@@ -57,12 +65,14 @@ def apply(
     want_weights: also return the attention weights of all layers.
     segments_BT: document of each token from 1 on, 0 for padding; for the masks
       `segments` and `padding`.
-    head_gates_LN: factor of the output of each head, whose gradient at 1 is the
-      head's importance (Michel et al. 2019, arXiv:1905.10650); none is 1.  Of
-      self-attention in the last stack.
+    head_gates: factors of the outputs of heads; differentiable.
     source: what an encoder-decoder translates.
+
+  Raises:
+    ValueError: gates of heads that are not there.
   """
-  given = Given(keys_B, segments_BT, head_gates_LN, source=source)
+  _check(head_gates, arch, dims)
+  given = Given(keys_B, segments_BT, head_gates, source=source)
   return _run(arch, dims, params, tokens_BT, given, want_weights).output
 
 
@@ -94,6 +104,24 @@ def step(
   ran = _run(arch, dims, params, tokens_BT, given, want_weights=False)
   assert ran.cache is not None
   return ran.output, ran.cache
+
+
+def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
+  """Raises a ValueError for gates of heads that are not there."""
+  first, last = arch.stacks[0], arch.stacks[-1]
+  there = (last.attends_itself, last.attends_memory, arch.model.has_source)
+  for name, gates_LN, stack, attends in zip(
+    head_gates._fields, head_gates, (last, last, first), there, strict=True
+  ):
+    if gates_LN is None:
+      continue
+    if not attends:
+      raise ValueError(f'head_gates.{name}: the model has no such attention')
+    if gates_LN.shape != (stack.num_layers, dims.num_heads):
+      raise ValueError(
+        f'head_gates.{name}: must be of {stack.num_layers} layers x '
+        f'{dims.num_heads} heads, and is of shape {gates_LN.shape}'
+      )
 
 
 def _run(

@@ -12,6 +12,7 @@ from model import transformer
 from model.architecture import Architecture
 from model.backend import Chunked, Reference
 from model.differential import Differential
+from model.family import Classifier, Encoder, EncoderDecoder
 from model.field import FieldError
 from model.forget import Forget
 from model.mask import (
@@ -22,6 +23,7 @@ from model.mask import (
   Segments,
   Window,
 )
+from model.network import HeadGates, Source
 from model.normalizer import Unnormalized
 from model.output import Gate, Plain, ValueResidual
 from model.position import Rope
@@ -29,7 +31,7 @@ from model.projections import Raw, SharedKv, SharedQk
 from model.qk_norm import RmsQkNorm
 from model.score import Dot, Reads
 from test_model import TOKENS_BT, params_of
-from test_reference import BASE, SEQ_LEN, VOCABULARY, dims_of, draws
+from test_reference import BASE, dims_of, draws
 from tolerance import assert_close
 from train.config import Config
 from train.optimizer import flat, tree
@@ -65,41 +67,92 @@ GATED = dataclasses.replace(
 )
 
 
-def test_head_gates() -> None:
+SOURCE = Source(
+  jnp.asarray([[3, 1, 5, 2], [6, 6, 0, 0], [1, 4, 2, 0]]),
+  jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]),
+)
+FAMILIES = {
+  'decoder': GATED,
+  'encoder': dataclasses.replace(BASE, model=Encoder()),
+  'classifier': dataclasses.replace(
+    BASE, model=Classifier(), tie_embeddings=True
+  ),
+  'encoder_decoder': dataclasses.replace(
+    BASE, model=EncoderDecoder(encoder_layers=3)
+  ),
+}
+# Gates of an attention, and where its W_O lies.
+GATES = {
+  'self_LN': 'blocks/attention/out',
+  'cross_LN': 'blocks/cross_attention/out',
+  'encoder_LN': 'encoder/attention/out',
+}
+CASES = [
+  (family, name)
+  for family in FAMILIES
+  for name in GATES
+  if name == 'self_LN' or family == 'encoder_decoder'
+]
+
+
+@pytest.mark.parametrize(('family', 'name'), CASES)
+def test_head_gates(family: str, name: str) -> None:
   """Of 1 they change no bit, of 0 they remove the head; they have a gradient.
 
   That gradient is the importance of a head.
   """
-  dims, params = dims_of(GATED), params_of(GATED)
-  probe_BTV = jnp.float32(draws(3, SEQ_LEN, VOCABULARY))
+  arch, path = FAMILIES[family], GATES[name]
+  dims, params = dims_of(arch), params_of(arch)
 
   @jax.jit
   def run(params: Any, gates_LN: jax.Array | None) -> jax.Array:
+    gates = HeadGates(**{name: gates_LN})
+    source = SOURCE if arch.model.has_source else None
     return transformer.apply(
-      GATED, dims, params, TOKENS_BT, head_gates_LN=gates_LN
+      arch, dims, params, TOKENS_BT, head_gates=gates, source=source
     ).logits_BTV
 
-  ones_LN = jnp.ones((2, 2))
+  without = flat(params)
+  ones_LN = jnp.ones(without[path].shape[:2])
+  assert ones_LN.shape == (3 if name == 'encoder_LN' else 2, 2)
   plain_BTV = run(params, None)
   np.testing.assert_array_equal(run(params, ones_LN), plain_BTV)
-  without = flat(params)
-  path = 'blocks/attention/out'
   without[path] = np.array(without[path])
   without[path][1, 0] = 0.0
-  shut_LN = ones_LN.at[1, 0].set(0.0)
-  shut_BTV = run(params, shut_LN)
+  shut_BTV = run(params, ones_LN.at[1, 0].set(0.0))
   assert_close(shut_BTV, run(tree(without), None), 64)
   assert np.abs(shut_BTV - plain_BTV).max() > 1e-3
+  probe_BTV = jnp.float32(draws(*plain_BTV.shape))
 
   def loss(gates_LN: jax.Array) -> jax.Array:
     return (run(params, gates_LN) * probe_BTV).sum()
 
   importance_LN = jax.grad(loss)(ones_LN)
-  step_LN = jnp.float32(1e-2 * draws(2, 2))
+  assert np.abs(importance_LN).min() > 0
+  step_LN = jnp.float32(1e-2 * draws(*ones_LN.shape))
   slope = (loss(ones_LN + step_LN) - loss(ones_LN - step_LN)) / 2
   assert float((importance_LN * step_LN).sum()) == pytest.approx(
     float(slope), rel=1e-2
   )
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape', 'message'),
+  [
+    ('cross_LN', (2, 2), 'cross_LN: the model has no such attention'),
+    ('encoder_LN', (2, 2), 'encoder_LN: the model has no such attention'),
+    ('self_LN', (2, 3), r'self_LN: must be of 2 layers x 2 heads, .* \(2, 3\)'),
+    ('self_LN', (2,), 'must be of 2 layers x 2 heads'),
+  ],
+)
+def test_gates_of_heads_that_are_not_there_are_refused(
+  name: str, shape: tuple[int, ...], message: str
+) -> None:
+  gates = HeadGates(**{name: jnp.ones(shape)})
+  with pytest.raises(ValueError, match=message):
+    transformer.apply(
+      GATED, dims_of(GATED), params_of(GATED), TOKENS_BT, head_gates=gates
+    )
 
 
 def test_ways_to_compute_the_same_with_all_that_is_carried() -> None:

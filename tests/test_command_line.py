@@ -147,6 +147,7 @@ MISSPELT = {
   ('--ablate=position=rop',): ('did you mean rope?', "row 'position=rop'"),
   ('--experiment=lader',): ('--experiment', 'did you mean ladder?'),
   ('--only=bas',): ('--only=bas', 'did you mean base?'),
+  ('--metric=val_los',): ('--metric=val_los', 'did you mean val_loss?'),
   ('--ablate=position=rope', '--only=position=rop'): (
     'did you mean position=rope?',
   ),
@@ -245,6 +246,12 @@ IMPOSSIBLE = {
     'try --batch_size=16',
   ),
   ('--devices=9',): ('--devices=9', 'there are 8', '=9'),
+  ('--metric=bleu',): (
+    '--metric=bleu',
+    "--task=text of row 'base' measures",
+    'try val_loss|val_accuracy|best_val_loss|train_loss',
+  ),
+  ('--metric=diverged_at',): ('--metric=diverged_at', 'measures'),
 }
 UNREADABLE = {
   ('--task.path=../inputs/absent.txt',): ('absent.txt', 'does not exist'),
@@ -663,6 +670,25 @@ def test_flagfile_replays_and_only_runs_one_row(
 
   assert run('--flagfile=one/flags.txt', '--workdir=one-replay') == 0
   assert numbers('one-replay') == one
+  capsys.readouterr()
+
+
+def test_a_replay_says_what_the_run_said(
+  here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """The figure that is compared, and that a smoke run decides nothing."""
+  argv = (*TINY, '--task.path=../inputs/good.txt', '--ablate=position=none')
+  argv = (*argv, '--smoke', '--seeds=2', '--metric=val_accuracy')
+  assert run(*argv, '--workdir=first') == 0
+  assert run('--flagfile=first/flags.txt', '--workdir=replay') == 0
+  assert numbers('replay') == numbers('first')
+  tables = [
+    json.loads((here / d / 'table.json').read_text())
+    for d in ('first', 'replay')
+  ]
+  assert [t['metric'] for t in tables] == ['val_accuracy'] * 2
+  reasons = [[row['reason'] for row in t['rows']] for t in tables]
+  assert reasons == [['', 'a smoke run: nothing has learned']] * 2
   capsys.readouterr()
 
 

@@ -44,11 +44,11 @@ def ours(
   """Returns out_BTD of the sub-layer."""
   with jax.enable_x64(True):
     given = jax.tree.map(jnp.asarray, dict(tables))
-    mixer = Mixer(arch, dims_of(arch), given, arch.backend)
+    mixer = Mixer(arch, dims_of(arch), arch.parts, given, arch.backend)
     context = Context(
-      jnp.arange(6), None, given['position'], None, jnp.asarray(0)
+      jnp.arange(6), None, given['position'], None, jnp.asarray(0), None
     )
-    layer = Layer(jnp.asarray(0), None, None)
+    layer = Layer(jnp.asarray(0), None, None, None, None)
     out = mixer(jnp.asarray(X_BTD), None, layer, context, None).out_BTD
     return np.asarray(out)
 

@@ -15,6 +15,7 @@ import pytest
 
 from experiments import axes, charts, forest, report, sensitivity, tuning
 from experiments import table as tables
+from train.figure import Figure
 
 _ATTACK = '<script>alert("1")</script>'
 
@@ -64,6 +65,12 @@ def _maps(size: int = 5, layers: int = 2, heads: int = 3) -> np.ndarray:
   return weights_LNTS / weights_LNTS.sum(-1, keepdims=True)
 
 
+def _to_itself(
+  tokens: Sequence[str], weights_LNTS: np.ndarray
+) -> dict[str, report.AttentionMaps]:
+  return {'self-attention': report.AttentionMaps(tokens, tokens, weights_LNTS)}
+
+
 def _report() -> report.Report:
   curve = [(step, 5.0 - step / 100) for step in range(0, 101, 10)]
   table = _table({'qkv': [1.0, 2.0], 'raw': [2.0, 3.5]})
@@ -79,7 +86,7 @@ def _report() -> report.Report:
     train_curves=curves,
     tuned={},
     retired={},
-    attention={'qkv': report.AttentionMaps(list('abcde'), _maps())},
+    attention={'qkv': _to_itself('abcde', _maps())},
     samples={'raw': report.Sample('at <once>', 'Once <b>', ' upon a & time')},
     environment={'versions': {'jax': '0.10.2'}, 'loss': math.nan},
     row_commands={'qkv': 'python launch.py --only=qkv'},
@@ -142,7 +149,7 @@ def test_names_and_tokens_are_escaped() -> None:
       table=table,
       curves={_ATTACK: curve},
       train_curves={},
-      attention={_ATTACK: report.AttentionMaps([_ATTACK] * 5, _maps())},
+      attention={_ATTACK: _to_itself([_ATTACK] * 5, _maps())},
       samples={_ATTACK: report.Sample(_ATTACK, _ATTACK, _ATTACK)},
       environment={_ATTACK: _ATTACK},
       row_commands={_ATTACK: _ATTACK},
@@ -151,7 +158,7 @@ def test_names_and_tokens_are_escaped() -> None:
   )
   assert '<script>alert' not in page
   assert _Page(page).count('script') == _Page(clean).count('script')
-  assert _embedded(page)[0]['tokens'] == [_ATTACK] * 5
+  assert _embedded(page)[0]['keys'] == [_ATTACK] * 5
   assert _ATTACK in _Page(page).text
 
 
@@ -273,7 +280,7 @@ def test_what_was_selected_is_drawn() -> None:
   text = ' '.join(_Page(page).text.split())
   assert 'Did not train to the end with this learning_rate: qkv at 0.1.' in text
   assert 'stopped at step 3' in text
-  (chart,) = sensitivity.sensitivities(tuned, charts.strokes(filled.table))
+  (chart,) = sensitivity.sensitivities(tuned, filled.table)
   frame, first = chart.frame, chart.traces[0]
   assert len(first.points) == 3
   assert first.chosen == first.points[1]
@@ -283,7 +290,28 @@ def test_what_was_selected_is_drawn() -> None:
   # One that all but diverged leaves room to see the others apart.
   assert first.points[0][1] < first.points[1][1] - 20
   gone = {'qkv': _tuned(*[math.inf] * 4)}
-  assert sensitivity.sensitivities(gone, charts.strokes(filled.table)) == []
+  assert sensitivity.sensitivities(gone, filled.table) == []
+
+
+def test_a_figure_that_should_be_high_is_drawn_upside_down() -> None:
+  rates = tuning.grid(('learning_rate=1e-4 1e-3 1e-2 1e-1',))
+  losses = (3.0, 2.0, 2.5, math.inf)
+  high = Figure('x', 'any', lower_is_better=False)
+  down = {'qkv': _tuned(*losses)}
+  costs = [high.cost(loss) for loss in losses]
+  up = {'qkv': tuning.choose(list(zip(rates, costs, strict=True)), high)}
+  assert up['qkv'].point == down['qkv'].point
+  table = _report().table
+  (plain,) = sensitivity.sensitivities(down, table)
+  table = dataclasses.replace(table, lower_is_better=False)
+  (turned,) = sensitivity.sensitivities(up, table)
+  middle = plain.frame.top + plain.frame.bottom
+  assert plain.notes == turned.notes
+  for one, other in zip(
+    plain.traces[0].points, turned.traces[0].points, strict=True
+  ):
+    assert other == pytest.approx((one[0], middle - one[1]))
+  assert [tick.label for tick in turned.frame.y_ticks][:1] == ['-3']
 
 
 def test_weights_survive_the_encoding() -> None:
@@ -293,7 +321,7 @@ def test_weights_survive_the_encoding() -> None:
     page = report.render(
       dataclasses.replace(
         _report(),
-        attention={'qkv': report.AttentionMaps(list('abcde'), maps_LNTS)},
+        attention={'qkv': _to_itself('abcde', maps_LNTS)},
       )
     )
     (maps,) = _embedded(page)
@@ -311,6 +339,36 @@ def test_weights_survive_the_encoding() -> None:
     assert np.all(np.abs(read_LNTS - maps_LNTS) <= bound_LNTS)
 
 
+def test_attention_to_another_text_has_its_own_columns() -> None:
+  cross_LNTS = _maps()[..., :3]
+  kinds = {
+    'decoder cross-attention': report.AttentionMaps(
+      'abcde', ['the ', _ATTACK, ''], cross_LNTS
+    ),
+    **_to_itself('abcde', _maps()),
+  }
+  page = report.render(
+    dataclasses.replace(_report(), attention={'qkv': kinds, 'raw': kinds})
+  )
+  first, second, *others = _embedded(page)
+  assert [m['row'] for m in (first, second, *others)] == ['qkv'] * 2 + [
+    'raw'
+  ] * 2
+  assert first['kind'] == 'decoder cross-attention'
+  assert second['kind'] == 'self-attention'
+  assert first['queries'] == list('abcde')
+  assert first['keys'] == ['the␣', _ATTACK, '∅']
+  assert first['shape'] == [2, 3, 5, 3]
+  # Without a script, the base shows each kind in its own proportions.
+  sizes = [
+    (own['width'], own['height'])
+    for tag, own in _Page(page).tags
+    if tag == 'img'
+  ]
+  assert sizes == [('46', '76')] * 6 + [('76', '76')] * 6
+  assert 'qkv: decoder cross-attention' in _Page(page).text
+
+
 def test_weights_that_are_not_finite_are_noted() -> None:
   weights_LNTS = _maps()
   weights_LNTS[0, 0, 0] = np.nan
@@ -318,7 +376,7 @@ def test_weights_that_are_not_finite_are_noted() -> None:
     report.render(
       dataclasses.replace(
         _report(),
-        attention={'qkv': report.AttentionMaps(list('abcde'), weights_LNTS)},
+        attention={'qkv': _to_itself('abcde', weights_LNTS)},
       )
     )
   )
@@ -335,7 +393,7 @@ def test_a_large_report_stays_small(
   names = [f'row{i}' for i in range(rows)]
   curve = [(step, 2.0 + 1 / (step + 1)) for step in range(2000)]
   curves = {row: {0: curve, 1: curve} for row in names}
-  maps = report.AttentionMaps(['x'] * tokens, _maps(tokens, layers, heads))
+  maps = _to_itself(['x'] * tokens, _maps(tokens, layers, heads))
   page = report.render(
     dataclasses.replace(
       _report(),

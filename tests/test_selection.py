@@ -22,6 +22,8 @@ from experiments.statistics import Verdict
 from experiments.tuning import FIRST_SEED
 from model.field import FieldError
 from train.config import Config
+from train.figure import Figure
+from train.files import read_lines
 from train.parallel import Shared
 from train.program import program
 from train.schema import override
@@ -133,6 +135,16 @@ def test_rungs_multiply_until_fewer_than_eta_are_left() -> None:
     halving.rungs(600, 300, 27, 3)
 
 
+def test_the_best_of_a_figure_that_should_be_high() -> None:
+  points = tuning.grid(('learning_rate=1 2 3',))
+  high = Figure('x', 'any', lower_is_better=False)
+  tried = list(zip(points, (30.0, 34.0, high.worst), strict=True))
+  assert tuning.choose(tried, high).point == {'learning_rate': '2'}
+  assert tuning.choose(tried[:2]).point == {'learning_rate': '1'}
+  lost = tuning.choose([(point, high.worst) for point in points], high)
+  assert lost.problem == 'no value of --tune trained to its end'
+
+
 def test_the_best_survive_and_ties_go_by_order() -> None:
   losses = {'a': 2.0, 'b': math.inf, 'c': 1.0, 'd': 2.0, 'e': 3.0, 'f': 9.0}
   assert halving.survivors(losses, 3) == ['a', 'c']
@@ -155,6 +167,10 @@ def test_the_best_survive_and_ties_go_by_order() -> None:
     (('--sweep=steps=10 20 30', '--halving=2'), 'sets steps'),
     (('--ablate=clip=2', '--halving=2'), 'nothing to choose from 1 rows'),
     (('--tune=learning_rate=-1 2',), '--learning_rate=-1'),
+    (
+      ('--sweep=clip=1 2 3', '--halving=2', '--metric=best_val_loss'),
+      'known at the end of a trial only',
+    ),
   ],
 )
 def test_what_cannot_be_selected_is_refused(
@@ -297,6 +313,38 @@ def test_rows_stop_at_the_rungs_of_a_sequential_search(
   assert run(*words) == 0
   assert (workdir / 'trials.jsonl').read_bytes() == before
   capsys.readouterr()
+
+
+def test_rows_stop_by_the_figure_that_is_asked_for(
+  text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  workdir = tmp_path / 'run'
+  words = (
+    *TINY,
+    f'--task.path={text}',
+    f'--workdir={workdir}',
+    '--seeds=1',
+    '--tune_seeds=1',
+    '--sweep=learning_rate=1e-5 3e-2',
+    '--halving=2',
+    '--metric=val_accuracy',
+  )
+  assert run(*words) == 0
+  seen = {}
+  for record in trials(workdir):
+    if record['status'] == 'paused':
+      lines = read_lines(workdir / 'runs' / record['trial'] / 'metrics.jsonl')
+      (line,) = [
+        x for x in lines if x['step'] == record['steps'] and 'val_loss' in x
+      ]
+      seen[record['row']] = line['val_accuracy']
+  worst, best = sorted(seen, key=lambda row: seen[row])
+  assert seen[worst] < seen[best]
+  selection = json.loads((workdir / 'selection.json').read_text())
+  assert list(selection['retired']) == [worst]
+  table = json.loads((workdir / 'table.json').read_text())
+  assert (table['metric'], table['lower_is_better']) == ('val_accuracy', False)
+  assert 'val accuracy (higher is better)' in capsys.readouterr().out
 
 
 def test_the_survivor_is_replayed_by_its_printed_command(

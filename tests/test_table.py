@@ -1,6 +1,7 @@
 """The statistics of a table against hand-computed numbers, and its files."""
 
 import csv
+import dataclasses
 import json
 import math
 import pathlib
@@ -14,6 +15,8 @@ import rich.console
 from experiments import formats, table_files
 from experiments import table as tables
 from train import files
+from train.figure import VAL_LOSS
+from train.tasks.translation import BLEU
 
 
 def _record(
@@ -286,7 +289,8 @@ def test_margin_and_direction_are_arguments() -> None:
     {'base': [1.0, 2.0, 3.0], 'row': [1.30, 2.29, 3.31]},
   )
   rows = ['base', 'row']
-  higher = tables.summarise(records, rows, 'base', lower_is_better=False)
+  reward = dataclasses.replace(VAL_LOSS, lower_is_better=False)
+  higher = tables.summarise(records, rows, 'base', reward)
   assert _only(higher, 'row').verdict == 'better'
   wide = tables.summarise(records, rows, 'base', margin=0.5, alpha=1e-4)
   assert wide.absolute_margin == 1.0
@@ -294,6 +298,36 @@ def test_margin_and_direction_are_arguments() -> None:
   assert row.p_tost is not None
   assert row.p_tost < 1e-3
   assert wide.confidence == 1 - 1e-4
+
+
+def test_the_verdict_is_that_of_the_figure_that_is_asked_for() -> None:
+  """A row with a worse loss and better translations, and one of neither."""
+  names = VAL_LOSS.name, BLEU.name
+  figures = {
+    'base': ([2.0, 2.1, 2.2], [30.0, 31.0, 32.0]),
+    'row': ([2.2, 2.3, 2.4001], [33.0, 34.0, 35.001]),
+    'same': ([2.0, 2.1, 2.2], [30.01, 30.98, 32.01]),
+  }
+  records = [
+    _record(row, seed, extra={'metrics': dict(zip(names, pair, strict=True))})
+    for row, columns in figures.items()
+    for seed, pair in enumerate(zip(*columns, strict=True))
+  ]
+  by_loss = tables.summarise(records, list(figures), 'base')
+  by_bleu = tables.summarise(records, list(figures), 'base', BLEU)
+  assert _only(by_loss, 'row').verdict == 'worse'
+  assert _only(by_bleu, 'row').verdict == 'better'
+  assert _only(by_bleu, 'same').verdict == 'equivalent'
+  for table, name, other in (
+    (by_loss, 'val_loss', 'bleu'),
+    (by_bleu, 'bleu', 'val_loss'),
+  ):
+    assert table.metric == name
+    assert table.figures == [other]  # beside it, the loss is still to be seen
+  assert by_bleu.absolute_margin == pytest.approx(0.31)
+  assert _only(by_bleu, 'row').difference == pytest.approx(3.0003, abs=1e-4)
+  title = table_files.render(by_bleu).title
+  assert str(title) == 'bleu (higher is better)'
 
 
 def test_a_diverged_trial_is_a_result() -> None:

@@ -827,6 +827,10 @@ def test_metrics_lines_are_those_of_the_steps(
   best = min(evaluated, key=lambda line: line['val_loss'])
   assert result.metrics['best_val_loss'] == best['val_loss']
   assert result.metrics['best_step'] == best['step']
+  task = type(config(TINY).task)
+  assert set(result.metrics) == {*task.measured(), 'best_step'}
+  told = {name for name, own in task.measured().items() if own.on_the_way}
+  assert told == set(evaluated[0]) - {'step'}
 
 
 def test_result_is_that_of_the_steps(

@@ -20,6 +20,7 @@ from train.sample import FILE
 from train.schema import override
 from train.step import init_state
 from train.task import DataError
+from train.tasks.translation import Translation
 from train.translate import Translator, translated
 from train.trial import Options, Trial
 
@@ -112,6 +113,8 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   metrics = json.loads((trained / 'result.json').read_text())
   assert metrics['bleu'] > 90
   assert metrics['brevity_penalty'] > 0.9
+  # Every figure by which trials can be compared is there, and has a direction.
+  assert set(metrics) == {*Translation.measured(), 'best_step'}
   lines = (trained / 'runs' / 't' / 'written.tsv').read_text().splitlines()
   assert lines[0] == 'source\ttranslation\treference'
   assert lines[1].split('\t')[::2] == ['go 1', 'geh geh 1']
@@ -122,6 +125,33 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
     'translation: geh geh 1',
     'reference: geh geh 1',
   ]
+
+
+def test_what_it_attends_to_is_kept(trained: pathlib.Path) -> None:
+  loaded = load(trained, 't')
+  with np.load(trained / 'runs' / 't' / 'attention.npz') as saved:
+    kept = dict(saved)
+  symbols = loaded.vocabulary.symbols
+  # The first of the validation part is ('go 1', 'geh geh 1').
+  assert symbols(kept['source_S']) == ['go', '1', '<eos>']
+  assert symbols(kept['tokens_T']) == ['<bos>', 'geh', 'geh', '1']
+  filled_S = np.pad(kept['source_S'], (0, 3))
+  out = loaded.apply(
+    kept['tokens_T'][None].astype(np.int32), True, source_BS=filled_S[None]
+  )
+  for name, got_LBNTS, shape in (
+    ('weights_LNTS', out.weights_LBNTS, (4, 4)),
+    ('cross_LNTS', out.cross_LBNTS, (4, 3)),
+    ('encoder_LNTS', out.encoder_LBNTS, (3, 3)),
+  ):
+    assert kept[name].shape == (2, 2, *shape)
+    assert got_LBNTS is not None
+    length = shape[1]
+    seen_LNTS = np.asarray(got_LBNTS)[:, 0, :, : shape[0]]
+    np.testing.assert_allclose(kept[name], seen_LNTS[..., :length], atol=1e-3)
+    assert not seen_LNTS[..., length:].any()  # padding
+  with pytest.raises(ValueError, match='encoder_decoder needs source_BS'):
+    loaded.apply(kept['tokens_T'][None])
 
 
 def test_a_trained_model_is_asked_for_translations(

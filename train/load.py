@@ -11,6 +11,7 @@ import numpy as np
 
 from model import transformer
 from model.backend import Auto
+from model.network import EVERY_HEAD, HeadGates, Source
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
@@ -21,7 +22,7 @@ from train.schema import override
 from train.step import Params, State, init_state
 from train.store import FILE, read_vocabulary
 from train.task import DataError, Task
-from train.vocabulary import Vocabulary
+from train.vocabulary import Special, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +35,44 @@ class Loaded:
   params: Params
   step: int
 
-  def apply(self, tokens_BT: Any, want_weights: bool = False) -> Output:
-    """Returns logits for token ids, and attention weights if asked for."""
-    dims = self.config.sizes(self.vocabulary)
+  def apply(
+    self,
+    tokens_BT: Any,
+    want_weights: bool = False,
+    source_BS: Any = None,
+    head_gates: HeadGates = EVERY_HEAD,
+  ) -> Output:
+    """Returns logits for token ids, and attention weights if asked for.
+
+    Args:
+      tokens_BT: token ids; of what an encoder-decoder has written so far,
+        <bos> first.
+      want_weights: also return those of every attention (see `Output`).
+      source_BS: token ids of what an encoder-decoder reads, <eos> last; <pad>
+        is seen by nobody.
+      head_gates: factors of the outputs of heads.
+
+    Raises:
+      ValueError: a source is missing, or there is none to read; or there are no
+        such heads.
+    """
+    arch = self.config.architecture
+    if arch.model.has_source != (source_BS is not None):
+      what = 'needs' if arch.model.has_source else 'reads no'
+      raise ValueError(f'a model of --model={arch.model.tag} {what} source_BS')
+    source = None
+    if source_BS is not None:
+      ids_BS = jnp.asarray(source_BS, jnp.int32)
+      real_BS = ids_BS != self.vocabulary.id_of(Special.PAD)
+      source = Source(ids_BS, real_BS.astype(jnp.int32))
     return transformer.apply(
-      self.config.architecture,
-      dims,
+      arch,
+      self.config.sizes(self.vocabulary),
       self.params,
       jnp.asarray(tokens_BT, jnp.int32),
       want_weights=want_weights,
+      head_gates=head_gates,
+      source=source,
     )
 
   def encode(self, text: str) -> np.ndarray:

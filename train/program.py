@@ -38,17 +38,25 @@ MAP_TOKENS = 64  # attention maps are kept for this many tokens
 Arrays = Mapping[str, Any]
 
 
-class Look(NamedTuple):
-  """One sequence of tokens, what the model says of it, and where it looks.
-
-  `size` of the tokens are no padding, the first ones.  The weights are none
-  where the last stack has no self-attention.
-  """
+class Seen(NamedTuple):
+  """A sequence of tokens, of which the first `size` are no padding."""
 
   size: jax.Array
   tokens_T: jax.Array
+
+
+class Look(NamedTuple):
+  """A text, what the model says of it, and where it looks.
+
+  The weights are those of `network.Output`, each none where there are none.
+  """
+
+  text: Seen
+  source: Seen | None
   logits_TV: jax.Array
   weights_LNTS: jax.Array | None
+  cross_LNTS: jax.Array | None
+  encoder_LNTS: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,16 +222,17 @@ def _look(
   tokens_1T = jnp.where(given, tokens_1T, batch.inputs_BT)
   batch = batch._replace(inputs_BT=tokens_1T)
   out = output_of(config, sig.dims, params, batch, None, want_weights=True)
-  maps_LBNTS = out.weights_LBNTS
   size = jnp.asarray(length)
   if config.task.gives_padding:
     used_1T = (
       batch.weights_BT if batch.segments_BT is None else batch.segments_BT
     )
     size = (used_1T > 0).sum()
-  return Look(
-    size,
-    tokens_1T[0],
-    out.logits_BTV[0],
-    None if maps_LBNTS is None else maps_LBNTS[:, 0],
-  )
+  source = None
+  if batch.source_BS is not None and batch.source_segments_BS is not None:
+    read = (batch.source_segments_BS > 0).sum()
+    source = Seen(read, batch.source_BS[0])
+  maps = out.weights_LBNTS, out.cross_LBNTS, out.encoder_LBNTS
+  weights, cross, encoder = (x if x is None else x[:, 0] for x in maps)
+  text = Seen(size, tokens_1T[0])
+  return Look(text, source, out.logits_BTV[0], weights, cross, encoder)

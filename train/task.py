@@ -17,6 +17,7 @@ from model.architecture import Architecture
 from model.family import Decoder
 from model.field import Variant
 from model.parameter import Dims, Params
+from train.figure import COMMON, Figure
 from train.vocabulary import Special, Vocabulary
 
 
@@ -70,12 +71,19 @@ class Task(Variant, abc.ABC):
     predicts_next: targets are next tokens, which must not be seen.
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
+    figures: what `judge` measures.
   """
 
   families: ClassVar[tuple[type[Decoder], ...]]
   predicts_next: ClassVar[bool] = False
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
+  figures: ClassVar[tuple[Figure, ...]] = ()
+
+  @classmethod
+  def measured(cls) -> dict[str, Figure]:
+    """Returns by name what its trials can be compared by."""
+    return {figure.name: figure for figure in (*COMMON, *cls.figures)}
 
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:

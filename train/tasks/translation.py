@@ -19,11 +19,24 @@ from model.family import Decoder, EncoderDecoder
 from model.field import field
 from model.parameter import Dims, Params
 from train.bleu import corpus_bleu, joined
+from train.figure import Figure
 from train.padding import begun, ended, padded, real
 from train.sentences import Sentences
 from train.task import Arrays, Batch, Data, Judgement
 from train.translate import Translator, translated
 from train.vocabulary import Special
+
+BLEU = Figure(
+  'bleu',
+  'BLEU of the translations of the first --task.judged sources, tokenised and '
+  'in lower case',
+  lower_is_better=False,
+)
+BREVITY_PENALTY = Figure(
+  'brevity_penalty',
+  'factor of BLEU for translations that are too short, at most 1',
+  lower_is_better=False,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +47,7 @@ class Translation(Sentences, tag='translation'):
   predicts_next: ClassVar[bool] = True
   columns: ClassVar[tuple[str, ...]] = ('source', 'target')
   texts: ClassVar[int] = 2
+  figures: ClassVar[tuple[Figure, ...]] = (BLEU, BREVITY_PENALTY)
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,
     Special.UNK,
@@ -75,7 +89,10 @@ class Translation(Sentences, tag='translation'):
       for row in zip(sources, found, targets, strict=True)
     ]
     score = corpus_bleu(found, targets)
-    figures = {'bleu': score.bleu, 'brevity_penalty': score.brevity_penalty}
+    figures = {
+      BLEU.name: score.bleu,
+      BREVITY_PENALTY.name: score.brevity_penalty,
+    }
     return Judgement(figures, ['source\ttranslation\treference', *lines])
 
   def read(
