@@ -83,17 +83,19 @@ def compiled() -> Iterator[Compilations]:
 
 @pytest.fixture(scope='module')
 def quick_compilation() -> Iterator[None]:
-  """Compiles in two thirds of the time what is then run once.
+  """Compiles in two thirds of the time what is then run once or twice.
 
-  For modules that compare functions with loops or with each other; what users
-  run is compiled as they compile it.
+  In processes that are started too.  Not for modules that compare what users
+  run to the last bit, such as `test_lanes.py`.
   """
   import jax  # after the environment is set
 
   name = 'jax_disable_most_optimizations'
   before = jax.config.values[name]
   jax.config.update(name, True)
-  yield
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv(name.upper(), '1')
+    yield
   jax.config.update(name, before)
 
 

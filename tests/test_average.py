@@ -39,6 +39,8 @@ from train.optimizer import flat
 from train.step import Params, init_state
 from train.trial import Interrupted, Options
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 KINDS = {
   'ema': {'average': 'ema', 'average.decay': '0.7'},
   'tail': {'average': 'tail', 'average.count': '2'},

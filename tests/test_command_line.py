@@ -44,6 +44,8 @@ from train.schema import leaves, override, to_flags
 from train.task import Task
 from train.trial import Options
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 # The smallest runs that still evaluate twice.
 TINY = (
   '--num_layers=1',

@@ -44,6 +44,8 @@ from train.schema import override
 from train.step import init_state
 from train.trial import Hooks, Interrupted, Options, Result, Trial
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.fixture(scope='module')
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,8 @@ from train.step import init_state
 from train.task import DataError
 from train.vocabulary import Characters
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 LETTERS = Characters('abcdefghij', specials=())
 GREEDY = Generation(new_tokens=30, sampling=Sampling(temperature=0.0))
 # One of each kind of cache: keys, grouped, faded, a state, none at all.

@@ -22,6 +22,8 @@ from train.task import DataError
 from train.tasks.text import Text
 from train.tokenizer import Bpe
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 # The validation part, the last tenth, is unlike the rest: the better the one is
 # learned the worse the other is guessed, so that the best checkpoint is not the
 # last.

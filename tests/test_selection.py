@@ -30,6 +30,8 @@ from train.schema import override
 from train.tasks.text import Text
 from train.trial import Options, Trial
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 TINY = (
   '--num_layers=1',
   '--d_model=16',

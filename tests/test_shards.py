@@ -22,6 +22,8 @@ from processes import (
 )
 from train.files import read_lines
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 RUN = ('--seeds=3', '--lanes=shared:1')
 
 

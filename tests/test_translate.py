@@ -24,6 +24,8 @@ from train.tasks.translation import Translation
 from train.translate import Translator, translated
 from train.trial import Options, Trial
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 ARCHITECTURES = {
   'plain': {},
   'grouped': {'num_kv_heads': '1', 'position': 'rope', 'residual': 'post'},

@@ -36,9 +36,12 @@ from source import ROOT
 from train.cores import cores, shares
 from train.files import read_lines
 
-pytestmark = pytest.mark.skipif(
-  not Path('/proc/self/stat').exists(), reason='looks for processes in /proc'
-)
+pytestmark = [
+  pytest.mark.usefixtures('quick_compilation'),
+  pytest.mark.skipif(
+    not Path('/proc/self/stat').exists(), reason='looks for processes in /proc'
+  ),
+]
 TWO = ('--seeds=2', '--workers=2')
 
 
