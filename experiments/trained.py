@@ -17,7 +17,7 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
 
   Args:
     command: with --evaluate=WORKDIR:TRIAL.
-    given: flags of its task, where it is to be evaluated on other data.
+    given: all other flags; those of its task evaluate it on other data.
   """
   # The task may be another; its tokens are those of the trial.
   idle = [

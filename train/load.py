@@ -14,6 +14,7 @@ from model.backend import Auto
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
+from train.feed import check, evaluation, fed
 from train.files import read_lines
 from train.parallel import Shared, to_host
 from train.program import program, signature
@@ -63,13 +64,15 @@ class Loaded:
     data = config.task.load(self.vocabulary)
     if problem := config.task.problem(data, config.seq_len):
       raise DataError(problem)
-    layout = Shared((jax.local_devices()[0],))
-    sig, values = signature(config, data, layout)
+    device = jax.local_devices()[0]
+    layout = Shared((device,))
+    check(config, data, None, device)
+    on_host = fed(config, data, None, device)
+    arrays = evaluation(config, data) if on_host else dict(data.arrays)
+    sig, values = signature(config, data, layout, on_host)
     sums = to_host(
       program(sig).evaluate(
-        layout.place(self.params),
-        layout.place(values),
-        layout.place(dict(data.arrays)),
+        layout.place(self.params), layout.place(values), layout.place(arrays)
       )
     )
     judged = config.task.judge(config.architecture, sig.dims, self.params, data)
