@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,13 +51,18 @@ class Loaded:
     """Returns the token ids of a text in the vocabulary of the trial."""
     return self.vocabulary.encode(text)
 
-  def evaluate(self, task: Task | None = None) -> dict[str, float]:
+  def evaluate(
+    self,
+    task: Task | None = None,
+    say: Callable[[str], None] = lambda line: None,
+  ) -> dict[str, float]:
     """Returns loss (nats a token) and accuracy on a task's validation part.
 
     And what the task says of the model besides, such as BLEU.
 
     Args:
       task: another text, say; none is what the trial was trained on.
+      say: is told what the data are, and what of them is left out.
     """
     config = self.config
     if task is not None:
@@ -64,6 +70,9 @@ class Loaded:
     data = config.task.load(self.vocabulary)
     if problem := config.task.problem(data, config.seq_len):
       raise DataError(problem)
+    for line in (data.description, config.task.notes(data, config.seq_len)):
+      if line:
+        say(f'data: {line}')
     device = jax.local_devices()[0]
     layout = Shared((device,))
     check(config, data, None, device)

@@ -113,6 +113,7 @@ class Windows(Readable, abc.ABC):
     size = train.ids_X.size + held.ids_X.size
     about = [f'{size:,} {vocabulary.unit}s', f'{vocabulary.size} symbols']
     about += _unknown(vocabulary, train, held)
+    about += [f'{parts.empty:,} empty files'] if parts.empty else []
     about += [source.notes] if source.notes else []
     return Data(
       arrays={
@@ -173,12 +174,16 @@ class Windows(Readable, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-  """Documents of the two parts; `held` is none until tokens are counted."""
+  """Documents of the two parts; `held` is none until tokens are counted.
+
+  `empty` counts those without text.
+  """
 
   train: list[Document]
   held: list[Document] | None
   sizes: tuple[int, int]  # characters
   digest: str
+  empty: int
 
   @staticmethod
   def of(source: Corpus, learned: bool) -> '_Parts':
@@ -189,17 +194,19 @@ class _Parts:
     """
     found = survey(source.train)
     total, digest = sum(found.sizes), found.digest
+    empty = found.sizes.count(0)
     if not total:
       raise DataError(f'{source.name}: is empty: give a file with text')
     if source.held is not None:
       other = survey(source.held)
       both = hashlib.sha256(f'{digest} {other.digest}'.encode()).hexdigest()
-      return _Parts(source.train, source.held, (total, sum(other.sizes)), both)
+      sizes = total, sum(other.sizes)
+      return _Parts(source.train, source.held, sizes, both, empty)
     if not learned:
-      return _Parts(source.train, None, (total, 0), digest)
+      return _Parts(source.train, None, (total, 0), digest, empty)
     cut = int(0.9 * total)
     train, held = divide(source.train, found.sizes, cut)
-    return _Parts(train, held, (cut, total - cut), digest)
+    return _Parts(train, held, (cut, total - cut), digest, empty)
 
   @property
   def every(self) -> list[Document]:
