@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ import alone
 from model.field import FieldError
 from train import feed, loop
 from train.config import Config
+from train.feed import Feeding
 from train.files import read_lines
 from train.load import Loaded
 from train.parallel import Layout, parse_layout
@@ -328,3 +330,65 @@ def test_a_task_without_rows_refuses_the_host() -> None:
   refusal = r'--feed=host: the host reads no rows for --task=most_frequent'
   with pytest.raises(FieldError, match=refusal):
     feed.check(config, data, 'host', cpu)
+
+
+# Who reads ahead. -------------------------------------------------------------
+
+
+@pytest.mark.parametrize('how', ['host', 'grain'])
+def test_blocks_come_in_any_order(folder: pathlib.Path, how: Feeding) -> None:
+  if how == 'grain':
+    pytest.importorskip('grain')
+  config = config_of(folder, Mlm, {'steps': '200'})
+  data = config.task.load()
+  ahead = feed.opened(config, data, how)
+  # In order, twice the same, as after a resumption, and back; the last is 12.
+  for number in (3, 4, 5, 5, 9, 10, 2, 12):
+    found = ahead.block(number)
+    want = feed.block(config, data, number)
+    assert found.keys() == want.keys()
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+      assert x.dtype == y.dtype
+      assert np.array_equal(x, y)
+  ahead.close()
+
+
+def test_grain_changes_no_bit(
+  folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+  pytest.importorskip('grain')
+  config, changes = config_of(folder), [{}, {'seed': '1', 'steps': '21'}]
+  found = [
+    run(config, tmp_path / how, 'map:2', Options(feed=how), changes)
+    for how in ('host', 'grain')
+  ]
+  assert found[0] == found[1]
+
+
+def test_rows_are_drawn_where_there_is_no_cpu(
+  folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """As with JAX_PLATFORMS=cuda."""
+  config = config_of(folder)
+  data = config.task.load()
+  want, there = feed.block(config, data, 1), jax.local_devices
+
+  def devices(backend: str | None = None) -> list[Any]:
+    if backend is not None:
+      raise RuntimeError(f'Unknown backend {backend}')
+    return there()
+
+  monkeypatch.setattr(jax, 'local_devices', devices)
+  found = feed.block(config, data, 1)
+  assert jax.tree.all(jax.tree.map(np.array_equal, found, want))
+
+
+def test_without_grain_one_line_says_what_to_install(
+  folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setitem(sys.modules, 'grain', None)
+  config = config_of(folder)
+  (cpu,) = jax.local_devices(backend='cpu')[:1]
+  refusal = r'^--feed=grain: needs grain: pip install -r requirements-grain\.t'
+  with pytest.raises(FieldError, match=refusal):
+    feed.check(config, config.task.load(), 'grain', cpu)

@@ -6,7 +6,7 @@ them; what becomes of them is the same program's work, bit for bit, as where the
 data lie on the device.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import functools
 from typing import Any, Literal
 
 import jax
@@ -15,10 +15,11 @@ import numpy as np
 from model.field import FieldError
 from model.parameter import key_of
 from train.config import Config
+from train.prefetch import Feed, Grain, Thread, check_grain
 from train.readable import BLOCK, Readable
 from train.task import Data, spread
 
-Feeding = Literal['device', 'host']
+Feeding = Literal['device', 'host', 'grain']
 
 LARGE = 2**30  # bytes of data on a device whose memory has no known size
 SHARE = 4  # else the data may take one of so many parts of it
@@ -27,7 +28,7 @@ SHARE = 4  # else the data may take one of so many parts of it
 def fed(config: Config, data: Data, feed: Feeding | None, device: Any) -> bool:
   """Returns whether the host reads the rows of a trial."""
   if feed is not None or not isinstance(config.task, Readable):
-    return feed == 'host'
+    return feed not in (None, 'device')
   size = sum(x.nbytes for x in data.arrays.values())
   return size > _room(device) or not _countable(data)
 
@@ -54,6 +55,8 @@ def check(
     )
   if not fed(config, data, feed, device):
     return
+  if feed == 'grain':
+    check_grain()
   if not isinstance(task, Readable):
     raise FieldError(
       'feed', feed, f'the host reads no rows for --task={task.tag}: drop it'
@@ -92,11 +95,18 @@ def block(config: Config, data: Data, number: int) -> dict[str, Any]:
   task = config.task
   assert isinstance(task, Readable)
   ids_SB = ids_of(number * BLOCK, BLOCK, config.batch_size)
-  # Eight bytes a row are computed: not worth a trip to an accelerator.
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+  with jax.default_device(_near()):
     key = key_of('data', jax.random.key(config.seed))
     rows = task.rows(data.arrays, key, ids_SB.ravel(), config.seq_len)
   return task.beside(data.arrays, _like(ids_SB, rows))
+
+
+def _near() -> Any:
+  """Returns where offsets are drawn: the CPU, unless JAX must not use it."""
+  try:
+    return jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    return jax.local_devices()[0]
 
 
 def evaluation(config: Config, data: Data) -> dict[str, Any]:
@@ -119,27 +129,8 @@ def _like(ids: np.ndarray, rows: Any) -> Any:
   return jax.tree.map(lambda x: x.reshape(*ids.shape, *x.shape[1:]), rows)
 
 
-class Feed:
-  """What a device needs to train one trial in place of the data, in blocks.
-
-  The next block is read while the device works on one.
-  """
-
-  def __init__(self, config: Config, data: Data):
-    self._config, self._data = config, data
-    self._pool = ThreadPoolExecutor(1, 'feed')
-    self._read: dict[int, Future[dict[str, Any]]] = {}
-    self.last = (config.steps - 1) // BLOCK
-
-  def block(self, number: int) -> dict[str, Any]:
-    """Returns what is needed for BLOCK steps, by the number of the block."""
-    wanted = [n for n in (number, number + 1) if n <= self.last]
-    for n in wanted:
-      if n not in self._read:
-        self._read[n] = self._pool.submit(block, self._config, self._data, n)
-    self._read = {n: self._read[n] for n in wanted}
-    return self._read[number].result()
-
-  def close(self) -> None:
-    """Ends the reading."""
-    self._pool.shutdown(cancel_futures=True)
+def opened(config: Config, data: Data, feed: Feeding | None) -> Feed:
+  """Returns what reads the blocks of a trial, ahead of a device."""
+  read = functools.partial(block, config, data)
+  how = Grain if feed == 'grain' else Thread
+  return how(read, (config.steps - 1) // BLOCK)

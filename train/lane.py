@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from train.checkpoint import Checkpoints
-from train.feed import Feed
+from train.feed import opened
 from train.files import digest, write_json
 from train.log import Log
 from train.optimizer import flat
@@ -37,7 +37,9 @@ class Lane:
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
     self.judged: Figures = {}
-    self.feed = Feed(trial.config, trial.data) if fed else None
+    self.feed = None
+    if fed:
+      self.feed = opened(trial.config, trial.data, options.feed)
     self.saved = time.monotonic()
     self.checkpoints = Checkpoints(
       folder / 'checkpoints', options.keep_checkpoints, hooks.warn

@@ -27,8 +27,9 @@ class Options(Record):
   )
   feed: Feeding | None = field(
     None,
-    'Where the data lie: device, or host, which reads the rows of each step; '
-    'none is the host for a text that takes a quarter of the device.',
+    'Where the data lie: device, or host, which reads the rows of each step, '
+    'or has grain read them; none is host for a text of a quarter of the '
+    'device.',
   )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0
