@@ -55,7 +55,12 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     catalogue.show_list(discover())
     return 0
   if command.evaluate is not None:
-    return trained.evaluate(command, present(Config, values))
+    records = (Config, Options, Generation)
+    given = {k: v for r in records for k, v in present(r, values).items()}
+    prompts = _many('prompt', values)
+    return trained.evaluate(
+      command, given | ({'prompt': prompts[0]} if prompts else {})
+    )
   experiment = choose(command.experiment)
   base = override(experiment.base, present(Config, values))
   if command.smoke:

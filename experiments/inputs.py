@@ -2,14 +2,16 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 from experiments.experiment import Row
 from experiments.loader import Loader
 from experiments.tuning import Point
 from model.field import FieldError
 from train.config import Config, identity
+from train.feed import Feeding, check
 from train.optimizer import flat
-from train.task import DataError
+from train.task import Data, DataError
 from train.trial import Trial
 
 
@@ -29,7 +31,12 @@ class Planned:
 
 
 def check_row(
-  row: Row, config: Config, loader: Loader, shares: int, platform: str
+  row: Row,
+  config: Config,
+  loader: Loader,
+  shares: int,
+  device: Any,
+  feed: Feeding | None,
 ) -> None:
   """Raises what is wrong with a row on this data and these devices.
 
@@ -38,14 +45,16 @@ def check_row(
     config: the row, configured.
     loader: of the data.
     shares: how many devices share a batch.
-    platform: of the devices.
+    device: one of them.
+    feed: as --feed says.
   """
   backend = config.architecture.backend
-  if absent := backend.absent(platform):
+  if absent := backend.absent(device.platform):
     raise FieldError('backend', backend, f'{absent}: try --backend=auto')
   data = loader.data(config.task)
   if problem := config.task.problem(data, config.seq_len):
     raise DataError(problem)
+  check(config, data, feed, device)
   share = shares * config.microbatches
   if config.batch_size % share:
     up = -(-config.batch_size // share) * share
@@ -55,6 +64,13 @@ def check_row(
       f'must be divisible by {shares} devices x {config.microbatches} '
       f'micro-batches: try --batch_size={up}, or --devices',
     )
+  _check_initial(row, config, loader, data)
+
+
+def _check_initial(
+  row: Row, config: Config, loader: Loader, data: Data
+) -> None:
+  """Raises where a row cannot start from what --init_from names."""
   params, _ = loader.initial(config)
   if params is None:
     return

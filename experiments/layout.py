@@ -14,6 +14,7 @@ import jax
 
 from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from model.field import FieldError
+from train.feed import Feeding
 from train.files import write_json
 from train.parallel import Layout, Shared, parse_layout
 from train.timing import seconds_per_step
@@ -97,12 +98,15 @@ def pinned(workdir: pathlib.Path, devices: Sequence[Any]) -> Choice | None:
     return None
 
 
-def choose(trials: Sequence[Trial], devices: Sequence[Any]) -> Choice:
+def choose(
+  trials: Sequence[Trial], devices: Sequence[Any], feed: Feeding | None
+) -> Choice:
   """Returns the fastest layout for trials of one program.
 
   Args:
     trials: those of the largest group that shares a program.
     devices: what there is.
+    feed: as --feed says.
   """
   cpu = devices[0].platform == 'cpu'
   # On a CPU a second device is a second core: no help to one small batch.
@@ -128,7 +132,7 @@ def choose(trials: Sequence[Trial], devices: Sequence[Any]) -> Choice:
   best = alone
   for layout in candidates:
     try:
-      seconds[layout.text] = seconds_per_step(trials, layout)
+      seconds[layout.text] = seconds_per_step(trials, layout, feed)
     except jax.errors.JaxRuntimeError as e:
       if not seconds or 'RESOURCE_EXHAUSTED' not in str(e):
         raise

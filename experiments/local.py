@@ -49,7 +49,7 @@ class Local:
     if choice is None:
       self._terminal.begin('measuring layouts')
       trials = [planned.trial for planned in group]
-      choice = choose(trials, self._plan.devices)
+      choice = choose(trials, self._plan.devices, self._plan.options.feed)
     write_choice(self._plan.workdir, choice)
     self._terminal.say(f'layout: {describe_choice(choice)}')
     return Runner(self._plan.options, choice.layout, self)

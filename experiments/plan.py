@@ -84,7 +84,7 @@ def make_plan(
   ]
   for row, _, config in configs:
     shares = choice.layout.shares if choice else 1
-    check_row(row, config, loader, shares, devices[0].platform)
+    check_row(row, config, loader, shares, devices[0], options.feed)
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,

@@ -1,6 +1,7 @@
 """Commands on a trained trial: evaluate it on a text, or let it write."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 
 from experiments.command import Command
@@ -10,6 +11,7 @@ from train.load import Loaded, load
 from train.schema import changes, override
 from train.tasks.translation import Translation
 from train.translate import Translator, texts_of
+from train.vocabulary import Special
 
 
 def evaluate(command: Command, given: Mapping[str, str]) -> int:
@@ -17,7 +19,7 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
 
   Args:
     command: with --evaluate=WORKDIR:TRIAL.
-    given: flags of its task, where it is to be evaluated on other data.
+    given: all other flags; those of its task evaluate it on other data.
   """
   # The task may be another; its tokens are those of the trial.
   idle = [
@@ -26,7 +28,7 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
     if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
   ]
   loaded = _trial('evaluate', command.evaluate, command, idle)
-  figures = loaded.evaluate(override(loaded.config, given).task)
+  figures = loaded.evaluate(override(loaded.config, given).task, _say)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
   return 0
 
@@ -53,6 +55,8 @@ def generate(
     _translate(loaded, task, generation, prompts)
     return 0
   prompts = prompts or ['\n']
+  for prompt in prompts:
+    _say_unknown(loaded, prompt)
   texts = continued(loaded, prompts, generation, seed)
   for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
     if n:
@@ -75,6 +79,8 @@ def _translate(
     )
   if not prompts:
     raise FieldError('prompt', None, 'must be given: a text to translate')
+  for prompt in prompts:
+    _say_unknown(loaded, prompt)
   config = loaded.config
   translator = Translator(
     config.architecture,
@@ -85,6 +91,19 @@ def _translate(
   print(
     *texts_of(translator, prompts, task.beam, task.length_penalty), sep='\n'
   )
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr)
+
+
+def _say_unknown(loaded: Loaded, prompt: str) -> None:
+  """Says how much of a prompt the vocabulary lacks, if it does."""
+  if Special.UNK not in loaded.vocabulary.specials:
+    return
+  ids = loaded.encode(prompt)
+  if unknown := int((ids == loaded.vocabulary.id_of(Special.UNK)).sum()):
+    _say(f'--prompt={prompt}: {unknown} of its {ids.size} tokens are <unk>')
 
 
 def _trial(

@@ -293,17 +293,17 @@ def test_the_layout_is_measured_and_kept(
 ) -> None:
   mine = trials(tmp_path, NUMBERS)
   devices = jax.local_devices(backend='cpu')[:2]
-  assert layouts.choose(mine[:1], devices).layout == Shared((devices[0],))
-  short = layouts.choose(mine, devices)
+  assert layouts.choose(mine[:1], devices, None).layout == Shared((devices[0],))
+  short = layouts.choose(mine, devices, None)
   assert (short.layout, short.seconds) == (Lanes((*devices,), 1), {})
   monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
   figures = {'shared:1': 3.0, 'devices:2': 2.0, 'vmap:2': 1.0}
   monkeypatch.setattr(
-    layouts, 'seconds_per_step', lambda _, layout: figures[layout.text]
+    layouts, 'seconds_per_step', lambda _, layout, feed: figures[layout.text]
   )
   for best in figures:
     figures[best] /= 10
-    choice = layouts.choose(mine, devices)
+    choice = layouts.choose(mine, devices, None)
     assert choice.layout.text == best
     assert choice.seconds == figures
     layouts.write_choice(tmp_path, choice)
@@ -319,18 +319,20 @@ def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
   devices = jax.local_devices(backend='cpu')[:2]
   monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
 
-  def timed(_: Sequence[Trial], layout: Layout) -> float:
+  def timed(_: Sequence[Trial], layout: Layout, feed: object) -> float:
+    del feed
     if layout.lanes > 1:
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
     return 1.0
 
   monkeypatch.setattr(layouts, 'seconds_per_step', timed)
-  assert layouts.choose(mine, devices).layout == Shared((devices[0],))
+  assert layouts.choose(mine, devices, None).layout == Shared((devices[0],))
 
 
 def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:
   mine = trials(tmp_path, NUMBERS)
-  assert 0 < seconds_per_step(mine, layout_of('devices:2')) < 10
+  for feed in ('device', 'host'):
+    assert 0 < seconds_per_step(mine, layout_of('devices:2'), feed) < 10
   assert not (tmp_path / 'runs').exists()
 
 

@@ -235,11 +235,15 @@ def test_evaluate_flag_prints_the_recorded_loss(
   assert printed['val_accuracy'] == record['metrics']['val_accuracy']
 
 
-def test_evaluate_flag_refuses_another_tokenizer(
-  ran: Ran, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+  'flag', ['--task.tokenizer=byte', '--feed=host', '--top_k=3', '--prompt=a']
+)
+def test_evaluate_flag_refuses_what_has_no_effect(
+  ran: Ran, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
-  assert _evaluate(ran, 'base/0', '--task.tokenizer=byte') == 2
-  assert 'leaves --task.tokenizer without' in capsys.readouterr().err
+  assert _evaluate(ran, 'base/0', flag) == 2
+  name = flag.partition('=')[0]
+  assert f'leaves {name} without' in capsys.readouterr().err
 
 
 def test_evaluate_flag_on_another_text(

@@ -84,7 +84,8 @@ def test_json_lines_are_read_by_key(tmp_path: pathlib.Path) -> None:
   ]
   text = '\n\n'.join(map(json.dumps, rows))
   table = Jsonl(train=_write(tmp_path / 'a.jsonl', text))
-  assert _rows(table) == [('one\n', 'eins'), ('two', '2')]
+  # An empty line is a row without a text, which is counted.
+  assert _rows(table) == [('one\n', 'eins'), ('', ''), ('two', '2')]
   nested = [{'translation': {'en': 'one', 'de': 'eins'}}]
   path = _write(tmp_path / 'b.jsonl', json.dumps(nested[0]))
   table = Jsonl(train=path, keys='translation.en,translation.de')
@@ -125,7 +126,7 @@ def test_parts_are_divided_and_empty_rows_counted(
     (
       {'a.en': b'ok\n\xff', 'a.de': 'x'},
       Lines(train='a'),
-      r'a\.en: is not UTF-8 text \(byte 3\): convert',
+      r'a\.en: is not UTF-8 text \(byte 3 is 0xff, in line 2\): convert',
     ),
     (
       {'a.en': b'\0', 'a.de': 'x'},
@@ -135,20 +136,20 @@ def test_parts_are_divided_and_empty_rows_counted(
     (
       {'a.tsv': 'x\ty\nz\n'},
       Tsv(train='a.tsv'),
-      r'a\.tsv: line 2 has 1 columns, not 2 \(source, target\)',
+      r'a\.tsv: line 2 has 1 columns, not 2 \(source, target\): .z.: put a tab',
     ),
     (
       {'a.tsv': 'source\tx\na\tb'},
       Tsv(train='a.tsv', header=True),
       r'a\.tsv: has no column target: its first line names source, x',
     ),
-    ({'a.j': '{"source"'}, Jsonl(train='a.j'), r'a\.j: line 1 is not JSON: '),
+    ({'a.j': '{"source"'}, Jsonl(train='a.j'), r'a\.j: line 1 is not JSON \('),
     (
       {'a.j': '{"source": "x"}'},
       Jsonl(train='a.j'),
       r'a\.j: line 1 has no target \(source\): set --task\.data\.keys',
     ),
-    ({'a.j': '[1]'}, Jsonl(train='a.j'), r'a\.j: line 1 has no source: set'),
+    ({'a.j': '[1]'}, Jsonl(train='a.j'), r'a\.j: line 1 is list, not an obj'),
     (
       {'a.j': '{"source": true, "target": "x"}'},
       Jsonl(train='a.j'),
@@ -156,7 +157,16 @@ def test_parts_are_divided_and_empty_rows_counted(
     ),
     ({}, Jsonl(train='a.j', keys='x'), 'keys=x: must name a key for each of'),
     ({'a.tsv': ' \t \n'}, Tsv(train='a.tsv'), 'has no row to use: give more'),
-    ({'a.tsv': 'a\tb'}, Tsv(train='a.tsv'), 'has no row to use: give more'),
+    (
+      {'a.tsv': 'a\tb'},
+      Tsv(train='a.tsv'),
+      'leaves no row to train on: give more, or --task.data.validation',
+    ),
+    (
+      {'a.j': '{"source": "a\\ud800b", "target": "x"}'},
+      Jsonl(train='a.j'),
+      r'line 1: source holds half a character \(..ud800.\): mend it',
+    ),
   ],
 )
 def test_what_is_wrong_is_named(
@@ -196,7 +206,7 @@ def test_a_broken_character_is_found_across_pieces(
     path.write_text(text)
     assert ''.join(texts(corpus.read(str(path)).train)) == text
     path.write_bytes(text.encode() + bad)
-    with pytest.raises(DataError, match=rf'\(byte {len(text.encode())}\)'):
+    with pytest.raises(DataError, match=rf'\(byte {len(text.encode())} is'):
       list(texts(corpus.read(str(path)).train))
 
 

@@ -228,9 +228,10 @@ def test_line_ends_are_kept(tmp_path: pathlib.Path) -> None:
   [
     (b'', r'a\.txt: is empty: give'),
     (b'\xef\xbb\xbf', r'a\.txt: is empty: give'),
+    (b'a\nb\n\xff', r'\(byte 4 is 0xff, in line 3\): convert'),
     (b'ab\0c', r'a\.txt: is binary \(it has a zero byte\): give'),
-    (b'abc\xff', r'a\.txt: is not UTF-8 text \(byte 3\): convert'),
-    ('né'.encode('latin-1'), r'a\.txt: is not UTF-8 text \(byte 1\): convert'),
+    (b'abc\xff', r'a\.txt: is not UTF-8 text \(byte 3 is 0xff, in line 1\)'),
+    ('né'.encode('latin-1'), r'\(byte 1 is 0xe9, in line 1\): convert it'),
     ('text'.encode('utf-16'), r'a\.txt: is binary'),
   ],
 )

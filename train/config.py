@@ -12,7 +12,7 @@ from model.mask import Padding, Segments
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
-from train.task import Task
+from train.task import Arrays, Task
 from train.tasks.text import Text
 from train.vocabulary import Vocabulary
 
@@ -121,6 +121,11 @@ class Config(Record):
   def dims(self, vocab_size: int, num_classes: int = 0) -> Dims:
     """Returns the sizes of the axes."""
     return self.architecture.dims(self.seq_len, vocab_size, num_classes)
+
+  def evaluated(self, arrays: Arrays) -> int:
+    """Returns how many validation examples are evaluated on."""
+    available = self.task.evaluation_size(arrays, self.seq_len)
+    return min(available, self.eval_examples or available)
 
   def sizes(self, vocabulary: Vocabulary) -> Dims:
     """Returns the sizes of the axes with these symbols and classes."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from model.field import FieldError, field
-from train.table import Named, Rows, key_paths, text_at
+from train.keys import key_paths, text_at
+from train.table import Named, Rows
 from train.task import DataError
 
 HINT = 'pip install -r requirements-datasets.txt'

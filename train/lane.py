@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from train.checkpoint import Checkpoints
+from train.feed import opened
 from train.files import digest, write_json
 from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
+from train.readable import BLOCK
 from train.sample import write_table
 from train.schema import to_flags
 from train.sinks import About
@@ -22,9 +24,12 @@ from train.trial import Figures, Hooks, Notes, Options, Result, Trial
 
 
 class Lane:
-  """One trial of a group: where it stands, and its files."""
+  """One trial of a group: where it stands, and its files.
 
-  def __init__(self, trial: Trial, options: Options, hooks: Hooks):
+  `feed` reads its data, where these do not lie on a device.
+  """
+
+  def __init__(self, trial: Trial, options: Options, hooks: Hooks, fed: bool):
     folder = trial.directory
     folder.mkdir(parents=True, exist_ok=True)
     write_vocabulary(folder, trial.data.vocabulary)
@@ -32,6 +37,9 @@ class Lane:
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
     self.judged: Figures = {}
+    self.feed = None
+    if fed:
+      self.feed = opened(trial.config, trial.data, options.feed)
     self.saved = time.monotonic()
     self.checkpoints = Checkpoints(
       folder / 'checkpoints', options.keep_checkpoints, hooks.warn
@@ -71,12 +79,22 @@ class Lane:
     return self.trained and self.diverged < 0 and self.step < self.config.steps
 
   def next_stop(self, chunk: int) -> int:
-    """Returns the step to run to: at most up to the next evaluation."""
+    """Returns the step to run to: at most up to the next evaluation.
+
+    Nor does it go beyond the rows that are on the device.
+    """
     if self.trained:
       return self.step
     every = self.config.eval_every
-    evaluation = (self.step // every + 1) * every
-    return min(self.step + chunk, evaluation, self.goal)
+    ends = [self.step + chunk, (self.step // every + 1) * every, self.goal]
+    if self.feed:
+      ends.append((self.step // BLOCK + 1) * BLOCK)
+    return min(ends)
+
+  @property
+  def block(self) -> int:
+    """Returns the number of the block of steps of which the next one is."""
+    return min(self.step, self.goal - 1) // BLOCK
 
   @property
   def at_evaluation(self) -> bool:
@@ -108,6 +126,8 @@ class Lane:
 
   def close(self) -> None:
     """Waits for the disk; raises what went wrong there."""
+    if self.feed:
+      self.feed.close()
     self.log.close()
     try:
       self.checkpoints.wait()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from model.network import EVERY_HEAD, HeadGates, Source
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
+from train.feed import check, evaluation, fed
 from train.files import read_lines
 from train.parallel import Shared, to_host
 from train.program import program, signature
@@ -79,13 +81,18 @@ class Loaded:
     """Returns the token ids of a text in the vocabulary of the trial."""
     return self.vocabulary.encode(text)
 
-  def evaluate(self, task: Task | None = None) -> dict[str, float]:
+  def evaluate(
+    self,
+    task: Task | None = None,
+    say: Callable[[str], None] = lambda line: None,
+  ) -> dict[str, float]:
     """Returns loss (nats a token) and accuracy on a task's validation part.
 
     And what the task says of the model besides, such as BLEU.
 
     Args:
       task: another text, say; none is what the trial was trained on.
+      say: is told what the data are, and what of them is left out.
     """
     config = self.config
     if task is not None:
@@ -93,13 +100,18 @@ class Loaded:
     data = config.task.load(self.vocabulary)
     if problem := config.task.problem(data, config.seq_len):
       raise DataError(problem)
-    layout = Shared((jax.local_devices()[0],))
-    sig, values = signature(config, data, layout)
+    for line in (data.description, config.task.notes(data, config.seq_len)):
+      if line:
+        say(f'data: {line}')
+    device = jax.local_devices()[0]
+    layout = Shared((device,))
+    check(config, data, None, device)
+    on_host = fed(config, data, None, device)
+    arrays = evaluation(config, data) if on_host else dict(data.arrays)
+    sig, values = signature(config, data, layout, on_host)
     sums = to_host(
       program(sig).evaluate(
-        layout.place(self.params),
-        layout.place(values),
-        layout.place(dict(data.arrays)),
+        layout.place(self.params), layout.place(values), layout.place(arrays)
       )
     )
     judged = config.task.judge(config.architecture, sig.dims, self.params, data)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from train.feed import evaluation, fed
 from train.lane import Lane, finite
 from train.look import look
 from train.parallel import Layout
@@ -75,7 +76,7 @@ class _Group:
       if trial is None:
         break
       taken = True
-      lane = Lane(trial, self.options, self.hooks)
+      lane = Lane(trial, self.options, self.hooks, self._fed(trial))
       if n < len(self.lanes):
         before, self.lanes[n] = self.lanes[n], lane
         before.close()
@@ -84,11 +85,18 @@ class _Group:
     if taken:
       self._pack()
 
+  def _fed(self, trial: Trial) -> bool:
+    """Returns whether the host reads the rows of a trial."""
+    where = self.options.feed, self.layout.devices[0]
+    return fed(trial.config, trial.data, *where)
+
   def _pack(self) -> None:
     """Brings the states of all lanes to the devices."""
     first, layout = self.lanes[0].trial, self.layout
+    self.fed = self._fed(first)
     signed = [
-      signature(lane.config, lane.trial.data, layout) for lane in self.lanes
+      signature(lane.config, lane.trial.data, layout, self.fed)
+      for lane in self.lanes
     ]
     self.program = program(signed[0][0])
     self.values = [values for _, values in signed]
@@ -96,7 +104,13 @@ class _Group:
     self.idle = layout.lanes - len(self.lanes)
     states = [lane.state for lane in self.lanes]
     self.packed = layout.pack(self.values + self.values[:1] * self.idle)
-    self.arrays = layout.place(dict(first.data.arrays))
+    # What is evaluated on; and where the device reads, trained on.
+    self.arrays = layout.place(
+      evaluation(first.config, first.data)
+      if self.fed
+      else dict(first.data.arrays)
+    )
+    self.blocks: list[int] = []  # whose rows are on the devices
     self.state = layout.pack(states + states[:1] * self.idle)
 
   @property
@@ -106,14 +120,32 @@ class _Group:
 
   def dispatch(self, stops: Sequence[int]) -> list[Metrics]:
     """Runs each lane up to its stop and returns the figures of its steps."""
+    if self.fed:
+      self._feed()
     all_stops = [np.int32(stop) for stop in [*stops, *[0] * self.idle]]
     self.state, metrics = self.program.chunk(
-      self.state, self.packed, self.arrays, self.layout.pack(all_stops)
+      self.state,
+      self.packed,
+      self.rows if self.fed else self.arrays,
+      self.layout.pack(all_stops),
     )
     steps = self.layout.unpack((self.state.step, self.state.diverged))
     for lane, (step, diverged) in zip(self.lanes, steps, strict=False):
       lane.state = lane.state._replace(step=step, diverged=diverged)
     return self.layout.unpack(metrics)[: len(self.lanes)]
+
+  def _feed(self) -> None:
+    """Brings the rows of the next steps of all lanes to the devices."""
+    blocks = [lane.block for lane in self.lanes]
+    if blocks == self.blocks:
+      return
+    rows = [
+      lane.feed.block(n)
+      for lane, n in zip(self.lanes, blocks, strict=True)
+      if lane.feed
+    ]
+    self.blocks = blocks
+    self.rows = self.layout.pack(rows + rows[:1] * self.idle)
 
   def fetch(self) -> None:
     """Brings the states of all trials to the host."""
@@ -255,7 +287,7 @@ def _end(group: _Group) -> None:
     _save(group, done, best=())
     for lane, values in zip(group.lanes, group.values, strict=True):
       if lane in done and not lane.paused:
-        look(group.program, lane, values)
+        look(group.program, lane, values, group.fed)
         lane.judge()
     group.tick()
     for lane in done:

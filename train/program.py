@@ -19,6 +19,7 @@ from model.parameter import Dims
 from train.config import Config
 from train.loss import Sums
 from train.parallel import AXIS, Layout, share
+from train.readable import BLOCK, at
 from train.step import (
   Metrics,
   Params,
@@ -29,7 +30,7 @@ from train.step import (
   output_of,
   update,
 )
-from train.task import Data
+from train.task import Data, spread
 
 CAPACITY = 1024  # most steps in one dispatch: the length of the buffers
 
@@ -66,14 +67,18 @@ class Signature:
   Attributes:
     static: the configuration without its traced numbers.
     dims: sizes of the axes.
-    eval_examples: validation examples to evaluate on, of those there are.
+    available: how many validation examples there are.
+    eval_examples: how many of them to evaluate on.
     layout: how trials lie on devices.
+    fed: whether the host reads the data, BLOCK steps at a time.
   """
 
   static: Config
   dims: Dims
+  available: int
   eval_examples: int
   layout: Layout
+  fed: bool
 
   @property
   def axis(self) -> str | None:
@@ -85,7 +90,8 @@ class Signature:
 class Program:
   """Functions of (..., values, arrays), compiled when first called.
 
-  `values` are the traced numbers and `arrays` the data, on the devices.
+  `values` are the traced numbers and `arrays` the data, on the devices, or what
+  the host read of them.
   """
 
   chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
@@ -94,7 +100,7 @@ class Program:
 
 
 def signature(
-  config: Config, data: Data, layout: Layout
+  config: Config, data: Data, layout: Layout, fed: bool = False
 ) -> tuple[Signature, dict[str, np.ndarray]]:
   """Returns what is compiled for a trial, and the numbers it is called with.
 
@@ -104,13 +110,13 @@ def signature(
   static, values = split(config)
   assert isinstance(static, Config)
   available = config.task.evaluation_size(data.arrays, config.seq_len)
+  examples = config.evaluated(data.arrays)
   numbers = {
     path: np.asarray(v, np.int32 if isinstance(v, int) else np.float32)
     for path, v in values.items()
   }
   dims = config.sizes(data.vocabulary)
-  examples = min(available, config.eval_examples or available)
-  return Signature(static, dims, examples, layout), numbers
+  return Signature(static, dims, available, examples, layout, fed), numbers
 
 
 @functools.lru_cache(maxsize=64)
@@ -119,7 +125,7 @@ def program(sig: Signature) -> Program:
   compiled = sig.layout.compile
   return Program(
     chunk=compiled(
-      functools.partial(_chunk, sig), (True, True, False, True), donate=(0,)
+      functools.partial(_chunk, sig), (True, True, sig.fed, True), donate=(0,)
     ),
     evaluate=compiled(functools.partial(_evaluate, sig), (True, True, False)),
     look=jax.jit(functools.partial(_look, sig)),
@@ -143,13 +149,14 @@ def _chunk(
   start = state.step
 
   def advance(bucket: int, state: State) -> tuple[State, Metrics]:
-    batch = batch_of(config, arrays, state.step, bucket)
+    own = at(arrays, state.step % BLOCK)
+    batch = batch_of(config, own, state.step, bucket)
     part = share(batch, index, sig.layout.shares)
     return update(config, sig.dims, state, part, sig.axis)
 
   def body(_: jax.Array, carry: Any) -> Any:
     state, buffers = carry
-    at = state.step - start
+    n = state.step - start
     branches = [
       functools.partial(advance, k) for k in range(config.task.num_buckets)
     ]
@@ -158,7 +165,7 @@ def _chunk(
     else:
       bucket = bucket_of(config, arrays, state.step)
       state, metrics = jax.lax.switch(bucket, branches, state)
-    return state, jax.tree.map(lambda b, m: b.at[at].set(m), buffers, metrics)
+    return state, jax.tree.map(lambda b, m: b.at[n].set(m), buffers, metrics)
 
   empty = jnp.zeros(CAPACITY, jnp.float32)
   carry = (state, Metrics(empty, empty, empty))
@@ -175,10 +182,8 @@ def _evaluate(
   """Returns sums over the validation examples, spread evenly."""
   config = bind(sig.static, values)
   size, wanted = config.batch_size, sig.eval_examples
-  available = config.task.evaluation_size(arrays, config.seq_len)
-  spread = np.arange(wanted, dtype=np.int64) * available // wanted
   batches = -(-wanted // size)
-  ids_X = jnp.asarray(np.pad(spread, (0, batches * size - wanted)), jnp.int32)
+  ids_X = jnp.asarray(spread(sig.available, wanted, size))
   real_X = jnp.arange(batches * size) < wanted
 
   def body(n: jax.Array, sums: Sums) -> Sums:
@@ -186,7 +191,7 @@ def _evaluate(
       jax.lax.dynamic_slice_in_dim(x_X, n * size, size)
       for x_X in (ids_X, real_X)
     )
-    batch = config.task.evaluation_batch(arrays, ids_B, config.seq_len)
+    batch = config.task.evaluation_batch(at(arrays, n), ids_B, config.seq_len)
     batch = batch._replace(weights_BT=batch.weights_BT * real_B[:, None])
     part = share(batch, index, sig.layout.shares)
     return jax.tree.map(jnp.add, sums, evaluate(config, sig.dims, params, part))
@@ -210,7 +215,7 @@ def _look(
     sig: what is compiled.
     params: of the model.
     values: the traced numbers.
-    arrays: the data.
+    arrays: the data, or what the host read of this example.
     tokens_1T: another text, no longer than the example.
     given: whether to look at that one.
   """

@@ -90,7 +90,7 @@ def batch_of(
 
   Args:
     config: the trial.
-    arrays: its data.
+    arrays: its data, or what the host read of them for this step.
     step: which.
     bucket: what `bucket_of` returns for this step.
   """

@@ -10,11 +10,11 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from itertools import compress
+from typing import Literal, NamedTuple
 
 from model.field import FieldError, Variant, field
+from train.keys import key_paths, text_at
 from train.task import DataError
 from train.textfile import read_file
 
@@ -22,10 +22,14 @@ Part = Literal['train', 'validation']
 
 
 class Rows(NamedTuple):
-  """A part of a table: a list of texts for each column, all equally long."""
+  """A part of a table: a list of texts for each column, all equally long.
+
+  `numbers` are those of the rows, where some were left out; else from 1 on.
+  """
 
   name: str
   columns: tuple[list[str], ...]
+  numbers: Sequence[int] = ()
 
   @property
   def count(self) -> int:
@@ -34,7 +38,8 @@ class Rows(NamedTuple):
 
   def slice(self, start: int, stop: int) -> 'Rows':
     """Returns the rows from `start` to `stop`."""
-    return Rows(self.name, tuple(c[start:stop] for c in self.columns))
+    columns = tuple(c[start:stop] for c in self.columns)
+    return Rows(self.name, columns, self.numbers[start:stop])
 
 
 class Table(Variant, abc.ABC):
@@ -136,7 +141,7 @@ class Tsv(Named, tag='tsv'):
       if len(row) != width:
         raise DataError(
           f'{name}: line {number} has {len(row)} columns, not {width} '
-          f'({", ".join(columns)})'
+          f'({", ".join(columns)}): {row[0][:30]!r}: put a tab between columns'
         )
     body = cells[1:] if self.header else cells
     return Rows(name, tuple([row[place] for row in body] for place in places))
@@ -155,14 +160,22 @@ class Jsonl(Named, tag='jsonl'):
     paths = key_paths(self.keys, columns)
     found: tuple[list[str], ...] = tuple([] for _ in paths)
     for number, line in enumerate(lines(read_file(pathlib.Path(name))), 1):
+      where = f'{name}: line {number}'
       if not line.strip():
+        for column in found:
+          column.append('')
         continue
       try:
         value = json.loads(line)
-      except ValueError as e:
-        raise DataError(f'{name}: line {number} is not JSON: {e}') from e
+      except json.JSONDecodeError as e:
+        raise DataError(
+          f'{where} is not JSON ({e.msg} at character {e.colno}): mend it, or '
+          'leave the line out'
+        ) from e
+      if not isinstance(value, dict):
+        raise DataError(f'{where} is {type(value).__name__}, not an object')
       for column, path in zip(found, paths, strict=True):
-        column.append(text_at(value, path, f'{name}: line {number}'))
+        column.append(text_at(value, path, where))
     return Rows(name, found)
 
 
@@ -192,19 +205,23 @@ def split(table: Table, columns: Sequence[str]) -> tuple[Rows, Rows, str]:
   else:
     there, more = _whole(there)
     empty += more
-  for part in (train, there):
+  if not (train.count or there.count):
+    raise DataError(f'{train.name}: has no row to use: give more of them')
+  for part, use in ((train, 'train'), (there, 'evaluate')):
     if not part.count:
-      raise DataError(f'{part.name}: has no row to use: give more of them')
+      raise DataError(
+        f'{part.name}: leaves no row to {use} on: give more, or '
+        '--task.data.validation'
+      )
   return train, there, f'{empty} with an empty text left out' if empty else ''
 
 
 def _whole(rows: Rows) -> tuple[Rows, int]:
   """Returns the rows whose texts are not empty, and how many are."""
-  kept = [
-    row for row in zip(*rows.columns, strict=True) if all(map(str.strip, row))
-  ]
-  columns = tuple([row[n] for row in kept] for n in range(len(rows.columns)))
-  return Rows(rows.name, columns), rows.count - len(kept)
+  whole = [all(map(str.strip, row)) for row in zip(*rows.columns, strict=True)]
+  columns = tuple(list(compress(column, whole)) for column in rows.columns)
+  numbers = list(compress(range(1, rows.count + 1), whole))
+  return Rows(rows.name, columns, numbers), rows.count - len(numbers)
 
 
 def lines(text: str) -> list[str]:
@@ -227,45 +244,6 @@ def check_counts(names: Sequence[str], columns: Sequence[list[str]]) -> None:
     raise DataError(
       f'{each} lines: line n of one must translate that of others'
     )
-
-
-def key_paths(keys: str | None, columns: Sequence[str]) -> list[list[str]]:
-  """Returns the path into a row for each column.
-
-  Raises:
-    DataError: there are more or fewer than the task reads.
-  """
-  names = list(columns) if keys is None else keys.split(',')
-  if len(names) != len(columns):
-    raise DataError(
-      f'--task.data.keys={keys}: must name a key for each of '
-      f'{", ".join(columns)}'
-    )
-  return [name.split('.') for name in names]
-
-
-def text_at(value: Any, path: Sequence[str], where: str) -> str:
-  """Returns the text, or the number as text, at a path into a row."""
-  for key in path:
-    if not isinstance(value, dict) or key not in value:
-      there = f' ({", ".join(value)})' if isinstance(value, dict) else ''
-      raise DataError(
-        f'{where} has no {".".join(path)}{there}: set --task.data.keys'
-      )
-    value = value[key]
-  if isinstance(value, bytes):
-    try:
-      value = value.decode()
-    except UnicodeDecodeError as e:
-      raise DataError(
-        f'{where}: {".".join(path)} is not UTF-8 text (byte {e.start})'
-      ) from e
-  if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
-    raise DataError(
-      f'{where}: {".".join(path)} is {type(value).__name__}, not text: set '
-      '--task.data.keys'
-    )
-  return str(value)
 
 
 def _plain_or_packed(name: str) -> pathlib.Path:

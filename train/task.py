@@ -7,7 +7,7 @@ state and the order does not depend on how many devices or hosts there are.
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,8 @@ class Batch(NamedTuple):
   source_segments_BS: jax.Array | None = None
 
 
-# On the device.
-Arrays = Mapping[str, jax.Array]
+# On the device; or, where the host reads, of numpy.
+Arrays = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +128,7 @@ class Task(Variant, abc.ABC):
     """Returns the training batch of a step in its bucket; jittable."""
 
   @abc.abstractmethod
-  def evaluation_size(
-    self,
-    arrays: Mapping[str, np.ndarray] | Mapping[str, jax.Array],
-    seq_len: int,
-  ) -> int:
+  def evaluation_size(self, arrays: Arrays, seq_len: int) -> int:
     """Returns how many validation examples there are."""
 
   @abc.abstractmethod
@@ -159,6 +155,12 @@ class Judgement(NamedTuple):
 def examples(step: jax.Array, batch_size: int) -> jax.Array:
   """Returns the ids of a step's examples, which no other step has."""
   return step * batch_size + jnp.arange(batch_size)
+
+
+def spread(available: int, wanted: int, size: int) -> np.ndarray:
+  """Returns the ids of validation examples, spread evenly, in whole batches."""
+  ids = np.arange(wanted, dtype=np.int64) * available // wanted
+  return np.pad(ids, (0, -wanted % size)).astype(np.int32)
 
 
 def special_ids(vocabulary: Vocabulary) -> dict[str, np.ndarray]:

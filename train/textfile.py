@@ -19,6 +19,7 @@ def pieces(path: pathlib.Path) -> Iterator[str]:
   """
   decoder = codecs.getincrementaldecoder('utf-8-sig')()
   base = size = 0  # bytes before those that are decoded, and those read
+  line = 1  # of the first byte that is decoded
   try:
     with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as f:
       while data := f.read(PIECE):
@@ -29,11 +30,14 @@ def pieces(path: pathlib.Path) -> Iterator[str]:
         base = size - len(decoder.getstate()[0])
         size += len(data)
         yield decoder.decode(data)
+        line += data.count(b'\n')
       base = size - len(decoder.getstate()[0])
       yield decoder.decode(b'', final=True)
   except UnicodeDecodeError as e:
+    line += e.object[: e.start].count(b'\n')
     raise DataError(
-      f'{path}: is not UTF-8 text (byte {base + e.start}): convert it to UTF-8'
+      f'{path}: is not UTF-8 text (byte {base + e.start} is '
+      f'0x{e.object[e.start]:02x}, in line {line}): convert it to UTF-8'
     ) from e
   except FileNotFoundError as e:
     raise DataError(f'{path}: does not exist: give a text file') from e

@@ -34,11 +34,16 @@ class Tokens(NamedTuple):
     """Returns what is before and after a token; a document may be in both."""
     before, after = self.starts_X < at, self.starts_X > at
     return (
-      Tokens(self.ids_X[:at], self.starts_X[before]),
-      Tokens(
-        self.ids_X[at:], np.array([0, *(self.starts_X[after] - at)], np.int32)
-      ),
+      Tokens(self.ids_X[:at], _starts(self.starts_X[before])),
+      Tokens(self.ids_X[at:], _starts([0, *(self.starts_X[after] - at)])),
     )
+
+
+def _starts(values: Sequence[int] | np.ndarray) -> np.ndarray:
+  """Returns them as int32, or as int64 where that is too small."""
+  found = np.array(values, np.int64)
+  small = not found.size or found[-1] < 2**31
+  return found.astype(np.int32) if small else found
 
 
 def tokens(
@@ -96,7 +101,7 @@ def _in_memory(documents: Sequence[Document], vocabulary: Vocabulary) -> Tokens:
       starts.append(size)
     parts.append(ids)
     size += ids.size
-  return Tokens(np.concatenate(parts), np.array(starts, np.int32))
+  return Tokens(np.concatenate(parts), _starts(starts))
 
 
 def _write(
@@ -117,7 +122,7 @@ def _write(
         f.write(data)
         total.update(data)
         size += ids.size
-    np.save(made / 'starts.npy', np.array(starts, np.int32))
+    np.save(made / 'starts.npy', _starts(starts))
     about = {'dtype': kind.name, 'size': size, 'sha256': total.hexdigest()}
     (made / 'about.json').write_text(json.dumps(about))
     # Another process may have been faster; its tokens are the same.

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from model.field import FieldError, Record, field
 from train.config import Config
+from train.feed import Feeding
 from train.sinks import Destination, Nowhere
 from train.step import Params
 from train.task import Data
@@ -23,6 +24,12 @@ class Options(Record):
     None,
     'How trials lie on devices: shared:N (N share each batch), devices:N (a '
     'trial on each), vmap:N, map:N, devices:N,vmap:M; none measures.',
+  )
+  feed: Feeding | None = field(
+    None,
+    'Where the data lie: device, or host, which reads the rows of each step, '
+    'or has grain read them; none is host for a text of a quarter of the '
+    'device.',
   )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0

@@ -1,4 +1,4 @@
-"""Windows of a text: what a model of text reads, on the device or the host.
+"""Windows of a text: what a model of text reads, on a device or the host.
 
 Windows begin at offsets drawn uniformly for each example of each step.  The
 first 90 % of a text are for training; the last 10 %, in windows that do not
@@ -7,8 +7,9 @@ overlap, are for validation (nanoGPT's split).
 
 import abc
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -18,33 +19,42 @@ import numpy as np
 from model.field import FieldError, field
 from train import corpus
 from train.corpus import Corpus
-from train.documents import Document, divide, survey, texts
+from train.documents import BLOCK, Document, divide, survey, texts
+from train.readable import Ids, Readable
 from train.sources import AnyTable
 from train.store import train_once
 from train.table import NoTable
-from train.task import Data, DataError, Task, check_specials, special_ids
+from train.task import Arrays, Data, DataError, check_specials, special_ids
 from train.tokenizer import Char, Tokenizer
 from train.tokens import Tokens, tokens
 from train.vocabulary import Special, UnknownSymbols, Vocabulary
 
-Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
+NEAR = 2**31  # numbers below it are int32's
 
 
-class Read(NamedTuple):
-  """Tokens from each offset on, and which document each belongs to.
+class Window(NamedTuple):
+  """Tokens from each offset on, and the number of each one's document.
 
-  `documents_BT` is none where the text does not say.
+  `segments_BT` count from 1 in each row; none where the text does not say.
   """
 
   tokens_BT: Any
-  documents_BT: Any
+  segments_BT: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows(Task, abc.ABC):
-  """What tasks over one long text have in common."""
+class Windows(Readable, abc.ABC):
+  """What tasks over one long text have in common.
 
+  Attributes:
+    ahead: tokens that a window has beside those that the model reads.
+  """
+
+  ahead: ClassVar[int] = 0
   gives_segments: ClassVar[bool] = True
+  long: ClassVar[frozenset[str]] = frozenset(
+    ('train', 'validation', 'train_starts', 'validation_starts')
+  )
 
   path: str | None = field(None, 'Text file, or a folder of them.')
   corpus: Literal['pydoc', 'shakespeare'] | None = field(
@@ -103,6 +113,7 @@ class Windows(Task, abc.ABC):
     size = train.ids_X.size + held.ids_X.size
     about = [f'{size:,} {vocabulary.unit}s', f'{vocabulary.size} symbols']
     about += _unknown(vocabulary, train, held)
+    about += [f'{parts.empty:,} empty files'] if parts.empty else []
     about += [source.notes] if source.notes else []
     return Data(
       arrays={
@@ -139,23 +150,40 @@ class Windows(Task, abc.ABC):
           f'tokens, fewer than --seq_len={seq_len} and the one to predict: '
           'give a longer text or a smaller --seq_len'
         )
-      if size >= 2**31:
-        return f'{name}: has {size:,} tokens, and 2^31 are too many: divide it'
     return None
 
   def evaluation_size(self, arrays: Arrays, seq_len: int) -> int:
     """Returns how many whole windows the validation part holds."""
     return (arrays['validation'].shape[0] - 1) // seq_len
 
+  def rows(
+    self, arrays: Arrays, key: jax.Array, ids_B: Ids, seq_len: int
+  ) -> Window:
+    """Returns windows at offsets drawn for each example from (key, its id)."""
+    count = arrays['train'].shape[0] - seq_len
+    on_host = isinstance(arrays['train'], np.ndarray)
+    drawn_B = (_drawn_on_host if on_host else _drawn)(key, ids_B, count)
+    return _read(arrays, 'train', drawn_B, seq_len + self.ahead)
+
+  def evaluation_rows(self, arrays: Arrays, ids_B: Ids, seq_len: int) -> Window:
+    """Returns the windows with these numbers."""
+    if isinstance(ids_B, np.ndarray):
+      ids_B = ids_B.astype(np.int64)
+    return _read(arrays, 'validation', ids_B * seq_len, seq_len + self.ahead)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-  """Documents of the two parts; `held` is none until tokens are counted."""
+  """Documents of the two parts; `held` is none until tokens are counted.
+
+  `empty` counts those without text.
+  """
 
   train: list[Document]
   held: list[Document] | None
   sizes: tuple[int, int]  # characters
   digest: str
+  empty: int
 
   @staticmethod
   def of(source: Corpus, learned: bool) -> '_Parts':
@@ -166,17 +194,19 @@ class _Parts:
     """
     found = survey(source.train)
     total, digest = sum(found.sizes), found.digest
+    empty = found.sizes.count(0)
     if not total:
       raise DataError(f'{source.name}: is empty: give a file with text')
     if source.held is not None:
       other = survey(source.held)
       both = hashlib.sha256(f'{digest} {other.digest}'.encode()).hexdigest()
-      return _Parts(source.train, source.held, (total, sum(other.sizes)), both)
+      sizes = total, sum(other.sizes)
+      return _Parts(source.train, source.held, sizes, both, empty)
     if not learned:
-      return _Parts(source.train, None, (total, 0), digest)
+      return _Parts(source.train, None, (total, 0), digest, empty)
     cut = int(0.9 * total)
     train, held = divide(source.train, found.sizes, cut)
-    return _Parts(train, held, (cut, total - cut), digest)
+    return _Parts(train, held, (cut, total - cut), digest, empty)
 
   @property
   def every(self) -> list[Document]:
@@ -200,45 +230,51 @@ def _unknown(vocabulary: Vocabulary, *parts: Tokens) -> list[str]:
   if Special.UNK not in vocabulary.specials:
     return []
   unknown = vocabulary.id_of(Special.UNK)
-  found = sum(int((part.ids_X == unknown).sum()) for part in parts)
+  found = sum(
+    int((part.ids_X[n : n + BLOCK] == unknown).sum())
+    for part in parts
+    for n in range(0, part.ids_X.size, BLOCK)
+  )
   return [f'{found / sum(part.ids_X.size for part in parts):.2%} unknown']
 
 
-def offsets(
-  arrays: Arrays, key: jax.Array, ids_B: jax.Array, seq_len: int
-) -> jax.Array:
-  """Returns where the window of each training example begins."""
+def _drawn(key: jax.Array, ids_B: jax.Array, count: int) -> jax.Array:
+  """Returns a number below `count` for each example, from (key, its id)."""
 
-  def offset(example: jax.Array) -> jax.Array:
+  def drawn(example: jax.Array) -> jax.Array:
     own = jax.random.fold_in(key, example)
-    return jax.random.randint(own, (), 0, arrays['train'].shape[0] - seq_len)
+    return jax.random.randint(own, (), 0, count)
 
-  return jax.vmap(offset)(ids_B)
+  return jax.vmap(drawn)(ids_B)
 
 
-def read(arrays: Arrays, part: str, offsets_B: jax.Array, length: int) -> Read:
-  """Returns the windows that begin at offsets; of numpy arrays, numpy's.
+_jitted = jax.jit(_drawn, static_argnums=2)
 
-  Of an array that is mapped into memory, only the windows are read.
-  """
+
+def _drawn_on_host(key: jax.Array, ids_B: np.ndarray, count: int) -> np.ndarray:
+  """Returns the same numbers; from 2^31 on, where a device has none, others."""
+  if count < NEAR:
+    return np.asarray(_jitted(key, ids_B, count))
+  bits_2B = np.asarray(_bits(key, ids_B)).astype(np.uint64).T
+  return ((bits_2B[0] << 32 | bits_2B[1]) % count).astype(np.int64)
+
+
+@jax.jit
+def _bits(key: jax.Array, ids_B: jax.Array) -> jax.Array:
+  """Returns twice 32 bits for each example, from (key, its id)."""
+  draw = functools.partial(jax.random.bits, shape=(2,))
+  return jax.vmap(lambda example: draw(jax.random.fold_in(key, example)))(ids_B)
+
+
+def _read(arrays: Arrays, part: str, offsets_B: Ids, length: int) -> Window:
+  """Returns the windows that begin at offsets; of numpy arrays, numpy's."""
   text_X = arrays[part]
   starts_X = arrays.get(f'{part}_starts')
-  if isinstance(text_X, np.ndarray):
-    index_BT = np.asarray(offsets_B)[:, None] + np.arange(length)
-    tokens_BT = np.asarray(text_X[index_BT])
-    search = np.searchsorted
-  else:
-    index_BT = offsets_B[:, None] + jnp.arange(length)
-    tokens_BT = text_X[index_BT]
-    search = jnp.searchsorted
-  documents_BT = (
-    None if starts_X is None else search(starts_X, index_BT, side='right')
-  )
-  return Read(tokens_BT.astype(np.int32), documents_BT)
-
-
-def segments(documents_BT: Any) -> Any:
-  """Returns the number of each token's document in its window, from 1 on."""
-  if documents_BT is None:
-    return None
-  return (documents_BT - documents_BT[:, :1] + 1).astype(np.int32)
+  host = isinstance(text_X, np.ndarray)
+  index_BT = offsets_B[:, None] + (np if host else jnp).arange(length)
+  search = np.searchsorted if host else jnp.searchsorted
+  segments_BT = None
+  if starts_X is not None:
+    documents_BT = search(starts_X, index_BT, side='right')
+    segments_BT = (documents_BT - documents_BT[:, :1] + 1).astype(np.int32)
+  return Window(text_X[index_BT], segments_BT)

@@ -45,7 +45,7 @@ class Classification(Sentences, tag='classification'):
     """Returns the number of each label."""
     known = {label: n for n, label in enumerate(vocabulary.labels)}
     labels = rows.columns[1]
-    for number, label in enumerate(labels, 1):
+    for number, label in zip(rows.numbers, labels, strict=True):
       if label not in known:
         some = ', '.join(vocabulary.labels[:8])
         raise DataError(

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from model.family import Decoder, Encoder
 from model.field import FieldError, field
 from model.parameter import key_of
-from train.task import Arrays, Batch, examples
+from train.task import Arrays, Batch
 from train.vocabulary import Special
-from train.windows import Read, Windows, offsets, read, segments
+from train.windows import Window, Windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,38 +58,20 @@ class Mlm(Windows, tag='mlm'):
         'smaller',
       )
 
-  def batch(
+  def made(
     self,
+    rows: Window,
     arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
+    key: jax.Array | None,
+    ids_B: jax.Array,
   ) -> Batch:
-    """Returns windows at offsets drawn for each example from (key, its id)."""
-    del bucket
-    ids_B = examples(step, batch_size)
-    offsets_B = offsets(arrays, key, ids_B, seq_len)
-    window = read(arrays, 'train', offsets_B, seq_len)
-    return self._hidden(window, ids_B, key_of('hidden', key), arrays)
-
-  def evaluation_batch(
-    self, arrays: Arrays, ids_B: jax.Array, seq_len: int
-  ) -> Batch:
-    """Returns the windows with these numbers; what is hidden never changes."""
-    window = read(arrays, 'validation', ids_B * seq_len, seq_len)
-    return self._hidden(window, ids_B, jax.random.key(0), arrays)
-
-  def _hidden(
-    self, window: Read, ids_B: jax.Array, key: jax.Array, arrays: Arrays
-  ) -> Batch:
-    """Returns the windows with some tokens hidden."""
-    tokens_BT = window.tokens_BT
+    """Returns windows with some tokens hidden, the same at each evaluation."""
+    own_key = jax.random.key(0) if key is None else key_of('hidden', key)
+    tokens_BT = rows.tokens_BT.astype(jnp.int32)
     length, symbols = tokens_BT.shape[1], arrays['symbols']
 
     def draw(example: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-      own = jax.random.split(jax.random.fold_in(key, example), 3)
+      own = jax.random.split(jax.random.fold_in(own_key, example), 3)
       return (
         jax.random.uniform(own[0], (length,)),
         jax.random.uniform(own[1], (length,)),
@@ -105,5 +87,5 @@ class Mlm(Windows, tag='mlm'):
       targets_BT=tokens_BT,
       weights_BT=chosen_BT.astype(jnp.float32),
       ids_B=ids_B,
-      segments_BT=segments(window.documents_BT),
+      segments_BT=rows.segments_BT,
     )

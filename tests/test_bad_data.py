@@ -1,0 +1,264 @@
+"""Bad data from the command line: one line of error, or a counted skip."""
+
+import gzip
+import pathlib
+
+import pytest
+from absl import flags
+
+import launch
+from experiments import cli
+
+ENGLISH = [f'a dog {n} runs' for n in range(1, 21)]
+GERMAN = [f'ein Hund {n} rennt' for n in range(1, 21)]
+PAIRS = [f'{en}\t{de}' for en, de in zip(ENGLISH, GERMAN, strict=True)]
+LABELS = [f'text {n}\t{"ab"[n % 2]}' for n in range(1, 21)]
+OBJECTS = [f'{{"text": "row {n}", "label": "a"}}' for n in range(1, 21)]
+SMALL = ('--experiment=train', '--seeds=1', '--steps=1', '--seq_len=16')
+SMALL = (*SMALL, '--d_model=16', '--batch_size=4', '--workdir=new')
+TASKS = {
+  'text': ('--task=text', '--task.path=a.txt'),
+  'folder': ('--task=text', '--task.path=folder'),
+  'packed': ('--task=text', '--task.path=a.txt.gz'),
+  'lines': ('--task=translation', '--model=encoder_decoder'),
+  'tsv': ('--task=translation', '--model=encoder_decoder'),
+  'labels': ('--task=classification', '--model=classifier'),
+  'jsonl': ('--task=classification', '--model=classifier'),
+}
+TABLES = {
+  'lines': ('--task.data=lines', '--task.data.train=a'),
+  'tsv': ('--task.data=tsv', '--task.data.train=a.tsv'),
+  'labels': ('--task.data=tsv', '--task.data.train=a.tsv'),
+  'jsonl': ('--task.data=jsonl', '--task.data.train=a.jsonl'),
+}
+
+
+def joined(lines: list[str], changes: dict[int, str | bytes]) -> bytes:
+  """Returns a file of lines, of which some, counted from 1, are others."""
+  found = [changes.get(number, line) for number, line in enumerate(lines, 1)]
+  return b''.join(
+    (line.encode() if isinstance(line, str) else line) + b'\n' for line in found
+  )
+
+
+def parallel(changes: dict[int, str | bytes]) -> dict[str, bytes]:
+  return {'a.en': joined(ENGLISH, changes), 'a.de': joined(GERMAN, {})}
+
+
+def command(
+  kind: str, files: dict[str, bytes], extra: tuple[str, ...] = ()
+) -> int:
+  """Returns the exit code of a run on these files."""
+  pathlib.Path('folder').mkdir()
+  for name, content in files.items():
+    pathlib.Path(name).write_bytes(content)
+  words = ['launch.py', *SMALL, *TASKS[kind], *TABLES.get(kind, ()), *extra]
+  return cli.main(words, flags.FlagValues(), launch.__doc__ or '')
+
+
+HELD = ('--task.data.validation=b.tsv',)
+REFUSED = {
+  'text absent': ('text', {}, ['a.txt', 'does not exist', 'give']),
+  'text empty': ('text', {'a.txt': b''}, ['a.txt', 'is empty', 'give']),
+  'text short': (
+    'text',
+    {'a.txt': b'abc'},
+    ['a.txt', '2 tokens', '--seq_len=16', 'smaller'],
+  ),
+  'text binary': ('text', {'a.txt': b'abc\0' * 99}, ['a.txt', 'zero byte']),
+  'text no UTF-8': (
+    'text',
+    {'a.txt': b'one\ntwo\nthr\xffe\n'},
+    ['a.txt', 'byte 11 is 0xff', 'line 3', 'convert'],
+  ),
+  'folder empty': ('folder', {}, ['folder', 'holds no file', 'give']),
+  'folder of hidden files': (
+    'folder',
+    {'folder/.a': b'abc'},
+    ['folder', 'holds no file'],
+  ),
+  'folder of empty files': (
+    'folder',
+    {'folder/a.txt': b'', 'folder/b.txt': b''},
+    ['folder', 'is empty'],
+  ),
+  'folder no UTF-8': (
+    'folder',
+    {'folder/a.txt': b'abc ' * 99, 'folder/b.txt': b'\n\xfe'},
+    ['folder/b.txt', 'byte 1 is 0xfe', 'line 2'],
+  ),
+  'packed torn': (
+    'packed',
+    {'a.txt.gz': gzip.compress(b'abc' * 99)[:-9]},
+    ['a.txt.gz', 'not a whole gzip', 'again'],
+  ),
+  'lines absent': ('lines', {}, ['a.en', 'does not exist', 'give']),
+  'lines one absent': (
+    'lines',
+    {'a.en': joined(ENGLISH, {})},
+    ['a.de', 'does not exist', 'give'],
+  ),
+  'lines empty': (
+    'lines',
+    {'a.en': b'', 'a.de': b''},
+    ['a:', 'no row to use', 'give'],
+  ),
+  'lines unequal': (
+    'lines',
+    {'a.en': joined(ENGLISH, {}), 'a.de': joined(GERMAN[:-1], {})},
+    ['a.en has 20', 'a.de has 19', 'line n'],
+  ),
+  'lines no UTF-8': (
+    'lines',
+    parallel({3: b'd\xffg'}),
+    ['a.en', '0xff', 'line 3', 'convert'],
+  ),
+  'lines all too long': (
+    'lines',
+    parallel(dict.fromkeys(range(1, 21), 'so ' * 17)),
+    ['a:', 'no row of its train part fits --seq_len=16', 'larger'],
+  ),
+  'tsv absent': ('tsv', {}, ['a.tsv', 'does not exist', 'give']),
+  'tsv empty': ('tsv', {'a.tsv': b''}, ['a.tsv', 'no row to use', 'give']),
+  'tsv no UTF-8': (
+    'tsv',
+    {'a.tsv': joined(PAIRS, {4: b'a\tb\xff'})},
+    ['a.tsv', '0xff', 'line 4', 'convert'],
+  ),
+  'tsv few columns': (
+    'tsv',
+    {'a.tsv': joined(PAIRS, {5: 'a dog ein Hund'})},
+    ['a.tsv: line 5', '1 columns, not 2', "'a dog ein Hund'", 'tab'],
+  ),
+  'tsv many columns': (
+    'tsv',
+    {'a.tsv': joined(PAIRS, {5: 'a\tb\tc'})},
+    ['a.tsv: line 5', '3 columns, not 2', 'source, target'],
+  ),
+  'tsv one row': (
+    'tsv',
+    {'a.tsv': joined(PAIRS[:1], {})},
+    ['a.tsv', 'leaves no row to train on', 'give more'],
+  ),
+  'labels unknown': (
+    'labels',
+    {'a.tsv': joined(LABELS, {}), 'b.tsv': b'x\ta\n\ta\ny\tzebra\n'},
+    ['b.tsv: row 3', "'zebra'", '(a, b)', 'mend it'],
+    HELD,
+  ),
+  'jsonl absent': ('jsonl', {}, ['a.jsonl', 'does not exist', 'give']),
+  'jsonl empty': ('jsonl', {'a.jsonl': b''}, ['a.jsonl', 'no row', 'give']),
+  'jsonl no UTF-8': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {2: b'{"text": "\xff"}'})},
+    ['a.jsonl', '0xff', 'line 2', 'convert'],
+  ),
+  'jsonl no JSON': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {6: '{"text": "x"'})},
+    ['a.jsonl: line 6 is not JSON', 'character 13', 'mend'],
+  ),
+  'jsonl no object': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {6: '["x", "a"]'})},
+    ['a.jsonl: line 6 is list, not an object'],
+  ),
+  'jsonl no field': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {7: '{"text": "x", "lable": "a"}'})},
+    ['a.jsonl: line 7 has no label (text, lable)', '--task.data.keys'],
+  ),
+  'jsonl no text': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {7: '{"text": null, "label": "a"}'})},
+    ['a.jsonl: line 7: text is NoneType, not text', '--task.data.keys'],
+  ),
+  'jsonl half a character': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {7: '{"text": "\\ud800", "label": "a"}'})},
+    ['a.jsonl: line 7: text holds half a character', 'd800', 'mend'],
+  ),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_refused_in_one_line(
+  case: str,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  monkeypatch.chdir(tmp_path)
+  kind, files, parts, *extra = REFUSED[case]
+  assert command(kind, files, *extra) == 2
+  printed = capsys.readouterr()
+  assert printed.out == ''
+  assert printed.err.count('\n') == 1
+  for part in parts:
+    assert part in printed.err
+  assert not pathlib.Path('new').exists()
+
+
+COUNTED = {
+  'folder with an empty file': (
+    'folder',
+    {'folder/a.txt': b'abc ' * 99, 'folder/b.txt': b''},
+    '1 empty files',
+  ),
+  'lines empty': ('lines', parallel({3: '', 9: ' '}), '2 with an empty text'),
+  'lines too long': (
+    'lines',
+    parallel({3: 'so ' * 17, 20: 'so ' * 17}),
+    'longer than --seq_len=16: 1 rows to train on, 1 to evaluate on',
+  ),
+  'tsv empty': (
+    'tsv',
+    {'a.tsv': joined(PAIRS, {5: 'a dog\t'})},
+    '1 with an empty text',
+  ),
+  'jsonl empty lines': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {5: '', 6: '{"text": "", "label": "a"}'})},
+    '2 with an empty text',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', COUNTED)
+def test_left_out_and_counted(
+  case: str,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  monkeypatch.chdir(tmp_path)
+  kind, files, part = COUNTED[case]
+  assert command(kind, files, ('--plan',)) == 0
+  assert part in ' '.join(capsys.readouterr().out.split())
+
+
+def test_what_a_vocabulary_lacks_is_said(
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  """Words that a trial has never seen: of another text, and of a prompt."""
+  monkeypatch.chdir(tmp_path)
+  content = {'a.txt': b'abc def ghi\n' * 99, 'b.txt': b'abc xyz\n' * 99}
+  assert command('text', content, ('--task.tokenizer=word',)) == 0
+  capsys.readouterr()
+
+  def run(*words: str) -> str:
+    argv = ['launch.py', *words]
+    assert cli.main(argv, flags.FlagValues(), launch.__doc__ or '') == 0
+    printed = capsys.readouterr()
+    assert printed.out.count('\n') == 1
+    return printed.err
+
+  other = run('--evaluate=new:base', '--task.path=b.txt')
+  assert 'data: b.txt: ' in other
+  assert '% unknown' in other
+  generate = ('--generate=new:base', '--new_tokens=3')
+  prompt = run(*generate, '--prompt=abc xyz')
+  assert prompt == '--prompt=abc xyz: 1 of its 2 tokens are <unk>\n'
+  assert run(*generate, '--prompt=abc def') == ''
