@@ -124,7 +124,7 @@ class Architecture(Choices):
           self.output,
           f'{output.tag} is a decay along the past: add causal to --mask',
         )
-      if output.fades and self.model.has_source:
+      if output.fades and self.encoder is not None:
         yield FieldError(
           'output',
           self.output,

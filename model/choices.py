@@ -103,6 +103,12 @@ class Choices(Record):
     return self.model.stacks(self.num_layers, self.mask)
 
   @property
+  def encoder(self) -> Stack | None:
+    """Returns the stack that reads a source, if anything attends to it."""
+    first, *others = self.stacks
+    return first if others else None
+
+  @property
   def masks(self) -> tuple[Mask, ...]:
     """Returns the masks of the last stack."""
     return self.stacks[-1].mask
@@ -198,7 +204,7 @@ class Choices(Record):
     }
     if self.residual.final_norm:
       tables['norm_final'] = self.norm.params(dims)
-    if self.model.has_source:
+    if self.encoder is not None:
       tables[f'position_{ENCODER}'] = self.position.params(dims)
       if self.residual.final_norm:
         tables[f'norm_{ENCODER}'] = self.norm.params(dims)

@@ -5,7 +5,7 @@ the last stack; `auto` is what the family needs there.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import jax
@@ -137,7 +137,8 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
   One table embeds source and target.  The encoder has the masks of the decoder
   but those that hide the future, and sees no padding; neither does
   cross-attention, which has no positions and leaves out outputs that speak of
-  a position's own or of earlier ones (`Plain.crosses`).
+  a position's own or of earlier ones (`Plain.crosses`).  Without
+  cross-attention nobody reads what an encoder gives, and there is none.
   """
 
   has_source: ClassVar[bool] = True
@@ -148,9 +149,24 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
   self_attention: bool = field(True, 'Self-attention in the decoder.')
   cross_attention: bool = field(True, 'Attention to the source.')
 
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    if self.encoder_layers is not None and not self.cross_attention:
+      yield FieldError(
+        'encoder_layers',
+        self.encoder_layers,
+        'has no effect without attention to the encoder: drop it, or '
+        '--model.cross_attention=true',
+      )
+
   def stacks(self, num_layers: int, mask: Sequence[Mask]) -> tuple[Stack, ...]:
     """Returns the encoder and the decoder."""
     own = self.resolved(mask)
+    decoder = Stack(
+      BLOCKS, num_layers, own, self.self_attention, self.cross_attention
+    )
+    if not self.cross_attention:
+      return (decoder,)
     both_ways = tuple(
       m
       for m in own
@@ -160,7 +176,7 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
       Stack(
         ENCODER, self.encoder_layers or num_layers, (*both_ways, Padding())
       ),
-      Stack(BLOCKS, num_layers, own, self.self_attention, self.cross_attention),
+      decoder,
     )
 
 

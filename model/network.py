@@ -96,8 +96,10 @@ class Transformer(nn.Module):
       for part, table in arch.outer_tables(dims).items()
     }
     memory, encoded_L = None, None
-    if given.source is not None:
-      memory, encoded_L = self._encode(params, given, want_weights)
+    if given.source is not None and arch.encoder is not None:
+      memory, encoded_L = self._encode(
+        params, arch.encoder, given.source, given, want_weights
+      )
     t_T = jnp.arange(tokens_BT.shape[1])
     if given.cache is not None:
       t_T += given.cache.index
@@ -140,17 +142,20 @@ class Transformer(nn.Module):
     return dropout(x_BTD, arch.dropout_embedding, site_keys(keys_B, 0, place))
 
   def _encode(
-    self, params: Mapping[str, Any], given: Given, want_weights: bool
+    self,
+    params: Mapping[str, Any],
+    stack: Stack,
+    source: Source,
+    given: Given,
+    want_weights: bool,
   ) -> tuple[Memory, Left]:
     """Returns the source, encoded, and what its blocks leave."""
-    arch, source = self.architecture, given.source
-    assert source is not None
+    arch = self.architecture
     position, s_S = f'position_{ENCODER}', jnp.arange(source.tokens_BS.shape[1])
     x_BSD = self._embed(params, source.tokens_BS, s_S, position, given.keys_B)
     context = Context(
       s_S, source.segments_BS, params[position], given.keys_B, s_S[0], None
     )
-    stack = arch.stacks[0]
     own = Given(head_gates=HeadGates(given.head_gates.encoder_LN))
     x_BSD, left_L = self._blocks(stack, x_BSD, context, own, want_weights)
     if arch.residual.final_norm:

@@ -109,7 +109,7 @@ def step(
 def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
   """Raises a ValueError for gates of heads that are not there."""
   first, last = arch.stacks[0], arch.stacks[-1]
-  there = (last.attends_itself, last.attends_memory, arch.model.has_source)
+  there = (last.attends_itself, last.attends_memory, arch.encoder is not None)
   for name, gates_LN, stack, attends in zip(
     head_gates._fields, head_gates, (last, last, first), there, strict=True
   ):

@@ -366,17 +366,16 @@ def sight(arch: Architecture) -> Sight:
     return Sight(reach_S, np.zeros_like(reach_S), sums_S)
   if not arch.model.has_source:
     return found
-  encoder, real_S = arch.stacks[0], SOURCE_SEGMENTS_BS[EXAMPLE] != 0
-  memory_SS = _reach(
-    _seen(encoder.mask, SOURCE_SEGMENTS_BS[EXAMPLE]), encoder.num_layers
-  )
-  shape = len(seen_TS), len(real_S)
-  crosses = np.full(shape, stack.attends_memory)
-  source = Sight(
-    crosses & memory_SS[real_S].any(0),
-    crosses & real_S,
-    np.full(shape, fades),
-  )
+  real_S = SOURCE_SEGMENTS_BS[EXAMPLE] != 0
+  never_TS = np.zeros((len(seen_TS), len(real_S)), bool)
+  source = Sight(never_TS, never_TS, never_TS)
+  if arch.encoder is not None:
+    memory_SS = _reach(
+      _seen(arch.encoder.mask, SOURCE_SEGMENTS_BS[EXAMPLE]),
+      arch.encoder.num_layers,
+    )
+    reach_S = memory_SS[real_S].any(0)
+    source = Sight(never_TS | reach_S, never_TS | real_S, never_TS)
   return Sight(
     *(np.concatenate(both, 1) for both in zip(found, source, strict=True))
   )

@@ -1450,8 +1450,9 @@ def model(
   ):
     encoded, itself, crosses = None, True, True
     if source is not None:
-      tokens_S, segments_S = source[0][b], source[1][b]
       itself, crosses = arch.model.self_attention, arch.model.cross_attention
+    if source is not None and crosses:
+      tokens_S, segments_S = source[0][b], source[1][b]
       depth = arch.model.encoder_layers or arch.num_layers
       x_SD, own = blocks(
         arch,
@@ -1461,7 +1462,7 @@ def model(
         segments_S,
       )
       x_SD = np.array([finished(arch, params, x, 'norm_encoder') for x in x_SD])
-      encoded = Encoded(x_SD, segments_S) if crosses else None
+      encoded = Encoded(x_SD, segments_S)
       weights['encoder'].append(own['own'])
     x_TD, own = blocks(
       arch,

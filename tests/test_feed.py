@@ -163,12 +163,12 @@ def run(
   [
     ('shared:1', Text),
     ('shared:2', Text),
-    ('vmap:2', Text),
     ('shared:1', Mlm),
     *(
       pytest.param(layout, task, marks=pytest.mark.slow)
       for layout, task in [
         ('shared:4', Text),
+        ('vmap:2', Text),
         ('devices:2', Text),
         ('map:2', Text),
         ('vmap:2', Mlm),

@@ -269,7 +269,14 @@ def test_an_optimum_at_the_edge_withholds_the_verdict(
   )
 
 
-@pytest.mark.parametrize('lanes', ['shared:1', 'devices:2', 'map:3'])
+@pytest.mark.parametrize(
+  'lanes',
+  [
+    'shared:1',
+    'map:3',
+    pytest.param('devices:2', marks=pytest.mark.slow),
+  ],
+)
 def test_rows_stop_at_the_rungs_of_a_sequential_search(
   lanes: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
