@@ -200,12 +200,12 @@ class Choices(Record):
     """Returns `{part: {name: parameter}}` of what is not in a block."""
     tables = {
       'embedding': {'token': param('V->D', Kind.EMBEDDING, dims)},
-      'position': self.position.params(dims),
+      'position': self._positions(self.stacks[-1], dims),
     }
     if self.residual.final_norm:
       tables['norm_final'] = self.norm.params(dims)
     if self.encoder is not None:
-      tables[f'position_{ENCODER}'] = self.position.params(dims)
+      tables[f'position_{ENCODER}'] = self._positions(self.encoder, dims)
       if self.residual.final_norm:
         tables[f'norm_{ENCODER}'] = self.norm.params(dims)
     if self.model.has_classes:
@@ -213,6 +213,12 @@ class Choices(Record):
     elif not self.tie_embeddings:
       tables['unembedding'] = {'kernel': param('D->V', Kind.MATRIX, dims)}
     return tables
+
+  def _positions(self, stack: Stack, dims: Dims) -> dict[str, Param]:
+    """Returns the parameters of positions, where the stack reads them."""
+    if self.position.biases and not stack.attends_itself:
+      return {}
+    return self.position.params(dims)
 
   def parameter_table(self, dims: Dims) -> dict[str, Param]:
     """Returns `{path: parameter}`; for those of blocks see `depth`.

@@ -158,6 +158,13 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
         'has no effect without attention to the encoder: drop it, or '
         '--model.cross_attention=true',
       )
+    if not self.self_attention and not self.cross_attention:
+      yield FieldError(
+        'self_attention',
+        self.self_attention,
+        'leaves the decoder no attention beside --model.cross_attention=false: '
+        'keep one',
+      )
 
   def stacks(self, num_layers: int, mask: Sequence[Mask]) -> tuple[Stack, ...]:
     """Returns the encoder and the decoder."""
