@@ -82,10 +82,13 @@ def examples(cls: type[Variant]) -> list[Any]:
       options[name] = (max(low, 0.75 * default),)
     elif hint is int:
       options[name] = (int(meta.min or 0) + 2,)
-  return [
-    cls(**dict(zip(options, values, strict=True)))
-    for values in itertools.product(*options.values())
-  ]
+  found = []
+  for values in itertools.product(*options.values()):
+    try:
+      found.append(cls(**dict(zip(options, values, strict=True))))
+    except FieldError:
+      continue  # some options go without each other only
+  return found
 
 
 def named(variant: Any) -> str:
