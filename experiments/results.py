@@ -1,6 +1,7 @@
 """From the record of a plan to its table and its report."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def _report(
     row_commands={
       row.name: shlex.join(
         [
-          *command,
+          *_without(command, ('workdir', 'only', 'lanes')),
           *_anew(plan),
           f'--only={row.name}',
           *_lanes(plan),
@@ -122,6 +123,16 @@ def _report(
       if row.name not in selection.retired
     },
   )
+
+
+def _without(command: Sequence[str], flags: Sequence[str]) -> list[str]:
+  """Returns the words of a command but for these flags and their values."""
+  names = {f'{dashes}{name}' for dashes in ('-', '--') for name in flags}
+  return [
+    word
+    for before, word in itertools.pairwise(['', *command])
+    if word.partition('=')[0] not in names and before not in names
+  ]
 
 
 def _anew(plan: Plan) -> list[str]:

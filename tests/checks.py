@@ -6,55 +6,45 @@ float64 where the configuration says float32, and two for its training.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from conformance import Choice, Row, axes, configured, usual
+from conformance import Row, configured
+from effects import check_effects
 from families import data_of
 from model import cache, transformer
 from model.architecture import Architecture
-from model.backend import Auto, Chunked, Reference
-from model.family import Classifier
-from model.field import FieldError, Variant, bind
-from model.mask import Mask, Places, Prefix, allowed
+from model.backend import Chunked, Reference
+from model.field import FieldError, bind
+from model.mask import Prefix
 from model.network import Source
 from model.output import ExclusiveSelf
-from model.parameter import Dims
 from model.projections import Raw, SharedQk, SharedQkv
 from model.qk_norm import L2QkNorm
 from model.score import L2
 from model.sparse import Hard, Sparsemax
+from sight import check_influence
+from subject import (
+  CHAIN,
+  EXAMPLE,
+  KNOWN,
+  Inputs,
+  applied,
+  dims_of,
+  drawn,
+  initial,
+  inputs,
+)
 from tolerance import tolerance
 from train.config import Config
-from train.optimizer import flat, tree
+from train.optimizer import flat
 from train.parallel import parse_layout
 from train.program import signature
 from train.step import Metrics, Params, State, batch_of, init_state, update
-
-# All tokens of an example differ, so that a row of the embedding is one input.
-TOKENS_BT = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [9, 9, 8, 1, 0, 3, 3, 2]])
-OTHER_BT = np.array([[5, 4, 4, 4, 2, 1, 1, 0], [0, 1, 2, 3, 4, 5, 6, 7]])
-SEGMENTS_BT = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1] * 8])
-EXAMPLE = 0  # of TOKENS_BT, and 1 of OTHER_BT
-# What an encoder-decoder reads first; its tokens differ from those above.
-SOURCE_BS = np.array([[10, 11, 12, 13, 14, 15], [16, 16, 10, 10, 16, 16]])
-OTHER_BS = np.array([[11, 10, 16, 16, 12, 12], [10, 11, 12, 13, 14, 15]])
-SOURCE_SEGMENTS_BS = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
-KNOWN = 17  # tokens; no others are in an example
-# Rounding of a chain of some 20 sums a block, each relative to the largest.
-CHAIN = 4.0 * 72
-
-
-class Inputs(NamedTuple):
-  """What a model is given; segments where its task gives them."""
-
-  tokens_BT: Any
-  segments_BT: Any
-  source: Source | None
 
 
 class Found(NamedTuple):
@@ -95,13 +85,13 @@ Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 def _check(row: Row, compile: Compile) -> None:
   config = configured(row)
   arch = config.architecture
-  initial = _initial(config)
+  start = initial(config)
   with jax.enable_x64(arch.dtype == 'float32'):
     run = compile(functools.partial(_found, config))
-    drawn = _wide(_drawn(config))
-    found = run(drawn, inputs(config))
-    moved = run(drawn, inputs(config, turned=True))
-    first = run(_wide(initial), inputs(config))
+    params = _wide(drawn(config))
+    found = run(params, inputs(config))
+    moved = run(params, inputs(config, turned=True))
+    first = run(_wide(start), inputs(config))
   check_influence(arch, np.abs(np.asarray(found.influence_TV, np.float64)))
   near(moved.logits_BTV[1], found.logits_BTV[EXAMPLE], 'batch')
   near(found.other_BTV, found.logits_BTV, 'another way')
@@ -111,7 +101,7 @@ def _check(row: Row, compile: Compile) -> None:
   check_finite(found.gradient)
   if not sees_itself(arch) and not saturates(arch):
     check_gradient(arch, first.gradient)
-  check_lanes(config, initial, compile)
+  check_lanes(config, start, compile)
   check_effects(row)
 
 
@@ -134,47 +124,6 @@ def _quick(function: Callable[..., Any]) -> Callable[..., Any]:
 # The model. -------------------------------------------------------------------
 
 
-def inputs(config: Config, turned: bool = False) -> Inputs:
-  """Returns two examples; turned, the first is second, beside another."""
-  order = slice(None, None, -1 if turned else 1)
-  tokens_BT = OTHER_BT if turned else TOKENS_BT
-  if not config.architecture.model.has_source:
-    return Inputs(tokens_BT, SEGMENTS_BT[order], None)
-  source_BS = OTHER_BS if turned else SOURCE_BS
-  return Inputs(tokens_BT, None, Source(source_BS, SOURCE_SEGMENTS_BS[order]))
-
-
-def dims_of(config: Config) -> Dims:
-  return config.sizes(data_of(config.task).vocabulary)
-
-
-def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
-  """Returns the shape of each parameter, layers along a first axis."""
-  arch = config.architecture
-  return {
-    path: (depth, *what.shape) if (depth := arch.depth(path)) else what.shape
-    for path, what in arch.parameter_table(dims_of(config)).items()
-  }
-
-
-def _drawn(config: Config) -> Any:
-  """Returns normal numbers for all parameters, biases and gains too."""
-  rng = np.random.default_rng(0)
-  return tree(
-    {p: rng.standard_normal(s) / 2 for p, s in _shapes(config).items()}
-  )
-
-
-def _initial(config: Config) -> Any:
-  """Returns the parameters that training begins with."""
-  start = functools.partial(
-    transformer.init, config.architecture, dims_of(config)
-  )
-  # Keys of this kind compile faster; copies, since training gives them up.
-  made = jax.jit(start)(jax.random.key(0, impl='unsafe_rbg'))
-  return jax.tree.map(np.array, made)
-
-
 def _wide(params: Any) -> Any:
   """Returns parameters in float64 if that is enabled, else in float32."""
   return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), params)
@@ -193,26 +142,11 @@ def other_way(arch: Architecture) -> Architecture:
     return dataclasses.replace(turned, backend=Reference())
 
 
-def _applied(
-  config: Config, params: Any, given: Inputs, keys_B: jax.Array | None = None
-) -> jax.Array:
-  """Returns logits_BTV."""
-  return transformer.apply(
-    config.architecture,
-    dims_of(config),
-    params,
-    given.tokens_BT,
-    keys_B,
-    segments_BT=given.segments_BT,
-    source=given.source,
-  ).logits_BTV
-
-
 def _found(config: Config, params: Any, given: Inputs) -> Found:
   arch = config.architecture
   other = dataclasses.replace(config, architecture=other_way(arch))
-  logits_BTV, back = jax.vjp(lambda p: _applied(config, p, given), params)
-  other_BTV, other_back = jax.vjp(lambda p: _applied(other, p, given), params)
+  logits_BTV, back = jax.vjp(lambda p: applied(config, p, given), params)
+  other_BTV, other_back = jax.vjp(lambda p: applied(other, p, given), params)
   rng = np.random.default_rng(1)
   probe_BTV = rng.standard_normal(logits_BTV.shape).astype(logits_BTV.dtype)
   free_V = np.ones(probe_BTV.shape[-1])
@@ -319,101 +253,6 @@ def check_other(config: Config, other: Params, gradient: Params) -> None:
   assert np.linalg.norm(got - want) <= bound, 'another way'
 
 
-class Sight(NamedTuple):
-  """What each output may depend on: own tokens, then those of a source.
-
-  Attributes:
-    reach_TS: it may.
-    direct_TS: its last layer attends to it, and it has no other way to it.
-    sums_TS: it may be left out by a difference of sums, which is not exact.
-  """
-
-  reach_TS: np.ndarray
-  direct_TS: np.ndarray
-  sums_TS: np.ndarray
-
-
-def _seen(masks: Sequence[Mask], segments_T: np.ndarray | None) -> np.ndarray:
-  """Returns which keys each query of the example may attend to."""
-  length = TOKENS_BT.shape[1] if segments_T is None else len(segments_T)
-  t_T1 = jnp.arange(length)[:, None]
-  at = Places(t_T1, t_T1[:, 0])
-  if segments_T is not None:
-    at = at._replace(t_segment=segments_T[:, None], s_segment=segments_T)
-  return np.broadcast_to(allowed(masks, at), (length, length))
-
-
-def _reach(seen_TS: np.ndarray, layers: int) -> np.ndarray:
-  """Returns what can be reached in that many layers."""
-  steps_TS = (seen_TS | np.eye(len(seen_TS), dtype=bool)).astype(int)
-  return np.linalg.matrix_power(steps_TS, layers) > 0
-
-
-def sight(arch: Architecture) -> Sight:
-  """Returns what the outputs of the example may depend on."""
-  given = None if arch.model.has_source else SEGMENTS_BT[EXAMPLE]
-  stack = arch.stacks[-1]
-  seen_TS = _seen(stack.mask, given) & stack.attends_itself
-  own = ~np.eye(len(seen_TS), dtype=bool)
-  fades = any(output.fades for output in arch.output)
-  past_TS = np.tri(len(seen_TS), dtype=bool) & fades
-  found = Sight(_reach(seen_TS, stack.num_layers), seen_TS & own, past_TS)
-  if isinstance(arch.model, Classifier):
-    if arch.model.pooling == 'cls':
-      return Sight(*(x_TS[:1] for x_TS in found))
-    # Its own state is a way to each token.
-    real_TS = [x_TS[SEGMENTS_BT[EXAMPLE] != 0] for x_TS in found]
-    reach_S, _, sums_S = (x_TS.any(0, keepdims=True) for x_TS in real_TS)
-    return Sight(reach_S, np.zeros_like(reach_S), sums_S)
-  if not arch.model.has_source:
-    return found
-  real_S = SOURCE_SEGMENTS_BS[EXAMPLE] != 0
-  never_TS = np.zeros((len(seen_TS), len(real_S)), bool)
-  source = Sight(never_TS, never_TS, never_TS)
-  if arch.encoder is not None:
-    memory_SS = _reach(
-      _seen(arch.encoder.mask, SOURCE_SEGMENTS_BS[EXAMPLE]),
-      arch.encoder.num_layers,
-    )
-    reach_S = memory_SS[real_S].any(0)
-    source = Sight(never_TS | reach_S, never_TS | real_S, never_TS)
-  return Sight(
-    *(np.concatenate(both, 1) for both in zip(found, source, strict=True))
-  )
-
-
-def check_influence(arch: Architecture, influence_TV: np.ndarray) -> None:
-  """Asserts that an output is a function of what it may see, and of that.
-
-  Through L layers it sees what can be reached in L steps.  The future must be
-  0 exactly; a decay along the past is a difference of sums over all of it,
-  which cancels to the rounding of those: bfloat16 is summed in float32.
-  """
-  known = TOKENS_BT[EXAMPLE]
-  if arch.model.has_source:
-    known = np.concatenate([known, SOURCE_BS[EXAMPLE]])
-  influence_TS, may = influence_TV[:, known], sight(arch)
-  assert np.isfinite(influence_TV).all()
-  assert not influence_TS[~may.reach_TS & ~may.sums_TS].any(), (
-    'a position sees what it may not'
-  )
-  wide = arch.dtype == 'float32'  # and computed in float64
-  rounding = (
-    tolerance(jnp.float64, 24, CHAIN)
-    if wide
-    else tolerance(jnp.float32, 24, 16.0)
-  )
-  least = rounding * influence_TS.max()
-  assert (influence_TS[~may.reach_TS] <= least).all(), 'it sees what is masked'
-  strangers = sorted({*range(KNOWN)} - {*known})
-  assert not influence_TV[:, strangers].any(), 'it sees another example'
-  # Some normalisers give some keys no weight.
-  for columns in np.split(np.arange(len(known)), [TOKENS_BT.shape[1]]):
-    direct_TS = may.direct_TS[:, columns]
-    seen = influence_TS[:, columns][direct_TS]
-    assert seen.any() or not direct_TS.any(), 'it is blind'
-
-
 def sees_itself(arch: Architecture) -> bool:
   """Returns whether attention gives a position its own value, and loses that.
 
@@ -457,7 +296,7 @@ def check_gradient(arch: Architecture, gradient: Params) -> None:
     assert not idle, f'{path}: no gradient in layers {idle}'
 
 
-# Training: lanes. -------------------------------------------------------------
+# Training. --------------------------------------------------------------------
 
 
 def check_lanes(config: Config, params: Params, compile: Compile) -> None:
@@ -499,99 +338,3 @@ def check_lanes(config: Config, params: Params, compile: Compile) -> None:
       *(jax.tree.leaves(state.params) for state, _ in alone), strict=True
     )
   )
-
-
-# Effects. ---------------------------------------------------------------------
-
-# Choices that may have no effect, and why they are accepted all the same.
-IDLE: Mapping[str, str] = {
-  'backend': 'auto is one of the others, by the length',
-  'mask': 'auto is one of the others, by the model',
-  'head_dim': 'may say what none stands for',
-  'num_kv_heads': 'may say what none stands for',
-  'model': 'a mask that is named makes one family as another',
-}
-
-
-def check_effects(row: Row) -> None:
-  """Asserts that no choice of a row could be left out unnoticed."""
-  config = configured(row)
-  for choice, without in _without(row):
-    try:
-      other = configured(row | {choice.field: without})
-    except FieldError:
-      continue
-    if choice.field in IDLE and _equal_but(choice.field, config, other):
-      continue
-    assert _shapes(config) != _shapes(other) or any(
-      text(config) != text(other) for text in (_forward, _start, _backward)
-    ), f'{choice} has no effect: it could as well be {without}'
-
-
-def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
-  """Yields each choice and what is left when something of it is taken off."""
-  for field, choice in row.items():
-    first = axes()[field][0]
-    if choice == first:
-      continue
-    yield choice, first
-    if isinstance(choice.value, tuple):
-      for member in choice.value if len(choice.value) > 1 else ():
-        rest = tuple(m for m in choice.value if m != member)
-        yield choice, Choice(field, rest)
-    elif isinstance(choice.value, Variant):
-      form = usual(field, choice.value)
-      if form not in (choice.value, first.value):
-        yield choice, Choice(field, form)
-
-
-def _equal_but(field: str, one: Config, other: Config) -> bool:
-  """Returns whether two configurations are one by the meaning of a field."""
-  if field == 'backend':
-    auto = {type(c.architecture.backend) for c in (one, other)}
-    return auto == {Auto, Reference}
-  if field == 'mask':
-    return one.architecture.masks == other.architecture.masks
-  if field == 'model':
-    return one.architecture.stacks == other.architecture.stacks
-  return dims_of(one) == dims_of(other)
-
-
-def _structs(config: Config) -> Any:
-  """Returns the shapes of all parameters, as arguments."""
-  return tree(
-    {
-      p: jax.ShapeDtypeStruct(s, jnp.float32)
-      for p, s in _shapes(config).items()
-    }
-  )
-
-
-@functools.cache
-def _forward(config: Config) -> str:
-  """Returns the program of the model with dropout; dead code is not in it."""
-
-  def run(params: Any, seeds_B: jax.Array) -> jax.Array:
-    keys_B = jax.vmap(jax.random.key)(seeds_B)
-    return _applied(config, params, inputs(config), keys_B)
-
-  return jax.jit(run).lower(_structs(config), np.arange(2)).as_text()
-
-
-@functools.cache
-def _backward(config: Config) -> str:
-  """Returns the program of a gradient, which alone sees what is recomputed."""
-
-  def loss(params: Any) -> jax.Array:
-    return _applied(config, params, inputs(config)).sum()
-
-  return jax.jit(jax.grad(loss)).lower(_structs(config)).as_text()
-
-
-@functools.cache
-def _start(config: Config) -> str:
-  """Returns the program that draws the initial parameters, as text."""
-  start = functools.partial(
-    transformer.init, config.architecture, dims_of(config)
-  )
-  return jax.jit(lambda seed: start(jax.random.key(seed))).lower(0).as_text()

@@ -11,7 +11,7 @@ import numpy as np
 
 from model.family import Classifier, Decoder, Encoder, EncoderDecoder
 from train.table import Rows, Tsv
-from train.task import Batch, Data, Task
+from train.task import Batch, Data, Draw, Task
 from train.tasks.classification import Classification
 from train.tasks.mlm import Mlm
 from train.tasks.text import Text
@@ -44,16 +44,9 @@ class Packing(Task):
   gives_padding: ClassVar[bool] = True
 
   def batch(
-    self,
-    arrays: Mapping[str, jax.Array],
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
+    self, arrays: Mapping[str, jax.Array], draw: Draw, bucket: int = 0
   ) -> Batch:
-    own = super().batch(arrays, key, step, batch_size, seq_len, bucket)
-    return _packed(own)
+    return _packed(super().batch(arrays, draw, bucket))
 
   def evaluation_batch(
     self, arrays: Mapping[str, jax.Array], ids_B: jax.Array, seq_len: int

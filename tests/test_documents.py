@@ -11,7 +11,7 @@ import pytest
 from train import documents, tokens
 from train.corpus import read
 from train.documents import Document, divide, document, survey, texts
-from train.task import DataError
+from train.task import DataError, Draw
 from train.tasks.text import Text
 from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
 from train.tokens import Tokens
@@ -201,7 +201,7 @@ def test_segments_number_the_documents_of_a_window(
   arrays = {name: jnp.asarray(x) for name, x in data.arrays.items()}
   seen = set()
   batches = [
-    task.batch(arrays, jax.random.key(3), jnp.int32(step), 8, 12)
+    task.batch(arrays, Draw(jax.random.key(3), jnp.int32(step), 8, 12))
     for step in range(10)
   ]
   size = task.evaluation_size(arrays, 12)

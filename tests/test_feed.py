@@ -21,7 +21,7 @@ from train.feed import Feeding
 from train.files import read_lines
 from train.load import Loaded
 from train.parallel import Layout, parse_layout
-from train.readable import BLOCK, Readable, at
+from train.readable import BLOCK, ROWS, Readable, at
 from train.schema import override
 from train.step import batch_of, init_state
 from train.task import Batch, Data, spread
@@ -127,11 +127,18 @@ def test_evaluation_batches_are_those_of_the_device(
 
 
 @pytest.mark.parametrize('hosts', [1, 2, 4])
-def test_hosts_have_parts_of_one_batch(hosts: int) -> None:
-  parts = [feed.ids_of(6, 3, 8, host, hosts) for host in range(hosts)]
-  whole = 48 + np.arange(24).reshape(3, 8)
-  assert np.array_equal(np.concatenate(parts, 1), whole)
-  assert {part.dtype for part in parts} == {np.dtype(np.int32)}
+def test_hosts_have_parts_of_one_batch(
+  folder: pathlib.Path, hosts: int
+) -> None:
+  config = config_of(folder, Text)
+  data = config.task.load()
+  parts = [
+    feed.block(config, data, 3, host, hosts)[ROWS] for host in range(hosts)
+  ]
+  assert {x.shape[1] for x in jax.tree.leaves(parts)} == {4 // hosts}
+  whole = feed.block(config, data, 3)[ROWS]
+  joined = jax.tree.map(lambda *x: np.concatenate(x, 1), *parts)
+  jax.tree.map(np.testing.assert_array_equal, joined, whole)
 
 
 # The loop. --------------------------------------------------------------------

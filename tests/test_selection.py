@@ -442,6 +442,7 @@ def test_each_printed_command_replays_its_row(
     folder = tmp_path / f'replay {n}'
     program, *rest = shlex.split(command)
     assert program == 'python'
+    assert command.count('--workdir') == command.count('--lanes') == 1
     again = [
       word.replace('--workdir=NEW', f'--workdir={folder}') for word in rest
     ]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pooch
 import pytest
+from jax.typing import ArrayLike
 
 from model.field import FieldError
 from model.parameter import key_of
@@ -24,7 +25,7 @@ from train.files import digest
 from train.optimizer import flat
 from train.schema import override
 from train.step import batch_of, init_state
-from train.task import Batch, Data, DataError
+from train.task import Batch, Data, DataError, Draw
 from train.tasks.text import Text
 from train.tokenizer import Char
 
@@ -58,7 +59,13 @@ def _batch(
   task: Text, data: Data, step: int, size: int = 8, seq_len: int = 16
 ) -> Batch:
   arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
-  return task.batch(arrays, jax.random.key(7), jnp.int32(step), size, seq_len)
+  return task.batch(arrays, _draw(step, size, seq_len))
+
+
+def _draw(
+  step: ArrayLike, size: int = 8, seq_len: int = 16, key: int = 7
+) -> Draw:
+  return Draw(jax.random.key(key), jnp.asarray(step), size, seq_len)
 
 
 def _bytes(batch: Batch) -> list[bytes]:
@@ -76,11 +83,9 @@ def test_batch_is_a_function_of_key_and_step(
   assert forth == back[::-1]
   task, data = counted
   arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
-  compiled = jax.jit(
-    lambda step: task.batch(arrays, jax.random.key(7), step, 8, 16)
-  )
+  compiled = jax.jit(lambda step: task.batch(arrays, _draw(step)))
   assert _bytes(compiled(jnp.int32(5))) == forth[2]
-  other = task.batch(arrays, jax.random.key(8), jnp.int32(0), 8, 16)
+  other = task.batch(arrays, _draw(0, key=8))
   assert not np.array_equal(other.inputs_BT, _batch(*counted, 0).inputs_BT)
   assert np.array_equal(other.ids_B, _batch(*counted, 0).ids_B)
 

@@ -17,7 +17,7 @@ from model.parameter import key_of
 from train.config import Config
 from train.prefetch import Feed, Grain, Thread, check_grain
 from train.readable import BLOCK, Readable
-from train.task import Data, spread
+from train.task import Data, examples, spread
 
 Feeding = Literal['device', 'host', 'grain']
 
@@ -73,28 +73,22 @@ def check(
     )
 
 
-def ids_of(
-  step: int, steps: int, batch_size: int, host: int = 0, hosts: int = 1
-) -> np.ndarray:
-  """Returns the ids of the examples of some steps, one host's part of each.
+def block(
+  config: Config, data: Data, number: int, host: int = 0, hosts: int = 1
+) -> dict[str, Any]:
+  """Returns what a device needs for BLOCK steps in place of the data.
 
   Args:
-    step: the first.
-    steps: how many.
-    batch_size: of all hosts together, which must divide it.
-    host: whose part.
-    hosts: how many there are.
+    config: of the trial.
+    data: its data.
+    number: of the block.
+    host: whose part of each batch.
+    hosts: how many there are, which divide --batch_size.
   """
-  size = batch_size // hosts
-  first = np.arange(step, step + steps)[:, None] * batch_size
-  return (first + host * size + np.arange(size)).astype(np.int32)
-
-
-def block(config: Config, data: Data, number: int) -> dict[str, Any]:
-  """Returns what a device needs for BLOCK steps in place of the data."""
   task = config.task
   assert isinstance(task, Readable)
-  ids_SB = ids_of(number * BLOCK, BLOCK, config.batch_size)
+  steps_S1 = np.arange(BLOCK, dtype=np.int32)[:, None] + number * BLOCK
+  ids_SB = np.split(examples(steps_S1, config.batch_size), hosts, axis=1)[host]
   with jax.default_device(_near()):
     key = key_of('data', jax.random.key(config.seed))
     rows = task.rows(data.arrays, key, ids_SB.ravel(), config.seq_len)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from train.task import Arrays, Batch, Task, examples
+from train.task import Arrays, Batch, Draw, Task, examples
 
 Ids = Any  # jax.Array or np.ndarray: where the arrays are numpy's, so is all
 
@@ -58,29 +58,26 @@ class Readable(Task, abc.ABC):
       ids_B: of the examples.
     """
 
-  def batch(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
-  ) -> Batch:
+  def batch(self, arrays: Arrays, draw: Draw, bucket: int = 0) -> Batch:
     """Returns the examples of a step, drawn for each from (key, its id)."""
     del bucket
-    ids_B = examples(step, batch_size)
-    if ROWS in arrays:
-      return self.made(arrays[ROWS], arrays, key, ids_B)
-    return self.made(self.rows(arrays, key, ids_B, seq_len), arrays, key, ids_B)
+    key, ids_B = draw.key, examples(draw.step, draw.batch_size)
+    rows = (
+      arrays[ROWS]
+      if ROWS in arrays
+      else self.rows(arrays, key, ids_B, draw.seq_len)
+    )
+    return self.made(rows, arrays, key, ids_B)
 
   def evaluation_batch(
     self, arrays: Arrays, ids_B: jax.Array, seq_len: int
   ) -> Batch:
     """Returns the validation examples with these numbers."""
-    if ROWS in arrays:
-      return self.made(arrays[ROWS], arrays, None, ids_B)
-    rows = self.evaluation_rows(arrays, ids_B, seq_len)
+    rows = (
+      arrays[ROWS]
+      if ROWS in arrays
+      else self.evaluation_rows(arrays, ids_B, seq_len)
+    )
     return self.made(rows, arrays, None, ids_B)
 
   def beside(

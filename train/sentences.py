@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from model.field import FieldError, field
@@ -20,8 +19,10 @@ from train.task import (
   Arrays,
   Batch,
   Data,
+  Draw,
   Task,
   check_specials,
+  examples,
   special_ids,
 )
 from train.tokenizer import Tokenizer, Word
@@ -165,36 +166,22 @@ class Sentences(Task, abc.ABC):
       Shape(batch_size * n, seq_len // n) for n in range(1, self.buckets + 1)
     )
 
-  def bucket(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-  ) -> jax.Array:
+  def bucket(self, arrays: Arrays, draw: Draw) -> jax.Array:
     """Returns the bucket of a step's batch."""
-    shapes = self.shapes(batch_size, seq_len)
-    return turn(arrays['train_lengths'], key, step, shapes).bucket
+    shapes = self.shapes(draw.batch_size, draw.seq_len)
+    return turn(arrays['train_lengths'], draw.key, draw.step, shapes).bucket
 
-  def batch(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
-  ) -> Batch:
+  def batch(self, arrays: Arrays, draw: Draw, bucket: int = 0) -> Batch:
     """Returns the batch of a step whose bucket this is.
 
     The last batch of a bucket in an epoch has rows that do not count.
     """
-    shapes = self.shapes(batch_size, seq_len)
-    shape = shapes[bucket]
-    place = turn(arrays['train_lengths'], key, step, shapes)
-    rows_B, real_B = rows(arrays['train_lengths'], key, place, shapes, bucket)
-    ids_B = step * max(s.rows for s in shapes) + jnp.arange(shape.rows)
+    shapes = self.shapes(draw.batch_size, draw.seq_len)
+    shape, lengths_X = shapes[bucket], arrays['train_lengths']
+    place = turn(lengths_X, draw.key, draw.step, shapes)
+    rows_B, real_B = rows(lengths_X, draw.key, place, shapes, bucket)
+    most = max(s.rows for s in shapes)
+    ids_B = examples(draw.step, most)[: shape.rows]
     found = self.read(arrays, 'train', rows_B, shape.length)
     return found._replace(
       weights_BT=found.weights_BT * real_B[:, None], ids_B=ids_B

@@ -15,7 +15,7 @@ from train.average import Moment
 from train.config import Config
 from train.loss import Sums, cross_entropy
 from train.optimizer import tree
-from train.task import Arrays, Batch
+from train.task import Arrays, Batch, Draw
 
 Params = Mapping[str, Any]
 
@@ -94,18 +94,18 @@ def batch_of(
     step: which.
     bucket: what `bucket_of` returns for this step.
   """
-  key = key_of('data', jax.random.key(config.seed))
-  return config.task.batch(
-    arrays, key, step, config.batch_size, config.seq_len, bucket
-  )
+  return config.task.batch(arrays, _draw(config, step), bucket)
 
 
 def bucket_of(config: Config, arrays: Arrays, step: jax.Array) -> jax.Array:
   """Returns the bucket of a step, on which the shape of its batch depends."""
+  return config.task.bucket(arrays, _draw(config, step))
+
+
+def _draw(config: Config, step: jax.Array) -> Draw:
+  """Returns what the batch of a step is a function of."""
   key = key_of('data', jax.random.key(config.seed))
-  return config.task.bucket(
-    arrays, key, step, config.batch_size, config.seq_len
-  )
+  return Draw(key, step, config.batch_size, config.seq_len)
 
 
 def update(

@@ -7,7 +7,7 @@ state and the order does not depend on how many devices or hosts there are.
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,22 @@ class Batch(NamedTuple):
   segments_BT: jax.Array | None = None
   source_BS: jax.Array | None = None
   source_segments_BS: jax.Array | None = None
+
+
+class Draw(NamedTuple):
+  """What the batch of a step is a function of, beside the data.
+
+  Attributes:
+    key: of the data.
+    step: which.
+    batch_size: examples of a step, on all devices.
+    seq_len: tokens of an example.
+  """
+
+  key: jax.Array
+  step: jax.Array
+  batch_size: int
+  seq_len: int
 
 
 # On the device; or, where the host reads, of numpy.
@@ -103,28 +119,13 @@ class Task(Variant, abc.ABC):
     """Returns how many shapes batches have."""
     return 1
 
-  def bucket(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-  ) -> jax.Array:
+  def bucket(self, arrays: Arrays, draw: Draw) -> jax.Array:
     """Returns which shape the batch of a step has; jittable."""
-    del arrays, key, batch_size, seq_len
-    return jnp.zeros_like(step)
+    del arrays
+    return jnp.zeros_like(draw.step)
 
   @abc.abstractmethod
-  def batch(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
-  ) -> Batch:
+  def batch(self, arrays: Arrays, draw: Draw, bucket: int = 0) -> Batch:
     """Returns the training batch of a step in its bucket; jittable."""
 
   @abc.abstractmethod
@@ -152,9 +153,17 @@ class Judgement(NamedTuple):
   lines: Sequence[str]
 
 
-def examples(step: jax.Array, batch_size: int) -> jax.Array:
-  """Returns the ids of a step's examples, which no other step has."""
-  return step * batch_size + jnp.arange(batch_size)
+Step = TypeVar('Step', jax.Array, np.ndarray)
+
+
+def examples(step: Step, batch_size: int) -> Step:
+  """Returns the ids of a step's examples, which no other step has.
+
+  Args:
+    step: which; or several, along the first of two axes.
+    batch_size: examples of each.
+  """
+  return step * batch_size + np.arange(batch_size, dtype=np.int32)
 
 
 def spread(available: int, wanted: int, size: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from train.task import (
   Batch,
   Data,
   DataError,
+  Draw,
   Task,
   examples,
   special_ids,
@@ -60,18 +61,11 @@ class MostFrequent(Task, tag='most_frequent'):
     del data, seq_len
     return None
 
-  def batch(
-    self,
-    arrays: Arrays,
-    key: jax.Array,
-    step: jax.Array,
-    batch_size: int,
-    seq_len: int,
-    bucket: int = 0,
-  ) -> Batch:
+  def batch(self, arrays: Arrays, draw: Draw, bucket: int = 0) -> Batch:
     """Returns sequences drawn for each example from (key, its id)."""
     del arrays, bucket
-    return self._drawn(key, examples(step, batch_size), seq_len)
+    ids_B = examples(draw.step, draw.batch_size)
+    return self._drawn(draw.key, ids_B, draw.seq_len)
 
   def evaluation_size(self, arrays: object, seq_len: int) -> int:
     """Returns how many sequences there are to evaluate on."""

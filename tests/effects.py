@@ -1,0 +1,107 @@
+"""Effects: no choice of a configuration could be left out unnoticed."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from conformance import Choice, Row, axes, configured, usual
+from model import transformer
+from model.backend import Auto, Reference
+from model.field import FieldError, Variant
+from subject import applied, dims_of, inputs, shapes
+from train.config import Config
+from train.optimizer import tree
+
+# Choices that may have no effect, and why they are accepted all the same.
+IDLE: Mapping[str, str] = {
+  'backend': 'auto is one of the others, by the length',
+  'mask': 'auto is one of the others, by the model',
+  'head_dim': 'may say what none stands for',
+  'num_kv_heads': 'may say what none stands for',
+  'model': 'a mask that is named makes one family as another',
+}
+
+
+def check_effects(row: Row) -> None:
+  """Asserts that no choice of a row could be left out unnoticed."""
+  config = configured(row)
+  for choice, without in _without(row):
+    try:
+      other = configured(row | {choice.field: without})
+    except FieldError:
+      continue
+    if choice.field in IDLE and _equal_but(choice.field, config, other):
+      continue
+    assert shapes(config) != shapes(other) or any(
+      text(config) != text(other) for text in (_forward, _start, _backward)
+    ), f'{choice} has no effect: it could as well be {without}'
+
+
+def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
+  """Yields each choice and what is left when something of it is taken off."""
+  for field, choice in row.items():
+    first = axes()[field][0]
+    if choice == first:
+      continue
+    yield choice, first
+    if isinstance(choice.value, tuple):
+      for member in choice.value if len(choice.value) > 1 else ():
+        rest = tuple(m for m in choice.value if m != member)
+        yield choice, Choice(field, rest)
+    elif isinstance(choice.value, Variant):
+      form = usual(field, choice.value)
+      if form not in (choice.value, first.value):
+        yield choice, Choice(field, form)
+
+
+def _equal_but(field: str, one: Config, other: Config) -> bool:
+  """Returns whether two configurations are one by the meaning of a field."""
+  if field == 'backend':
+    auto = {type(c.architecture.backend) for c in (one, other)}
+    return auto == {Auto, Reference}
+  if field == 'mask':
+    return one.architecture.masks == other.architecture.masks
+  if field == 'model':
+    return one.architecture.stacks == other.architecture.stacks
+  return dims_of(one) == dims_of(other)
+
+
+def _structs(config: Config) -> Any:
+  """Returns the shapes of all parameters, as arguments."""
+  return tree(
+    {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in shapes(config).items()}
+  )
+
+
+@functools.cache
+def _forward(config: Config) -> str:
+  """Returns the program of the model with dropout; dead code is not in it."""
+
+  def run(params: Any, seeds_B: jax.Array) -> jax.Array:
+    keys_B = jax.vmap(jax.random.key)(seeds_B)
+    return applied(config, params, inputs(config), keys_B)
+
+  return jax.jit(run).lower(_structs(config), np.arange(2)).as_text()
+
+
+@functools.cache
+def _backward(config: Config) -> str:
+  """Returns the program of a gradient, which alone sees what is recomputed."""
+
+  def loss(params: Any) -> jax.Array:
+    return applied(config, params, inputs(config)).sum()
+
+  return jax.jit(jax.grad(loss)).lower(_structs(config)).as_text()
+
+
+@functools.cache
+def _start(config: Config) -> str:
+  """Returns the program that draws the initial parameters, as text."""
+  start = functools.partial(
+    transformer.init, config.architecture, dims_of(config)
+  )
+  return jax.jit(lambda seed: start(jax.random.key(seed))).lower(0).as_text()
