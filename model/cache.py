@@ -9,7 +9,7 @@ mask that `hides_future` hides.  Where attention is a recurrence
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,17 @@ Kept = Keys | State
 
 
 class Cache(NamedTuple):
-  """What all layers keep, along a first axis, and of how many positions.
+  """What each layer keeps, and of how many positions.
 
-  `cross_L` are keys of a source: none before the first step, and without one.
+  Each has arrays of its own, which are written in place: to write into an array
+  of all layers would copy it.
+
+  `cross` are keys of a source: none before the first step, and without one.
   """
 
-  kept_L: Kept
+  kept: tuple[Kept, ...]
   index: jax.Array
-  cross_L: Keys | None = None
+  cross: tuple[Keys, ...] | None = None
 
 
 def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
@@ -72,22 +75,30 @@ def empty(
   if reason := uncacheable(arch, prompt):
     raise ValueError(reason)
   wide = jnp.promote_types(arch.dtype, jnp.float32)
-  parts, layers = arch.parts, dims.num_layers
+  kept = tuple(
+    _empty(arch, dims, batch, length, wide) for _ in range(dims.num_layers)
+  )
+  return Cache(kept, jnp.zeros((), jnp.int32))
+
+
+def _empty(
+  arch: Architecture, dims: Dims, batch: int, length: int, wide: Any
+) -> Kept:
+  """Returns what a layer keeps before the first position."""
+  parts = arch.parts
   width = arch.projections.widths(dims).query if arch.score.reads.key else 0
-  index = jnp.zeros((), jnp.int32)
   if recurs(parts):
-    front = (layers, batch, dims.num_kv_heads, width)
-    state = State(
+    front = (batch, dims.num_kv_heads, width)
+    return State(
       jnp.zeros((*front, dims.head_dim), wide), jnp.zeros(front, wide)
     )
-    return Cache(state, index)
-  front = (layers, batch, length)
+  front = (batch, length)
   heads = (*front, dims.num_kv_heads)
   reads_segments = any(mask.reads_segments for mask in arch.masks)
-  keys = Keys(
+  return Keys(
     k_BSKH=stored(jnp.zeros((*heads, width), arch.dtype)),
     v_BSKH=stored(jnp.zeros((*heads, dims.head_dim), arch.dtype)),
-    s_S=jnp.tile(jnp.arange(length), (layers, 1)),
+    s_S=jnp.arange(length),
     segments_BS=jnp.zeros(front, jnp.int32) if reads_segments else None,
     running_BSN={
       output.tag: jnp.zeros((*front, dims.num_heads), wide)
@@ -95,7 +106,6 @@ def empty(
       if output.fades
     },
   )
-  return Cache(keys, index)
 
 
 def reordered(cache: Cache, index_X: jax.Array) -> Cache:
@@ -103,19 +113,33 @@ def reordered(cache: Cache, index_X: jax.Array) -> Cache:
 
   Each must have the source of the one that it takes the place of.
   """
-  old = cache.kept_L
-  new = jax.tree.map(lambda x_LB: jnp.take(x_LB, index_X, axis=1), old)
-  if isinstance(new, Keys) and isinstance(old, Keys):
-    new = new._replace(s_S=old.s_S)  # positions have no axis of the batch
-  return cache._replace(kept_L=new)
+  return cache._replace(
+    kept=tuple(
+      _by_example(lambda x_B: jnp.take(x_B, index_X, axis=0), own)
+      for own in cache.kept
+    )
+  )
 
 
-def repeated(cross_L: Keys | None, times: int) -> Keys | None:
+def repeated(
+  cross: tuple[Keys, ...] | None, times: int
+) -> tuple[Keys, ...] | None:
   """Returns the keys of each source several times, side by side."""
-  if cross_L is None:
+  if cross is None:
     return None
-  new = jax.tree.map(lambda x_LB: jnp.repeat(x_LB, times, axis=1), cross_L)
-  return new._replace(s_S=cross_L.s_S)  # positions have no axis of the batch
+  return tuple(
+    _by_example(lambda x_B: jnp.repeat(x_B, times, axis=0), own)
+    for own in cross
+  )
+
+
+KeptT = TypeVar('KeptT', bound=Kept)
+
+
+def _by_example(change: Callable[[jax.Array], jax.Array], kept: KeptT) -> KeptT:
+  """Returns what is kept with all changed that has an axis of the batch."""
+  new = jax.tree.map(change, kept)
+  return new._replace(s_S=kept.s_S) if isinstance(kept, Keys) else new
 
 
 def stored(x_BSKH: jax.Array) -> jax.Array:

@@ -108,19 +108,21 @@ class Transformer(nn.Module):
       t_T, given.segments_BT, params['position'], given.keys_B, t_T[0], memory
     )
     stack = arch.stacks[-1]
-    x_BTD, left_L = self._blocks(stack, x_BTD, context, given, want_weights)
+    weights_LBNTS = cross_LBNTS = kept = None
+    if given.cache is not None:
+      x_BTD, kept = self._stepped(stack, x_BTD, context, given.cache)
+    else:
+      x_BTD, left_L = self._blocks(stack, x_BTD, context, given, want_weights)
+      weights_LBNTS, cross_LBNTS = left_L.weights_BNTS, left_L.cross_BNTS
     if arch.residual.final_norm:
       x_BTD = arch.norm.apply(params['norm_final'], x_BTD)
     out = Output(
       _logits(arch, params, x_BTD, given.segments_BT),
-      left_L.weights_BNTS,
-      left_L.cross_BNTS,
+      weights_LBNTS,
+      cross_LBNTS,
       None if encoded_L is None else encoded_L.weights_BNTS,
     )
-    kept_L = left_L.kept
-    if kept_L is None:
-      return Ran(out, None)
-    return Ran(out, Cache(kept_L, t_T[-1] + 1, left_L.cross))
+    return Ran(out, kept)
 
   def _embed(
     self,
@@ -192,23 +194,44 @@ class Transformer(nn.Module):
       length=stack.num_layers,
       unroll=1 if arch.scan_layers else stack.num_layers,
     )
-    cache = given.cache
     layers_L = Layer(
       number=jnp.arange(stack.num_layers),
       gates_N=given.head_gates.self_LN,
       cross_gates_N=given.head_gates.cross_LN,
-      kept=None if cache is None else cache.kept_L,
-      cross=None if cache is None else cache.cross_L,
+      kept=None,
+      cross=None,
     )
-    first_BTKH = None
-    if any(output.keeps_first_values for output in arch.output):
-      shape = (*x_BTD.shape[:2], dims.num_kv_heads, dims.head_dim)
-      first_BTKH = jnp.zeros(shape, x_BTD.dtype)
     # Only the reference has weights to return.
     backend = Reference() if want_weights else arch.backend
     block = Block(arch, dims, stack, backend, name=stack.name)
-    carry, left_L = scan(block, Carry(x_BTD, first_BTKH), layers_L, context)
+    carry, left_L = scan(block, self._carry(x_BTD), layers_L, context)
     return carry.x_BTD, left_L
+
+  def _stepped(
+    self, stack: Stack, x_BTD: jax.Array, context: Context, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Returns the residual behind all blocks, one by one, and the cache."""
+    arch = self.architecture
+    block = Block(arch, self.dims, stack, arch.backend, parent=None)
+    params_L = self.variables['params'][stack.name]
+    carry, left = self._carry(x_BTD), []
+    for n, kept in enumerate(cache.kept):
+      cross = None if cache.cross is None else cache.cross[n]
+      layer = Layer(jnp.asarray(n), None, None, kept, cross)
+      own = jax.tree.map(lambda p_L, n=n: p_L[n], params_L)
+      carry, one = block.apply({'params': own}, carry, layer, context)
+      left.append(one)
+    crossed = tuple(one.cross for one in left if one.cross is not None)
+    return carry.x_BTD, Cache(
+      tuple(one.kept for one in left), context.t_T[-1] + 1, crossed or None
+    )
+
+  def _carry(self, x_BTD: jax.Array) -> Carry:
+    """Returns what the first block of a stack is given."""
+    if not any(o.keeps_first_values for o in self.architecture.output):
+      return Carry(x_BTD, None)
+    heads = (self.dims.num_kv_heads, self.dims.head_dim)
+    return Carry(x_BTD, jnp.zeros((*x_BTD.shape[:2], *heads), x_BTD.dtype))
 
 
 def _logits(

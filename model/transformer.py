@@ -1,6 +1,5 @@
 """The transformer as functions: its initial values, and how to apply it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,8 +100,6 @@ def step(
     source: what an encoder-decoder translates, in the first step; the cache
       keeps what later ones need of it.
   """
-  # A scan over layers would copy the cache of all of them, in and out.
-  arch = dataclasses.replace(arch, scan_layers=False)
   given = Given(segments_BT=segments_BT, cache=cache, source=source)
   ran = _run(arch, dims, params, tokens_BT, given, want_weights=False)
   assert ran.cache is not None

@@ -129,7 +129,7 @@ def test_linear_attention_keeps_a_state_that_does_not_grow(
   arch = dataclasses.replace(BASE, normalizer=Unnormalized(), **change)
   dims, params = dims_of(arch), params_of(arch)
   kept = cache.empty(arch, dims, 3, 6)
-  assert isinstance(kept.kept_L, State)
+  assert isinstance(kept.kept[0], State)
   longer = cache.empty(arch, dims, 3, 600)
   assert jax.tree.map(jnp.shape, longer) == jax.tree.map(jnp.shape, kept)
   got_BTV = decoded(arch, dims, params, (0, 3, 4))
@@ -139,7 +139,7 @@ def test_linear_attention_keeps_a_state_that_does_not_grow(
     jnp.asarray(got_BTV, narrow), whole_BTV.astype(narrow), 64, factor=4.0 * 18
   )
   full = dataclasses.replace(arch, position=Alibi())
-  assert isinstance(cache.empty(full, dims, 3, 6).kept_L, Keys)
+  assert isinstance(cache.empty(full, dims, 3, 6).kept[0], Keys)
 
 
 def test_what_cannot_be_cached_says_why() -> None:

@@ -153,7 +153,7 @@ def _cached(
     source=source,
   )
   empty = cache.empty(arch, dims, batch * width, rules.size)
-  start = empty._replace(cross_L=cache.repeated(kept.cross_L, width))
+  start = empty._replace(cross=cache.repeated(kept.cross, width))
 
   def step(tokens_B: jax.Array, kept: Any) -> tuple[jax.Array, Any]:
     out, kept = transformer.step(arch, dims, params, tokens_B[:, None], kept)
