@@ -10,6 +10,8 @@ from model.mask import problem as mask_problem
 from model.norm import NoNorm, PostNorm
 from model.parameter import Dims
 from model.qk_norm import NoQkNorm
+from model.scale import Rsqrt
+from model.score import Dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Architecture(Choices):
         'gives no key any weight, because no logit is above 0 with '
         f'--score={self.score.tag}: try --normalizer=softmax',
       )
+    if self.normalizer.similarity:
+      yield from self._similarity_problems()
     if all(self.score.reads):
       return
     if any(stack.attends_memory for stack in self.stacks):
@@ -83,6 +87,28 @@ class Architecture(Choices):
           value,
           f'changes queries and keys, not both of which '
           f'--score={self.score.tag} reads: try --score=dot',
+        )
+
+  def _similarity_problems(self) -> Iterator[FieldError]:
+    """Yields what makes of logits another thing than positive products."""
+    by = f'--normalizer={self.normalizer.tag}'
+    if type(self.scale) is not Rsqrt:
+      yield FieldError(
+        'scale', self.scale, f'cancels out of {by}, which is a ratio: drop it'
+      )
+    mixed = any(output.mixes_heads for output in self.output)
+    for flag, value, changes in (
+      ('score', self.score, type(self.score) is not Dot),
+      ('logit_cap', self.logit_cap, self.logit_cap is not None),
+      ('position', self.position, self.position.biases),
+      ('output', self.output, mixed),
+    ):
+      if changes:
+        yield FieldError(
+          flag,
+          value,
+          f'changes logits, which with {by} are products of positive features: '
+          'drop it, or try --normalizer=softmax',
         )
 
   def _position_problems(self, dims: Dims) -> Iterator[FieldError]:

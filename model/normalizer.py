@@ -45,7 +45,7 @@ class Softmax(Online, tag='softmax'):
 
   def divisor(self, total_BNT1: jax.Array) -> jax.Array:
     """Returns the sum; 1 where nothing is seen."""
-    return jnp.where(total_BNT1 == 0.0, 1.0, total_BNT1)
+    return _or_1(total_BNT1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +135,37 @@ class Unnormalized(Online, tag='none'):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Elu(Unnormalized, tag='elu'):
+  """phi(q) . phi(k) over its sum, phi(x) = elu(x) + 1: linear attention.
+
+  (Katharopoulos et al. 2020, arXiv:2006.16236, equations 4 and 7.)  phi is of
+  queries and keys after rotation, so that no similarity is negative.
+  """
+
+  similarity: ClassVar[bool] = True
+
+  def features(self, x_BTNH: jax.Array) -> jax.Array:
+    """Returns phi(x), which is exp(x) below 0 and x + 1 above."""
+    return jnp.where(x_BTNH > 0, x_BTNH + 1, jnp.exp(jnp.minimum(x_BTNH, 0)))
+
+  def divisor(self, total_BNT1: jax.Array) -> jax.Array:
+    """Returns the sum; 1 where nothing is seen."""
+    return _or_1(total_BNT1)
+
+
+def _or_1(total_BNT1: jax.Array) -> jax.Array:
+  """Returns a sum to divide by; of nothing it is 0."""
+  return jnp.where(total_BNT1 == 0.0, 1.0, total_BNT1)
+
+
 Normalizer = (
   Softmax
   | Softmax1
   | Sink
   | Sigmoid
   | Unnormalized
+  | Elu
   | Relu
   | Relu2
   | Sparsemax

@@ -38,6 +38,8 @@ class Rule(Part, abc.ABC):
     exponential: a bias of the logits is a factor of the weights.
     linear: the weights, before they are divided, are the masked logits, so that
       with a dot score all keys of the past add up to one matrix.
+    similarity: the weights are products of features of queries and keys over
+      their sum, and must stay positive: nothing else may be done to logits.
     rectifies: a key whose logit is not above 0 has no weight, whatever the
       other logits are.
   """
@@ -45,6 +47,7 @@ class Rule(Part, abc.ABC):
   counts: ClassVar[bool] = False
   exponential: ClassVar[bool] = False
   linear: ClassVar[bool] = False
+  similarity: ClassVar[bool] = False
   rectifies: ClassVar[bool] = False
 
   def features(self, x_BTNH: jax.Array) -> jax.Array:

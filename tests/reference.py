@@ -275,6 +275,23 @@ def unnormalized(
   )
 
 
+def elu(
+  variant: Any,
+  params: Params,
+  n: int,
+  logits_S: Vector,
+  seen_S: Sequence[bool],
+) -> Vector:
+  """Katharopoulos et al. 2020, equation 4: similarities over their sum."""
+  kept_S = unnormalized(variant, params, n, logits_S, seen_S)
+  return kept_S / sum(kept_S) if any(seen_S) else kept_S
+
+
+def elu_features(x_H: Vector) -> Vector:
+  """Katharopoulos et al. 2020, equation 7: elu(x) + 1."""
+  return np.array([x + 1.0 if x > 0 else math.exp(x) for x in x_H])
+
+
 def relu(
   variant: Any,
   params: Params,
@@ -992,6 +1009,9 @@ def tail(
   return sum(values[n] for n in seen) / len(seen) if seen else values[-1]
 
 
+# Of queries and keys, where a normaliser has any.
+FEATURES: Mapping[str, Callable[[Vector], Vector]] = {'elu': elu_features}
+
 REFERENCES: Mapping[str, Mapping[str, Any]] = {
   'score': {
     'dot': dot_score,
@@ -1015,6 +1035,7 @@ REFERENCES: Mapping[str, Mapping[str, Any]] = {
     'sink': sink,
     'sigmoid': sigmoid,
     'none': unnormalized,
+    'elu': elu,
     'relu': relu,
     'relu2': relu2,
     'sparsemax': sparsemax,
@@ -1151,6 +1172,8 @@ def attention(
     for t in range(length)
   ]
 
+  features = FEATURES.get(arch.normalizer.tag, np.asarray)
+
   def side(
     given_TD: np.ndarray, project: Callable, norm: Callable, count: int
   ) -> list:
@@ -1164,8 +1187,10 @@ def attention(
       made.append(
         [
           [
-            rotated(
-              arch, position, norm(arch.qk_norm, params['qk_norm'], part_H), t
+            features(
+              rotated(
+                arch, position, norm(arch.qk_norm, params['qk_norm'], part_H), t
+              )
             )
             for part_H in np.split(np.asarray(head_H), num_maps)
           ]

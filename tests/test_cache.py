@@ -14,10 +14,10 @@ from model.attention import Keys
 from model.differential import Differential
 from model.forget import Forget
 from model.mask import Causal, ExcludeSelf, Full, Prefix, Window
-from model.normalizer import Unnormalized
+from model.normalizer import Elu, Unnormalized
 from model.output import ValueResidual
 from model.parameter import Dims
-from model.position import Alibi, Rope
+from model.position import Rope
 from model.recurrent import State
 from model.scale import Learned
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
@@ -120,13 +120,14 @@ def test_cached_equals_uncached_to_the_last_digits() -> None:
     {},
     {'num_kv_heads': 1, 'scale': Learned(), 'position': Rope()},
     {'output': (ValueResidual(),), 'dtype': 'bfloat16'},
+    {'normalizer': Elu(), 'num_kv_heads': 1, 'position': Rope()},
   ],
-  ids=['plain', 'grouped', 'bfloat16'],
+  ids=['plain', 'grouped', 'bfloat16', 'elu'],
 )
 def test_linear_attention_keeps_a_state_that_does_not_grow(
   change: dict[str, Any],
 ) -> None:
-  arch = dataclasses.replace(BASE, normalizer=Unnormalized(), **change)
+  arch = dataclasses.replace(BASE, **{'normalizer': Unnormalized()} | change)
   dims, params = dims_of(arch), params_of(arch)
   kept = cache.empty(arch, dims, 3, 6)
   assert isinstance(kept.kept[0], State)
@@ -138,7 +139,7 @@ def test_linear_attention_keeps_a_state_that_does_not_grow(
   assert_close(
     jnp.asarray(got_BTV, narrow), whole_BTV.astype(narrow), 64, factor=4.0 * 18
   )
-  full = dataclasses.replace(arch, position=Alibi())
+  full = dataclasses.replace(arch, mask=(Causal(), Window(3)))
   assert isinstance(cache.empty(full, dims, 3, 6).kept[0], Keys)
 
 
