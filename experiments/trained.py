@@ -54,6 +54,12 @@ def generate(
   if isinstance(task, Translation):
     _translate(loaded, task, generation, prompts)
     return 0
+  if generation.length_penalty is not None:
+    raise FieldError(
+      'length_penalty',
+      generation.length_penalty,
+      'compares lengths, and all texts have --new_tokens: drop it',
+    )
   prompts = prompts or ['\n']
   for prompt in prompts:
     _say_unknown(loaded, prompt)
@@ -71,12 +77,12 @@ def _translate(
   generation: Generation,
   prompts: Sequence[str],
 ) -> None:
-  """Prints the translation of each prompt, by the beam of the trial."""
-  if idle := changes(Generation(), generation):
-    name, text = next(iter(idle.items()))
-    raise FieldError(
-      name, text, 'has no effect on a translation, which --task.beam searches'
-    )
+  """Prints the translation of each prompt, as in the trial or as given."""
+  for name, text in changes(Generation(), generation).items():
+    if name not in ('beam', 'length_penalty'):
+      raise FieldError(
+        name, text, 'has no effect on a translation, which is searched: drop it'
+      )
   if not prompts:
     raise FieldError('prompt', None, 'must be given: a text to translate')
   for prompt in prompts:
@@ -88,9 +94,11 @@ def _translate(
     loaded.params,
     loaded.vocabulary,
   )
-  print(
-    *texts_of(translator, prompts, task.beam, task.length_penalty), sep='\n'
-  )
+  beam = task.beam if generation.beam is None else generation.beam
+  penalty = generation.length_penalty
+  if penalty is None:
+    penalty = task.length_penalty
+  print(*texts_of(translator, prompts, beam, penalty), sep='\n')
 
 
 def _say(line: str) -> None:

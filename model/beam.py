@@ -16,7 +16,7 @@ class Beams(NamedTuple):
   """Hypotheses of each example, the best first, W of them.
 
   Attributes:
-    tokens_BWS: filled up with the end token.
+    tokens_BWS: filled up with the end token, or with 0.
     scores_BW: log-probability / length^penalty, the end token counted; those
       that were not found are last and have -1e30.
   """
@@ -31,14 +31,14 @@ class Rules(NamedTuple):
   Attributes:
     width: W, hypotheses of an example.
     size: S, positions of a hypothesis after the first token, the end's too.
-    end: the token that ends a hypothesis.
+    end: the token that ends a hypothesis; none ends all at their last position.
     penalty: exponent of the length (Wu et al. 2016 has another form).
     least: tokens before the end.
   """
 
   width: int
   size: int
-  end: int
+  end: int | None
   penalty: float = 1.0
   least: int = 0
 
@@ -102,7 +102,7 @@ def _start(
   """Returns the search before the first position: one hypothesis, empty."""
   front = (batch, rules.width)
   nothing = Beams(
-    jnp.full((*front, rules.size), rules.end, jnp.int32),
+    jnp.full((*front, rules.size), rules.end or 0, jnp.int32),
     jnp.full(front, NEVER),
   )
   size_B = jnp.full(batch, rules.size)
@@ -125,18 +125,21 @@ def _extended(
   vocabulary = logits_XV.shape[-1]
   logp_XV = jax.nn.log_softmax(logits_XV.astype(jnp.float32), -1)
   logp_BWV = logp_XV.reshape(batch, width, vocabulary)
-  logp_BWV = jnp.where(_barred(at, vocabulary, rules), NEVER, logp_BWV)
+  if rules.end is not None:
+    logp_BWV = jnp.where(_barred(at, vocabulary, rules), NEVER, logp_BWV)
   total_BX = (at.logp_BW[:, :, None] + logp_BWV).reshape(batch, -1)
   most = min(2 * width, total_BX.shape[1])
   logp_BM, index_BM = jax.lax.top_k(total_BX, most)
   source_BM, token_BM = index_BM // vocabulary, index_BM % vocabulary
   ends_BM = token_BM == rules.end
+  if rules.end is None:
+    ends_BM = jnp.broadcast_to(_last(at)[:, None], token_BM.shape)
 
   # Those that end, among the first W, as long as there is room.
   done_BM = ends_BM & (logp_BM > NEVER / 2) & (jnp.arange(most) < width)
   slot_BM = at.count_B[:, None] + jnp.cumsum(done_BM, 1) - 1
   slot_BM = jnp.where(done_BM & (slot_BM < width), slot_BM, width)
-  history_BMS = _taken(at.open_BWS, source_BM)
+  history_BMS = _taken(at.open_BWS, source_BM).at[:, :, at.t].set(token_BM)
   scores_BM = logp_BM / (at.t + 1.0) ** rules.penalty
   ended = jax.tree.map(
     lambda kept, new: jax.vmap(_put)(kept, slot_BM, new),
@@ -151,7 +154,7 @@ def _extended(
   source_BW = _taken(source_BM, pick_BW) + jnp.arange(batch)[:, None] * width
   found = at._replace(
     t=at.t + 1,
-    open_BWS=open_BWS.at[:, :, at.t].set(_taken(token_BM, pick_BW)),
+    open_BWS=open_BWS,
     logp_BW=logp_BW,
     ended=ended,
     count_B=jnp.minimum(at.count_B + done_BM.sum(1), width),
@@ -165,8 +168,14 @@ def _barred(at: _Search, vocabulary: int, rules: Rules) -> jax.Array:
   Shaped (B, 1, V).
   """
   end_V = jnp.arange(vocabulary) == rules.end
-  last_B11 = (at.t >= at.limits_B - 1)[:, None, None]
-  return jnp.where(last_B11, ~end_V, end_V & (at.t < rules.least))
+  return jnp.where(
+    _last(at)[:, None, None], ~end_V, end_V & (at.t < rules.least)
+  )
+
+
+def _last(at: _Search) -> jax.Array:
+  """Returns which examples are at their last position."""
+  return at.t >= at.limits_B - 1
 
 
 def _taken(x: jax.Array, index_BW: jax.Array) -> jax.Array:

@@ -7,13 +7,13 @@ its own prompt and key only, never on what else is in the batch.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from model.field import Record, field
+from model.field import FieldError, Record, field
 
 # (tokens_B, cache) -> (logits_BV, cache)
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
@@ -37,6 +37,14 @@ class Sampling(Record):
     min=0.0,
     max=1.0,
   )
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    for name, value in (('top_k', self.top_k), ('top_p', self.top_p)):
+      if self.temperature == 0.0 and value is not None:
+        yield FieldError(
+          name, value, 'has no effect with --temperature=0, which draws nothing'
+        )
 
 
 def restrict(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:

@@ -106,6 +106,13 @@ def step(
   return ran.output, ran.cache
 
 
+def one_document(arch: Architecture, tokens_BT: jax.Array) -> jax.Array | None:
+  """Returns segments_BT of one document, where a mask needs any."""
+  if not any(mask.reads_segments for mask in arch.masks):
+    return None
+  return jnp.ones_like(tokens_BT)
+
+
 def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
   """Raises a ValueError for gates of heads that are not there."""
   first, last = arch.stacks[0], arch.stacks[-1]

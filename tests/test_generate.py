@@ -1,6 +1,7 @@
 """Generation: with a cache as without, together as alone, in windows."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +36,10 @@ ARCHITECTURES = {
   },
   'forget': {'output': 'forget'},
   'linear': {'normalizer': 'none', 'scale': 'none', 'norm': 'rmsnorm'},
+  'elu': {'normalizer': 'elu', 'position': 'rope'},
   'prefix': {'mask': 'prefix', 'mask.prefix': '4'},
+  'segments': {'mask': 'causal,segments'},
+  'long prefix': {'mask': 'prefix', 'mask.prefix': '11'},
 }
 
 
@@ -56,12 +60,49 @@ def loaded(changes: Mapping[str, str]) -> Loaded:
 def test_with_a_cache_as_without(name: str) -> None:
   """Longer than one window, from prompts of several lengths."""
   trial = loaded(ARCHITECTURES[name])
-  prompts = ['a', 'bcd', 'efghijabcdef']
+  long = ['efghijabcdef', 'efghijabcdefabcdefgh']
+  prompts = long if 'prefix' in name else ['a', 'bcd', *long]
   texts = continued(trial, prompts, GREEDY)
-  assert [len(text) for text in texts] == [30, 30, 30]
+  assert [len(text) for text in texts] == [30] * len(prompts)
   assert texts == continued(trial, prompts, GREEDY, cached=False)
   for prompt, text in zip(prompts, texts, strict=True):
     assert continued(trial, [prompt], GREEDY) == [text]
+
+
+def test_the_model_sees_the_end_of_a_prompt_that_is_too_long() -> None:
+  trial = loaded({})
+  once = dataclasses.replace(GREEDY, new_tokens=1)
+  long = 'jihgfedcbaabcdefghij'
+  for prompt in (long, long[-15:], long[-9:]):
+    ids_T = trial.encode(prompt)[-15:]
+    logits_V = np.asarray(trial.apply(ids_T[None]).logits_BTV[0, -1])
+    (found,) = trial.encode(continued(trial, [prompt], once)[0])
+    assert found == logits_V.argmax()
+
+
+@pytest.mark.parametrize('name', ARCHITECTURES)
+def test_a_beam_of_1_is_greedy(name: str) -> None:
+  trial = loaded(ARCHITECTURES[name])
+  prompts = ['efghijabcdef', 'cd' * 6 if 'prefix' in name else 'a']
+  one = Generation(new_tokens=30, beam=1)
+  assert continued(trial, prompts, one) == continued(trial, prompts, GREEDY)
+
+
+@pytest.mark.parametrize('name', ['default', 'linear', 'segments'])
+def test_a_wide_beam_finds_the_most_likely_text(name: str) -> None:
+  """Of all that there are: 10 letters, 3 places."""
+  trial = loaded(ARCHITECTURES[name])
+  once = Generation(new_tokens=3, beam=100)
+  (found,) = continued(trial, ['abc'], once)
+  texts = list(map(''.join, itertools.product('abcdefghij', repeat=3)))
+  ids_BT = np.array([trial.encode('abc' + text) for text in texts])
+  logits_BTV = trial.apply(ids_BT).logits_BTV[:, 2:-1]
+  logp_BTV = jax.nn.log_softmax(logits_BTV, -1)
+  logp_B = np.take_along_axis(logp_BTV, ids_BT[:, 3:, None], 2).sum((1, 2))
+  assert found == texts[int(logp_B.argmax())]
+  if name == 'default':
+    greedy = dataclasses.replace(GREEDY, new_tokens=3)
+    assert [found] != continued(trial, ['abc'], greedy)
 
 
 def test_greedy_is_the_most_likely_next_symbol() -> None:
@@ -92,11 +133,12 @@ def test_no_more_is_computed_than_is_asked_for() -> None:
     short = dataclasses.replace(long, new_tokens=count)
     found = continued(trial, ['abc', 'jjjjjj'], short)
     assert found == [text[:count] for text in texts]
-  written = generate._go_on(
-    trial,
+  rows = [[1, 2, 3]]
+  written = generate._drawn(
+    generate._model(trial, rows, True),
+    trial.params,
     long.sampling,
-    True,
-    [[1, 2, 3]],
+    rows,
     jax.random.split(jax.random.key(0), 1),
     stop=8,
   )
@@ -106,10 +148,11 @@ def test_no_more_is_computed_than_is_asked_for() -> None:
 def test_one_compilation_serves_every_prompt(compiled: Compilations) -> None:
   trial = loaded({'d_model': '24'})
   generate._window.clear_cache()
-  for prompt in ('a', 'bcd', 'efghijabcdefabcdef'):
+  for prompt in ('a', 'bcd', 'efghijab', 'efghijabc', 'efghijabcdefabcdef'):
     continued(trial, [prompt], GREEDY)
   names = [name for name in compiled.names if 'window' in name]
-  assert len(names) == 1, compiled.names
+  # One for prompts of up to half a window, one for those that are longer.
+  assert len(names) == 2, compiled.names
 
 
 def test_what_cannot_be_continued_is_said() -> None:
@@ -118,6 +161,8 @@ def test_what_cannot_be_continued_is_said() -> None:
     continued(trial, [''], GREEDY)
   with pytest.raises(DataError, match=r'--prompt=xyz: '):
     continued(trial, ['xyz'], GREEDY)
+  with pytest.raises(DataError, match=r'abc: has 3 tokens.*give at least 4'):
+    continued(loaded(ARCHITECTURES['prefix']), ['abcd', 'abc'], GREEDY)
   config = dataclasses.replace(trial.config, seq_len=1)
   with pytest.raises(DataError, match='sees one token'):
     continued(dataclasses.replace(trial, config=config), ['a'], GREEDY)

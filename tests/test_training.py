@@ -1053,7 +1053,7 @@ EFFECTS = {
   'task.buckets': Effect('3', {'task.buckets': '2'}),
   'task.reserve_mask': Effect('true'),
   'task.judged': Effect('2', seen=_judged),
-  'task.length_penalty': Effect('0.2', seen=_judged),
+  'task.length_penalty': Effect('0.2', {'task.beam': '2'}, seen=_judged),
   'task.symbols': Effect('7'),
   'task.rate': Effect('0.5'),
   'task.masked': Effect('0.5'),

@@ -43,6 +43,7 @@ class Loaded:
     want_weights: bool = False,
     source_BS: Any = None,
     head_gates: HeadGates = EVERY_HEAD,
+    segments_BT: Any = None,
   ) -> Output:
     """Returns logits for token ids, and attention weights if asked for.
 
@@ -53,6 +54,8 @@ class Loaded:
       source_BS: token ids of what an encoder-decoder reads, <eos> last; <pad>
         is seen by nobody.
       head_gates: factors of the outputs of heads.
+      segments_BT: document of each token from 1 on, 0 for padding; none is one
+        document.
 
     Raises:
       ValueError: a source is missing, or there is none to read; or there are no
@@ -67,12 +70,16 @@ class Loaded:
       ids_BS = jnp.asarray(source_BS, jnp.int32)
       real_BS = ids_BS != self.vocabulary.id_of(Special.PAD)
       source = Source(ids_BS, real_BS.astype(jnp.int32))
+    ids_BT = jnp.asarray(tokens_BT, jnp.int32)
+    if segments_BT is None:
+      segments_BT = transformer.one_document(arch, ids_BT)
     return transformer.apply(
       arch,
       self.config.sizes(self.vocabulary),
       self.params,
-      jnp.asarray(tokens_BT, jnp.int32),
+      ids_BT,
       want_weights=want_weights,
+      segments_BT=segments_BT,
       head_gates=head_gates,
       source=source,
     )

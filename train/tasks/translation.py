@@ -8,6 +8,7 @@ Of the pair 'a dog' and 'ein Hund' the model is given
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 
 from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
-from model.field import field
+from model.field import FieldError, field
 from model.parameter import Dims, Params
 from train.bleu import corpus_bleu, joined
 from train.figure import Figure
@@ -62,6 +63,16 @@ class Translation(Sentences, tag='translation'):
   length_penalty: float = field(
     1.0, 'Scores of hypotheses are divided by their length to this power.'
   )
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong between fields."""
+    yield from super().problems()
+    if self.beam == 1 and self.length_penalty != 1.0:
+      yield FieldError(
+        'length_penalty',
+        self.length_penalty,
+        'compares hypotheses, of which there is one: make --task.beam larger',
+      )
 
   def judge(
     self, arch: Architecture, dims: Dims, params: Params, data: Data
