@@ -110,8 +110,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   except flags.UnrecognizedFlagError as e:
     records = (Command, Options, Config, Generation)
     known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
-    raise FieldError(
-      e.flagname, e.flagvalue, f'is not a flag{suggest(e.flagname, known)}'
+    raise Refused(
+      f'{e.flagvalue}: is not a flag{suggest(e.flagname, known)}'
     ) from None
   except flags.Error as e:
     raise Refused(str(e)) from None

@@ -730,6 +730,24 @@ def test_smoke_of_every_experiment(
   assert (here / 'new/report.html').stat().st_size
 
 
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ('--model=encoder', '--task=mlm'),
+    ('--model=classifier', '--task=most_frequent'),
+  ],
+)
+def test_smoke_of_other_families(
+  flags: tuple[str, ...], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  argv = ('--experiment=train', '--smoke', '--seeds=1', '--lanes=shared:1')
+  assert run(*argv, *flags, '--workdir=new') == 0
+  assert capsys.readouterr().err == ''
+  (record,) = trials('new')
+  assert record['status'] == 'ok'
+  assert (here / 'new/report.html').stat().st_size
+
+
 # The schema. ------------------------------------------------------------------
 
 TEXTS = {

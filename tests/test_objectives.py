@@ -111,6 +111,20 @@ def test_an_mlm_and_an_lm_start_from_equal_values(
   jax.tree.map(np.testing.assert_array_equal, *starts)
 
 
+def test_a_batch_that_hides_nothing_is_no_divergence(
+  tmp_path: pathlib.Path,
+) -> None:
+  flags = {'batch_size': '1', 'seq_len': '2', 'steps': '20', 'eval_every': '20'}
+  config = override(mlm(tmp_path / 'a'), flags)
+  data = {k: jnp.asarray(v) for k, v in config.task.load().arrays.items()}
+  hidden = [
+    float(batch_of(config, data, jnp.asarray(step)).weights_BT.sum())
+    for step in range(20)
+  ]
+  assert 0.0 in hidden
+  assert np.isfinite(trained(config, tmp_path / 'run')['val_loss'])
+
+
 def test_an_mlm_learns_from_both_sides(tmp_path: pathlib.Path) -> None:
   flags = {'steps': '200', 'eval_every': '200', 'position': 'rope'}
   config = override(mlm(tmp_path / 'a'), flags)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
-from model.field import FieldError, Record, field
-from model.mask import Padding, Segments
+from model.field import FieldError, Record, field, variants
+from model.mask import ByModel, Padding, Segments
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -66,18 +66,25 @@ class Config(Record):
   def _mask_problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between the mask, the length and the task."""
     model, task = self.architecture.model, self.task
-    if model.tag not in [family.tag for family in task.families]:
+    if not _learns(task, model.tag):
+      tasks = [
+        tag
+        for tag, cls in variants(Task).items()
+        if issubclass(cls, Task) and _learns(cls, model.tag)
+      ]
       yield FieldError(
         'model',
         model,
-        f'cannot learn --task={task.tag}: try --model={task.families[0].tag}',
+        f'cannot learn --task={task.tag}: try --model={task.families[0].tag}, '
+        f'or --task={"|".join(tasks)}',
       )
     named, masks = self.architecture.mask, self.architecture.masks
     if task.predicts_next and not any(mask.hides_targets for mask in masks):
       yield FieldError(
         'mask',
         named,
-        'lets a model that predicts the next token see it: add causal',
+        'lets a model that predicts the next token see it: '
+        + ('try --mask=causal' if ByModel() in named else 'add causal'),
       )
     for mask in masks:
       if problem := mask.problem(self.seq_len):
@@ -130,6 +137,11 @@ class Config(Record):
   def sizes(self, vocabulary: Vocabulary) -> Dims:
     """Returns the sizes of the axes with these symbols and classes."""
     return self.dims(vocabulary.size, len(vocabulary.labels))
+
+
+def _learns(task: Task | type[Task], model: str) -> bool:
+  """Returns whether a model of this name can learn a task."""
+  return model in [family.tag for family in task.families]
 
 
 def identity(config: Config, inputs: str) -> str:

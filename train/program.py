@@ -226,6 +226,9 @@ def _look(
   batch = jax.tree.map(lambda x: x[:, :length], batch._replace(ids_B=None))
   tokens_1T = jnp.where(given, tokens_1T, batch.inputs_BT)
   batch = batch._replace(inputs_BT=tokens_1T)
+  if batch.segments_BT is not None:  # what is given is one document
+    segments_BT = jnp.where(given, 1, batch.segments_BT)
+    batch = batch._replace(segments_BT=segments_BT)
   out = output_of(config, sig.dims, params, batch, None, want_weights=True)
   size = jnp.asarray(length)
   if config.task.gives_padding:

@@ -124,8 +124,10 @@ def update(
   if axis is not None:
     # Each device holds the gradient of its own sum: add first, divide after.
     grads, sums = jax.lax.psum((grads, sums), axis)
-  grads = jax.tree.map(lambda g: g / sums.count, grads)
-  loss, grad_norm = sums.loss / sums.count, optax.tree.norm(grads)
+  # A batch may hold nothing to predict, such as no token that mlm has hidden.
+  count = jnp.maximum(sums.count, 1.0)
+  grads = jax.tree.map(lambda g: g / count, grads)
+  loss, grad_norm = sums.loss / count, optax.tree.norm(grads)
   optimization, total = config.optimization, jnp.asarray(config.steps)
   table = config.architecture.parameter_table(dims)
   updates, opt_state = optimization.transform(table, total).update(
