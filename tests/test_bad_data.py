@@ -9,6 +9,8 @@ from absl import flags
 import launch
 from experiments import cli
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 ENGLISH = [f'a dog {n} runs' for n in range(1, 21)]
 GERMAN = [f'ein Hund {n} rennt' for n in range(1, 21)]
 PAIRS = [f'{en}\t{de}' for en, de in zip(ENGLISH, GERMAN, strict=True)]

@@ -36,6 +36,8 @@ from test_reference import (
 from tolerance import assert_close
 from train.optimizer import flat, tree
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 EVERYTHING = dataclasses.replace(
   BASE,
   num_heads=4,

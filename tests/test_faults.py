@@ -539,13 +539,8 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 # How much of the room that a run needs there is.
-@pytest.mark.parametrize(
-  'share',
-  [
-    0.6,
-    *(pytest.param(s, marks=pytest.mark.slow) for s in (0.1, 0.3, 0.8, 0.95)),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('share', [0.1, 0.3, 0.6, 0.8, 0.95])
 def test_a_full_disk_ends_the_run_and_loses_nothing(
   share: float,
   text: Path,

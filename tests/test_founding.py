@@ -42,6 +42,8 @@ from train.optimizer import Optimization, flat, tree
 from train.step import State, init_state, update
 from train.task import Batch
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 STEPS = 4
 
 

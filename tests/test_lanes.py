@@ -127,6 +127,7 @@ def assert_near(result: Result, expected: Result) -> None:
   assert abs(loss - near) < tolerance(np.float32, 16 * 9) * near
 
 
+@pytest.mark.slow
 def test_a_lane_with_dropout_is_near_the_trial_alone(
   tmp_path: pathlib.Path,
 ) -> None:
@@ -350,18 +351,9 @@ def test_every_task_is_listed() -> None:
   assert {*TASKS, 'text'} == set(variants(Task))
 
 
-@pytest.mark.parametrize(
-  ('name', 'text'),
-  [
-    ('translation', 'devices:2'),
-    *(
-      pytest.param(name, text, marks=pytest.mark.slow)
-      for name in TASKS
-      for text in LAYOUTS
-      if (name, text) != ('translation', 'devices:2')
-    ),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('text', LAYOUTS)
+@pytest.mark.parametrize('name', TASKS)
 def test_a_lane_of_any_task_is_the_trial_alone(
   name: str,
   text: str,

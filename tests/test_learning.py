@@ -21,6 +21,8 @@ from train.step import init_state
 from train.task import Data
 from train.tokenizer import Char
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 # '(' and 7 letters, then ')' and the same 7.
 LETTERS, HALF = 'abcd', 8
 # Nats a token: 7 of 16 are new.  Who cannot look back pays for 14.

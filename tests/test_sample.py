@@ -14,6 +14,8 @@ from train.files import digest
 from train.load import load
 from train.sample import FILE, NEW_TOKENS, TEMPERATURE, continued, write_sample
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def test_each_token_follows_the_last_of_its_window() -> None:
   """After t comes t + 1; what the window holds is seen, and nothing else."""

@@ -194,6 +194,7 @@ def test_what_cannot_be_selected_is_refused(
 # Whole runs. ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_row_takes_its_own_best_value(
   text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

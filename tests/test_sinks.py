@@ -26,6 +26,8 @@ from train.parallel import Shared
 from train.schema import override
 from train.trial import Interrupted, Options, Result, Trial
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 TINY = {
   'num_layers': '1',
   'd_model': '16',

@@ -18,6 +18,8 @@ from train import files
 from train.figure import VAL_LOSS
 from train.tasks.translation import BLEU
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def _record(
   row: str,

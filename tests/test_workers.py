@@ -341,6 +341,7 @@ def test_a_trial_that_raises_fails_alone_and_is_run_again(
   assert capfd.readouterr().err == ''
 
 
+@pytest.mark.slow
 def test_a_trial_that_ends_its_workers_fails_after_some_of_them(
   text: Path,
   expected: Outcome,
@@ -464,6 +465,7 @@ def test_a_signal_saves_and_ends_all(
   assert_same(workdir, expected)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_orphans(
   text: Path, expected: Outcome, tmp_path: Path
 ) -> None:
