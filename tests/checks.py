@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance import Row, configured
 from effects import check_effects
-from families import data_of
+from families import data_of, packed
 from model import cache, transformer
 from model.architecture import Architecture
 from model.backend import Chunked, Reference
@@ -83,7 +83,7 @@ Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _check(row: Row, compile: Compile) -> None:
-  config = configured(row)
+  config = configured(row, packed)
   arch = config.architecture
   start = initial(config)
   with jax.enable_x64(arch.dtype == 'float32'):

@@ -15,13 +15,12 @@ import itertools
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from families import LEARNS
+from families import learned
 from model.architecture import Architecture
-from model.attention import Parts
-from model.backend import Chunked, Cudnn, Tokamax
+from model.backend import Chunked, Cudnn, Reference, Tokamax
 from model.cache import uncacheable
 from model.family import Decoder
 from model.field import (
@@ -56,7 +55,7 @@ VALUES: Mapping[str, tuple[Any, ...]] = {
 
 # Steepest descent: an update is then as near to another as the gradients are.
 BASE = Config(
-  task=LEARNS[Decoder],
+  task=learned(Decoder()),
   seq_len=8,
   batch_size=2,
   steps=4,
@@ -109,7 +108,9 @@ def axes() -> dict[str, tuple[Choice, ...]]:
     base = vars(BASE.architecture)[name]
     values = _values(name, hint, meta_of(Architecture, name), base)
     found[name] = tuple(Choice(name, v) for v in _unique([base, *values]))
-  tasks = [cls() for cls in variants(Task).values()]
+  tasks = [
+    cls() for cls in variants(Task).values() if cls is not type(BASE.task)
+  ]
   found['task'] = tuple(Choice('task', v) for v in [BASE.task, *tasks])
   return found
 
@@ -178,37 +179,41 @@ def _unique(values: Sequence[Any]) -> list[Any]:
 # What is accepted. ------------------------------------------------------------
 
 Row = Mapping[str, Choice]
+Tasks = Callable[[Decoder], Task]
 
 
-def configured(choices: Row) -> Config:
+def configured(choices: Row, tasks: Tasks = learned) -> Config:
   """Returns the base with these choices; raises FieldError.
 
-  Where no task is among them, it is one that the family learns.
+  Args:
+    choices: by field.
+    tasks: what a family learns where no task is among the choices.
   """
   values = {name: choice.value for name, choice in choices.items()}
   family = values.get('model', BASE.architecture.model)
-  task = values.pop('task', LEARNS[type(family)])
+  task = values.pop('task', tasks(family))
   architecture = dataclasses.replace(BASE.architecture, **values)
   return dataclasses.replace(BASE, architecture=architecture, task=task)
 
 
-def refusal(*choices: Choice) -> FieldError | None:
+def refusal(*choices: Choice, tasks: Tasks = learned) -> FieldError | None:
   """Returns why some choices, each of another field, do not go together."""
   try:
-    configured({choice.field: choice for choice in choices})
+    configured({choice.field: choice for choice in choices}, tasks)
   except FieldError as e:
     return e
   return None
 
 
 @functools.cache
-def singles() -> dict[Choice, FieldError | None]:
+def singles(tasks: Tasks = learned) -> dict[Choice, FieldError | None]:
   """Returns each choice with why it is refused, if it is."""
-  return {c: refusal(c) for choices in axes().values() for c in choices}
+  every = [c for choices in axes().values() for c in choices]
+  return {c: refusal(c, tasks=tasks) for c in every}
 
 
 @functools.cache
-def paired() -> dict[str, tuple[Choice, ...]]:
+def paired(tasks: Tasks = learned) -> dict[str, tuple[Choice, ...]]:
   """Returns the choices that go into pairs.
 
   Of lists that are refused by themselves only those of one: what is wrong with
@@ -218,7 +223,7 @@ def paired() -> dict[str, tuple[Choice, ...]]:
     field: tuple(
       c
       for c in choices
-      if singles()[c] is None
+      if singles(tasks)[c] is None
       or not (isinstance(c.value, tuple) and len(c.value) > 1)
     )
     for field, choices in axes().items()
@@ -307,13 +312,21 @@ Written by `PYTHONPATH=tests python -m conformance > docs/compatibility.md` from
 the types of the architecture; a test holds both equal. Every choice was made by
 itself ({choices}), and every two together ({pairs:,}, of which {refused:,} are
 refused before anything runs, in one line that names the flag, the rule and a
-way out). A family has a task that it learns, unless one is named.
+way out). A family has a task that it learns, unless one is named. Flags behind
+a choice, or behind `unless`, belong to it.
 
 All others run, and `pytest -m full` tries them: each choice has an effect, no
 position sees what the masks hide, decoding from a cache gives what the whole
 sequence gives, `chunked` gives what `reference` gives, and a trial trains
 beside others as it does alone. `tokamax` and `cudnn`, which need a package or
 a GPU, are tried by `tests/test_kernels.py`.
+"""
+
+CHOICES = """\
+Each choice is made by itself, all else being the default; one that is refused
+so, such as a mask that needs `causal`, is made beside each other choice, and
+named where none of these decodes from a cache (whose first step a `prefix` must
+fit into) or is computed by a backend, in a size and type that it takes.
 """
 
 
@@ -328,6 +341,7 @@ def page() -> str:
     [
       head,
       '## Choices\n',
+      CHOICES,
       '| flag | choices | not from a cache | '
       f'{" | ".join(f"not by `{b.tag}`" for b in PARTIAL)} |',
       f'|:---|:---|:---|{":---|" * len(PARTIAL)}',
@@ -352,22 +366,48 @@ def _choice_lines() -> Iterator[str]:
     tags = list(dict.fromkeys(t for c in choices for t in _tags(c)))
     if not tags or field in ('task', 'backend'):
       continue
-    runs = [c for c in choices if singles()[c] is None and len(_tags(c)) == 1]
-    archs = {c: configured({field: c}).architecture for c in runs}
-    whole = [c for c, a in archs.items() if uncacheable(a, BASE.seq_len)]
-    others = [
-      [c for c, a in archs.items() if backend.problem(_fitting(a))]
-      for backend in PARTIAL
+    ones = [c for c in choices if len(_tags(c)) == 1]
+    missing = [
+      [c for c in ones if not any(can(arch) for arch in _holding(c))]
+      for can in (_cacheable, *(functools.partial(_serves, b) for b in PARTIAL))
     ]
-    cells = [f'`--{field}`', ', '.join(f'`{tag}`' for tag in tags)]
-    cells += [', '.join(f'`{t}`' for t in _names(x)) for x in (whole, *others)]
-    yield f'| {" | ".join(cells)} |'
+    texts = [tags, *(_names(some, ones) for some in missing)]
+    cells = [', '.join(f'`{text}`' for text in some) for some in texts]
+    yield f'| {" | ".join([f"`--{field}`", *cells])} |'
 
 
-def _fitting(arch: Architecture) -> Parts:
-  """Returns the parts of an architecture, in a size that kernels can have."""
-  widths = Widths(*(2 * width for width in arch.parts.widths))
-  return arch.parts._replace(dtype='bfloat16', widths=widths)
+def _holding(choice: Choice) -> list[Architecture]:
+  """Returns accepted architectures that hold a choice: as it is, if it can."""
+  if singles()[choice] is None:
+    return [configured({choice.field: choice}).architecture]
+  lists = [
+    {c.field: c}
+    for c in axes()[choice.field]
+    if isinstance(c.value, tuple)
+    and set(c.value) > set(choice.value)
+    and singles()[c] is None
+  ]
+  beside = [
+    {c.field: c for c in pair}
+    for pair, error in pairs().items()
+    if choice in pair and error is None
+  ]
+  return [configured(row).architecture for row in (*lists, *beside)]
+
+
+def _cacheable(arch: Architecture) -> bool:
+  return uncacheable(arch, BASE.seq_len) is None
+
+
+def _serves(backend: Reference, arch: Architecture) -> bool:
+  """Returns whether a backend computes all attention, in a size it can have."""
+  fitting = [
+    parts._replace(
+      dtype='bfloat16', widths=Widths(*(2 * width for width in parts.widths))
+    )
+    for parts in arch.every_parts
+  ]
+  return all(backend.problem(parts) is None for parts in fitting)
 
 
 def _tags(choice: Choice) -> list[str]:
@@ -375,24 +415,52 @@ def _tags(choice: Choice) -> list[str]:
   return [item.tag for item in items if isinstance(item, Variant) and item.tag]
 
 
-def _names(choices: Sequence[Choice]) -> list[str]:
-  """Returns the values of choices of one field, each tag once if it can."""
-  return list(dict.fromkeys(unparse(c.value) for c in choices))
+def _names(some: Sequence[Choice], every: Sequence[Choice]) -> list[str]:
+  """Returns the values of choices of one field, each once if it can.
+
+  Args:
+    some: the choices.
+    every: of which they are some; of one that is here in one form and not in
+      another, the name says in which.
+  """
+  found = []
+  for value in dict.fromkeys(unparse(c.value) for c in some):
+    forms = [c for c in every if unparse(c.value) == value]
+    here = [c for c in forms if c in some]
+    others = [c for c in forms if c not in some]
+    if others and forms[0] in here:
+      found.append(f'{value} unless {" or ".join(map(_flags, others))}')
+    elif others:
+      found += [f'{value} {_flags(c)}' for c in here]
+    else:
+      found.append(value)
+  return found
+
+
+def _flags(choice: Choice) -> str:
+  """Returns what a choice has beside its name, as on a command line."""
+  return ' '.join(f'--{word}' for word in choice.text.split()[1:])
 
 
 @functools.cache
-def _plain_pairs() -> dict[Pair, FieldError | None]:
-  """Returns pairs of accepted choices; of lists only those that must be."""
+def _plain(field: str) -> tuple[Choice, ...]:
+  """Returns the accepted choices of a field; of lists only what must be one."""
 
   def needed(choice: Choice) -> bool:
     if not isinstance(choice.value, tuple) or len(choice.value) == 1:
       return True
     return any(singles()[Choice(choice.field, (v,))] for v in choice.value)
 
+  return tuple(c for c in axes()[field] if singles()[c] is None and needed(c))
+
+
+@functools.cache
+def _plain_pairs() -> dict[Pair, FieldError | None]:
+  """Returns pairs of these choices."""
   return {
     pair: error
     for pair, error in pairs().items()
-    if all(singles()[c] is None and needed(c) for c in pair)
+    if all(c in _plain(c.field) for c in pair)
   }
 
 
@@ -431,14 +499,16 @@ def _alone_lines(single: Sequence[tuple[Choice, FieldError]]) -> Iterator[str]:
     groups.setdefault(key, []).append(choice)
   for (field, _), choices in groups.items():
     error = singles()[choices[0]]
-    yield f'* `--{field}={" | ".join(_names(choices))}` alone: `{error}`'
+    names = ' | '.join(_names(choices, axes()[field]))
+    yield f'* `--{field}={names}` alone: `{error}`'
 
 
 def _pair_lines() -> Iterator[str]:
   """Yields what is refused of two flags, by its reason."""
   groups: dict[tuple[str, str, str], dict[Choice, list[Choice]]] = {}
   for (one, other), error in _conflicts().items():
-    tags = {*_names([one]), *_names([other]), *_tags(one), *_tags(other)}
+    tags = {*_tags(one), *_tags(other)}
+    tags |= {unparse(one.value), unparse(other.value)}
     rule = re.sub('|'.join(map(re.escape, tags)), '', error.rule)
     key = (one.field, other.field, rule)
     groups.setdefault(key, {}).setdefault(one, []).append(other)
@@ -448,9 +518,10 @@ def _pair_lines() -> Iterator[str]:
       merged.setdefault(tuple(others), []).append(one)
     for others, ones in merged.items():
       error = _conflicts()[ones[0], others[0]]
+      names = ' | '.join(_names(ones, _plain(field)))
       yield (
-        f'* `--{field}={" | ".join(_names(ones))}` with '
-        f'`--{beside}={" | ".join(_names(others))}`: `{error}`'
+        f'* `--{field}={names}` with '
+        f'`--{beside}={" | ".join(_names(others, _plain(beside)))}`: `{error}`'
       )
 
 

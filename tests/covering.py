@@ -5,14 +5,24 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from conformance import Choice, Row, axes, paired, refusal, singles, usual
+from families import packed
 from model.backend import Fused
-from model.field import Variant
+from model.field import FieldError, Variant
+
+
+def refused(*choices: Choice) -> FieldError | None:
+  """Returns why choices do not go together where texts are packed and padded.
+
+  So that each mask hides something beside each other choice.
+  """
+  return refusal(*choices, tasks=packed)
 
 
 @functools.cache
 def lists(field: str) -> tuple[Choice, ...]:
   """Returns few lists that hold each member, and each two that go together."""
-  accepted = [c for c in paired()[field] if singles()[c] is None]
+  own = paired(packed)[field]
+  accepted = [c for c in own if singles(packed)[c] is None]
   ones = [c for c in accepted if len(c.value) == 1]
   members = [c.value[0] for c in axes()[field] if len(c.value) == 1]
   wanted = {c.value for c in accepted if len(c.value) == 2}
@@ -23,7 +33,7 @@ def lists(field: str) -> tuple[Choice, ...]:
     longest = pair
     for member in members:
       longer = tuple(m for m in members if m in longest or m == member)
-      if refusal(Choice(field, longer)) is None:
+      if refused(Choice(field, longer)) is None:
         longest = longer
     wanted -= set(itertools.combinations(longest, 2))
     found.append(Choice(field, longest))
@@ -40,7 +50,7 @@ def columns() -> dict[str, tuple[Choice, ...]]:
     field: lists(field)
     if isinstance(choices[0].value, tuple)
     else tuple(c for c in choices if not isinstance(c.value, Fused))
-    for field, choices in paired().items()
+    for field, choices in paired(packed).items()
     if field != 'task'
   }
 
@@ -69,7 +79,7 @@ def _wanted(strength: int) -> Iterator[tuple[Choice, ...]]:
   """Yields what an array must hold."""
   for fields in itertools.combinations(columns().values(), strength):
     for group in itertools.product(*fields):
-      if refusal(*group) is None and (strength > 1 or _typical(*group)):
+      if refused(*group) is None and (strength > 1 or _typical(*group)):
         yield group
 
 
@@ -97,7 +107,7 @@ def _best(
     )
 
   for choice in sorted(choices, key=gain, reverse=True):
-    if refusal(*row.values(), choice) is None:
+    if refused(*row.values(), choice) is None:
       return choice
   return choices[0]
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from conformance import Choice, Row, axes, configured, usual
+from families import packed
 from model import transformer
 from model.backend import Auto, Reference
 from model.field import FieldError, Variant
@@ -28,10 +29,10 @@ IDLE: Mapping[str, str] = {
 
 def check_effects(row: Row) -> None:
   """Asserts that no choice of a row could be left out unnoticed."""
-  config = configured(row)
+  config = configured(row, packed)
   for choice, without in _without(row):
     try:
-      other = configured(row | {choice.field: without})
+      other = configured(row | {choice.field: without}, packed)
     except FieldError:
       continue
     if choice.field in IDLE and _equal_but(choice.field, config, other):

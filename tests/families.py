@@ -78,11 +78,25 @@ class PackedMlm(Packing, Mlm):
 ROWS = Held(train='memory')
 # One shape of batch: more of them are the subject of `test_sentences.py`.
 LEARNS: Mapping[type[Decoder], Task] = {
-  Decoder: PackedText(data=ROWS),
-  Encoder: PackedMlm(data=ROWS, rate=0.5),
+  Decoder: Text(data=ROWS),
+  Encoder: Mlm(data=ROWS, rate=0.5),
   EncoderDecoder: Translation(data=ROWS, tokenizer=Char(), buckets=1),
   Classifier: Classification(data=ROWS, tokenizer=Char(), buckets=1),
 }
+PACKED: Mapping[type[Decoder], Task] = {
+  Decoder: PackedText(data=ROWS),
+  Encoder: PackedMlm(data=ROWS, rate=0.5),
+}
+
+
+def learned(family: Decoder) -> Task:
+  """Returns the task of the command line that a family learns."""
+  return LEARNS[type(family)]
+
+
+def packed(family: Decoder) -> Task:
+  """Returns that task, or one like it that pads what it packs."""
+  return PACKED.get(type(family), learned(family))
 
 
 @functools.cache

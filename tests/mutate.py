@@ -60,8 +60,8 @@ MUTATIONS = (
   Mutation(
     'segments are ignored',
     'model/mask.py',
-    '(t_segment == s_segment) & (s_segment != 0)',
-    's_segment != 0',
+    '(at.t_segment == at.s_segment) & (at.s_segment != 0)',
+    'at.s_segment != 0',
   ),
   Mutation(
     'logits are not scaled',
@@ -89,7 +89,7 @@ MUTATIONS = (
   ),
   Mutation(
     'the bias of W_O is forgotten',
-    'model/projections.py',
+    'model/heads.py',
     "return add_bias(out_BTD, params, 'out_bias')",
     'return out_BTD',
   ),
@@ -138,20 +138,20 @@ MUTATIONS = (
   ),
   Mutation(
     'remat is ignored',
-    'model/transformer.py',
+    'model/network.py',
     'if arch.remat:',
     'if arch.remat and not arch.scan_layers:',
   ),
   Mutation(
     'what a backend cannot serve is not refused',
     'model/architecture.py',
-    'if problem := backend_problem(self.backend, self.parts):',
+    'if problem := backend_problem(self.backend, parts):',
     'if problem := None:',
   ),
   Mutation(
     'a backend that a machine lacks is not refused',
     'experiments/inputs.py',
-    'if absent := backend.absent(platform):',
+    'if absent := backend.absent(device.platform):',
     'if absent := None:',
   ),
   Mutation(
@@ -199,7 +199,7 @@ def red(folder: pathlib.Path, mutation: Mutation) -> str:
       + [f'tests/{name}' for name in TESTS],
       cwd=folder,
       # Compiled programs are found by what they compute, errors included.
-      env=os.environ | {'ABLAX_CACHE': str(ROOT / '.cache')},
+      env={'ABLAX_CACHE': str(ROOT / '.cache')} | os.environ,
       capture_output=True,
       text=True,
       check=False,

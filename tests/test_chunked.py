@@ -19,6 +19,7 @@ from model.field import FieldError
 from model.forget import Forget
 from model.mask import Causal, ExcludeSelf
 from model.norm import NoNorm, PreNorm
+from model.online import Online
 from model.output import Plain, TalkingHeads
 from model.position import T5, Alibi
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
@@ -30,8 +31,11 @@ from test_reference import (
   described,
   dims_of,
   draws,
+  examples,
+  named,
   source_of,
   stacked_params,
+  unions,
 )
 from tolerance import assert_close
 from train.optimizer import flat, tree
@@ -157,18 +161,43 @@ def exponent(arch: Architecture, lengths: tuple[int, int]) -> float:
   return math.log(many / few) / math.log(lengths[1] / lengths[0])
 
 
+# The quickest, and what has most; by `pytest -m full` each by itself.
+MEASURED = {
+  'plain': BASE,
+  'biases': dataclasses.replace(
+    BASE, position=T5(), output=(Forget(),), logit_cap=2.0
+  ),
+}
+ALONE = {
+  'logit_cap': dataclasses.replace(BASE, logit_cap=2.0),
+  'forget': dataclasses.replace(BASE, output=(Forget(),)),
+} | {
+  f'{field}-{named(variant)}': dataclasses.replace(BASE, **{field: variant})
+  for field in ('normalizer', 'position')
+  for cls in unions(Architecture)[field].values()
+  for variant in examples(cls)
+  if (isinstance(variant, Online) if field == 'normalizer' else variant.biases)
+}
+
+
 @pytest.mark.parametrize(
   'arch',
   [
-    BASE,
-    dataclasses.replace(BASE, position=T5(), output=(Forget(),), logit_cap=2.0),
+    *(pytest.param(arch, id=name) for name, arch in MEASURED.items()),
+    *(
+      pytest.param(arch, id=name, marks=pytest.mark.full)
+      for name, arch in ALONE.items()
+      if arch not in MEASURED.values()
+    ),
   ],
-  ids=['plain', 'biases'],
 )
 def test_memory_grows_with_the_length_and_not_with_its_square(
   arch: Architecture,
 ) -> None:
-  """What does N x N cost on long documents?  Nothing, in chunks."""
+  """What does N x N cost on long documents?  Nothing, in chunks.
+
+  Gradients included, those of learned biases and sinks too.
+  """
   chunked = dataclasses.replace(arch, backend=Chunked())
   assert exponent(chunked, (1024, 16384)) < 1.1
   whole = dataclasses.replace(arch, backend=Reference())

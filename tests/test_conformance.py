@@ -6,7 +6,8 @@ of all pairs.
 """
 
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -14,10 +15,12 @@ import conformance
 import covering
 from checks import check
 from conformance import Choice, Row, described
+from model import cache
 from model.architecture import Architecture
 from model.backend import Fused
-from model.field import hints, variant_list, variants
+from model.field import FieldError, hints, unparse, variant_list, variants
 from source import ROOT
+from train.config import Config
 from train.schema import override, to_flags
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -83,10 +86,149 @@ def test_every_flag_of_the_architecture_varies() -> None:
 
 
 def test_the_documentation_holds_the_table() -> None:
-  path = ROOT / 'docs' / 'compatibility.md'
-  assert path.read_text() == conformance.page(), (
+  assert PAGE.read_text() == conformance.page(), (
     'PYTHONPATH=tests python -m conformance > docs/compatibility.md'
   )
+
+
+# What the table says, read back and compared with what is built. --------------
+
+PAGE = ROOT / 'docs' / 'compatibility.md'
+TASKS = {
+  'decoder': ('text', 'mlm'),
+  'encoder': ('mlm',),
+  'encoder_decoder': ('translation',),
+  'classifier': ('classification',),
+}
+
+
+PARTIAL = ('chunked', 'tokamax', 'cudnn')
+
+
+def built(flags: Mapping[str, str]) -> Config | None:
+  """Returns the trial of a command line, or none if it is refused."""
+  try:
+    return override(Config(), flags)
+  except FieldError:
+    return None
+
+
+def contexts(flag: str, text: str) -> Iterator[dict[str, str]]:
+  """Yields command lines in which a choice is made; a mask needs others."""
+  families = [text] if flag == 'model' else ['decoder']
+  if flag == 'mask':
+    families = [family for family in TASKS if family != 'encoder_decoder']
+  for family in families:
+    for task in TASKS[family]:
+      yield {'model': family, 'task': task, flag: text}
+      if flag == 'mask':
+        yield {'model': family, 'task': task, flag: f'causal,{text}'}
+
+
+def by_backend(tag: str) -> Callable[[dict[str, str]], bool]:
+  """Returns whether a backend takes a command line."""
+  # In the one type that all backends take.
+  own = {'backend': tag, 'dtype': 'bfloat16'}
+  return lambda flags: built(flags | own) is not None
+
+
+def from_cache(flags: dict[str, str]) -> bool:
+  """Returns whether a command line has a cache, its prompt being all."""
+  if (config := built(flags)) is None:
+    return False
+  dims = config.dims(vocab_size=7)
+  try:
+    cache.empty(config.architecture, dims, 1, config.seq_len, config.seq_len)
+  except ValueError:
+    return False
+  return True
+
+
+def cells() -> Iterator[tuple[str, str, str, str]]:
+  """Yields (flag, choice, column, cell) of the table of choices."""
+  lines = PAGE.read_text().split('## Choices')[1].split('## Pairs')[0]
+  head, _, *rows = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in lines.splitlines()
+    if line.startswith('|')
+  ]
+  for first, choices, *own in rows:
+    for column, cell in zip(head[2:], own, strict=True):
+      for choice in re.findall('`(.*?)`', choices):
+        yield first.strip('`-'), choice, column, cell
+
+
+def test_the_table_of_choices_is_what_is_built() -> None:
+  seen = set()
+  for flag, choice, column, cell in cells():
+    tag = re.fullmatch('not by `(.*)`', column)
+    does = by_backend(tag[1]) if tag else from_cache
+    assert tag or column == 'not from a cache'
+    seen.add((flag, choice, column))
+    tried = list(contexts(flag, choice))
+    assert any(built(flags) for flags in tried), f'{flag}={choice}'
+    where = f'{column}: --{flag}={choice}'
+    names = re.findall(rf'`{choice}(?: (.*?))?`', cell)
+    plain = [extra for extra in names if not extra.startswith('--')]
+    assert any(map(does, tried)) == (not plain), where
+    for extra in filter(None, names):
+      for option in re.findall(r'--(\S+=\S+)', extra):
+        more = dict([option.split('=')])
+        can = any(does(flags | more) for flags in tried)
+        assert can == extra.startswith('unless'), f'{where} {extra}'
+  columns = ['not from a cache', *(f'not by `{t}`' for t in PARTIAL)]
+  assert seen == {
+    (name, tag, column)
+    for name, hint in hints(Architecture).items()
+    for tag in variants(hint) or variant_list(hint)
+    for column in columns
+    if name != 'backend'
+  }
+
+
+def named(text: str) -> list[Choice]:
+  """Returns the choices that a line names: '--mask=full | causal,window'."""
+  flag, _, values = text.removeprefix('--').partition('=')
+  found = []
+  for value in values.split(' | '):
+    name, _, extra = value.partition(' ')
+    forms = [c for c in conformance.axes()[flag] if unparse(c.value) == name]
+    assert forms, f'--{flag}={name}'
+    options = [o.split('=') for o in re.findall(r'--(\S+=\S+)', extra)]
+    marked = [c for c in forms if any('='.join(o) in c.text for o in options)]
+    assert len(marked) == len(options), value
+    if not extra:
+      found += forms
+    elif extra.startswith('unless'):
+      found += [c for c in forms if c not in marked]
+    else:
+      found += marked
+  return found
+
+
+def test_the_list_of_refusals_is_what_is_refused() -> None:
+  """Each line holds, and no choice or pair is missing."""
+  listed: set[frozenset[Choice]] = set()
+  for line in PAGE.read_text().split('## Refused')[1].splitlines():
+    if line.startswith('*'):
+      *names, error = re.findall('`(.*?)`', line)
+      assert 1 <= len(names) <= 2
+      for group in itertools.product(*map(named, names)):
+        refused = conformance.refusal(*group)
+        assert refused, f'{line}: {" ".join(map(str, group))}'
+        listed.add(frozenset(group))
+      first = [named(name)[0] for name in names]
+      assert str(conformance.refusal(*first)) == error
+  alone = [c for c, error in conformance.singles().items() if error]
+  assert {frozenset([c]) for c in alone} == {g for g in listed if len(g) == 1}
+  one = [
+    [c for c in choices if len(_items(c)) < 2 and c not in alone]
+    for choices in conformance.axes().values()
+  ]
+  for some, more in itertools.combinations(one, 2):
+    for pair in itertools.product(some, more):
+      refused = conformance.refusal(*pair)
+      assert (refused is not None) == (frozenset(pair) in listed), str(refused)
 
 
 def test_accepted_choices_are_flags() -> None:
@@ -115,7 +257,7 @@ def test_the_array_holds_every_accepted_pair() -> None:
     pair
     for some, more in itertools.combinations(columns.values(), 2)
     for pair in itertools.product(some, more)
-    if conformance.refusal(*pair) is None and pair not in held
+    if covering.refused(*pair) is None and pair not in held
   ]
   assert not missing
 

@@ -23,6 +23,7 @@ from model.architecture import Architecture
 from model.attention import Keys, Queries
 from model.backend import Chunked, Fused
 from model.family import Classifier
+from model.feedforward import NoFeedForward
 from model.field import (
   FieldError,
   Variant,
@@ -35,6 +36,8 @@ from model.forget import Forget
 from model.latent import Mla
 from model.mask import Causal, Places, allowed
 from model.network import Source
+from model.norm import NoNorm
+from model.normalizer import Softmax1
 from model.output import Gate, Own, ValueResidual
 from model.parameter import Dims, Kind, Param, key_of, param, sample
 from model.position import Rope
@@ -789,6 +792,92 @@ def test_gradients_of_attention_by_differences(normalizer: Any) -> None:
   assert not np.asarray(mixed.weights_BNTS)[:, :, 0].any()
   assert all(np.isfinite(g).all() for g in grads)
   assert not np.asarray(grads[0])[:, 0].any()
+
+
+# Attention and nothing else: its gradients compile in a third of the time.
+BARE = dataclasses.replace(
+  BASE,
+  num_layers=1,
+  feedforward=NoFeedForward(),
+  norm=NoNorm(),
+  scan_layers=False,
+)
+# Where the parameters of each union lie.
+OWN = {
+  'projections': 'blocks/attention/',
+  'qk_norm': 'blocks/qk_norm/',
+  'score': 'blocks/score/',
+  'scale': 'blocks/scale/',
+  'normalizer': 'blocks/normalizer/',
+  'position': 'position/',
+  'output': 'blocks/output_',
+}
+
+
+def sloped(field: str, variant: Any) -> Architecture:
+  """Returns an architecture with a variant, and with biases if it has any."""
+  value = (variant,) if field == 'output' else variant
+  arch = dataclasses.replace(BARE, **{field: value})
+  if any(output.keeps_first_values for output in arch.output):
+    arch = dataclasses.replace(arch, num_layers=2)
+  if field == 'projections':
+    # What is added to all keys changes nothing with softmax.
+    arch = dataclasses.replace(arch, position=Rope(), normalizer=Softmax1())
+  try:
+    return dataclasses.replace(arch, use_bias=True)
+  except FieldError:
+    return arch
+
+
+SLOPED = [
+  pytest.param(sloped(field, v), own, id=f'{field}-{named(v)}')
+  for field, own in OWN.items()
+  for cls in ALL[field].values()
+  for v in examples(cls)
+  # The gradient of `hard` is not its slope, which is 0: see test_sparse.py.
+  if v.tag != 'hard'
+]
+SLOPED += [
+  pytest.param(
+    dataclasses.replace(BARE, num_heads=4, num_kv_heads=2, logit_cap=1.5),
+    'blocks/attention/',
+    id='grouped-and-capped',
+  )
+]
+
+
+def test_slopes_are_of_parameters() -> None:
+  """Each path of `OWN` is that of a parameter of some member."""
+  tables = [case.values[0].parameter_table(dims_of(BASE)) for case in SLOPED]
+  paths = {path for table in tables for path in table}
+  assert all(any(p.startswith(own) for p in paths) for own in OWN.values())
+
+
+@pytest.mark.parametrize(('arch', 'own'), SLOPED)
+def test_gradients_equal_differences_of_the_loops(
+  arch: Architecture, own: str
+) -> None:
+  """Of the input, and of each parameter whose path begins with `own`."""
+  params, dims = stacked_params(arch), dims_of(arch)
+  tokens_BT, probe_BTV = np.array([[3, 0, 5, 1]]), draws(1, 4, VOCABULARY)
+
+  def loss(params: Any) -> jax.Array:
+    out = transformer.apply(arch, dims, params, tokens_BT)
+    return (out.logits_BTV * probe_BTV).sum()
+
+  with jax.enable_x64(True):
+    given = jax.tree.map(jnp.asarray, tree(params))
+    grads = jax.tree.map(np.asarray, flat(jax.jit(jax.grad(loss))(given)))
+  for path in ['embedding/token', *(p for p in params if p.startswith(own))]:
+    direction, step, ends = draws(*params[path].shape, seed=9), 1e-5, []
+    for sign in (1, -1):
+      moved = params | {path: params[path] + sign * step * direction}
+      out = reference.model(arch, moved, tokens_BT)
+      ends.append(float((out.logits_BTV * probe_BTV).sum()))
+    slope = float((grads[path] * direction).sum())
+    expected = (ends[0] - ends[1]) / (2 * step)
+    assert slope == pytest.approx(expected, rel=1e-7), path
+    assert abs(slope) > 1e-3, path
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
