@@ -12,7 +12,7 @@ import pytest
 from commands import run
 from compilations import Compilations
 from model.decode import Sampling
-from train import generate
+from train import generate, writing
 from train.config import Config
 from train.generate import Generation, continued
 from train.load import Loaded
@@ -134,8 +134,8 @@ def test_no_more_is_computed_than_is_asked_for() -> None:
     found = continued(trial, ['abc', 'jjjjjj'], short)
     assert found == [text[:count] for text in texts]
   rows = [[1, 2, 3]]
-  written = generate._drawn(
-    generate._model(trial, rows, True),
+  written = writing.drawn(
+    generate._writer(trial, rows, True),
     trial.params,
     long.sampling,
     rows,
@@ -147,7 +147,7 @@ def test_no_more_is_computed_than_is_asked_for() -> None:
 
 def test_one_compilation_serves_every_prompt(compiled: Compilations) -> None:
   trial = loaded({'d_model': '24'})
-  generate._window.clear_cache()
+  writing._window.clear_cache()
   for prompt in ('a', 'bcd', 'efghijab', 'efghijabc', 'efghijabcdefabcdef'):
     continued(trial, [prompt], GREEDY)
   names = [name for name in compiled.names if 'window' in name]
