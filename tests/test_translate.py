@@ -1,7 +1,9 @@
 """Translations: cached as uncached, alone as together, and BLEU of a trial."""
 
 import json
+import math
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ from train.parallel import Shared
 from train.sample import FILE
 from train.schema import override
 from train.step import init_state
-from train.task import DataError
+from train.task import DataError, Judgement
 from train.tasks.translation import Translation
 from train.translate import Translator, translated
 from train.trial import Options, Trial
@@ -80,6 +82,90 @@ def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
   translated(spoken, given, 2, 0.5)
   translated(spoken, given[3:5], 2, 0.5)
   assert not compiled.names
+
+
+# What a trial is judged by. ---------------------------------------------------
+
+
+def judged(
+  folder: pathlib.Path, rows: Sequence[tuple[str, str]], flags: dict[str, str]
+) -> Judgement:
+  """Returns the judgement of a model that repeats each reference.
+
+  Args:
+    folder: where tables are written.
+    rows: pairs of a source and a target, to evaluate on.
+    flags: of the configuration.
+  """
+  keys = 'source', 'target'
+  for name, pairs in (('train', PAIRS), ('held', rows)):
+    lines = [json.dumps(dict(zip(keys, p, strict=True))) for p in pairs]
+    (folder / f'{name}.jsonl').write_text('\n'.join(lines))
+  table = {
+    'task.data': 'jsonl',
+    'task.data.train': str(folder / 'train.jsonl'),
+    'task.data.validation': str(folder / 'held.jsonl'),
+  }
+  config = override(translation(1), table | flags)
+  data = config.task.load()
+  said = data.vocabulary.encode_all([target for _, target in rows])
+  asked = []
+
+  def repeated(
+    spoken: Translator,
+    sources: Sequence[np.ndarray],
+    beam: int,
+    penalty: float,
+  ) -> list[np.ndarray]:
+    del beam, penalty
+    asked.extend(spoken.vocabulary.decode(ids) for ids in sources)
+    return said[: len(sources)]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('train.tasks.translation.translated', repeated)
+    found = config.task.judge(
+      config.architecture, config.sizes(data.vocabulary), {}, data
+    )
+  assert len(asked) == len(found.lines) - 1
+  return found
+
+
+def test_a_word_that_the_model_lacks_is_not_right(
+  tmp_path: pathlib.Path,
+) -> None:
+  """Five words of which the third is wrong, and four that are right."""
+  rows = [('go go 2', 'geh geh SCHNELL geh 2'), ('go 1', 'geh geh geh 1')]
+  found = judged(tmp_path, rows, {})
+  # Of words, and of runs of two, three and four.
+  hits = 8 / 9, 5 / 7, 2 / 5, 1 / 3
+  assert found.figures['bleu'] == pytest.approx(100 * math.prod(hits) ** 0.25)
+  assert list(found.lines[1:]) == [
+    'go go 2\tgeh geh <unk> geh 2\tgeh geh SCHNELL geh 2',
+    'go 1\tgeh geh geh 1\tgeh geh geh 1',
+  ]
+  known = judged(tmp_path, rows[1:], {})
+  assert known.figures['bleu'] == pytest.approx(100)
+
+
+def test_references_are_the_texts_of_the_table(tmp_path: pathlib.Path) -> None:
+  """The longest first, a tab, two spaces: in their order, on a line each."""
+  rows = [
+    ('go go go 3', 'geh  GEH\tgeh geh geh 3'),
+    ('go 1', 'geh geh 1'),
+    ('go go 2', 'geh Gëh geh 2'),
+  ]
+  flags = {'task.tokenizer': 'wordpiece', 'task.judged': '2'}
+  found = judged(tmp_path, rows, flags)
+  assert list(found.lines) == [
+    'source\ttranslation\treference',
+    'go go go 3\tgeh geh geh geh geh 3\tgeh GEH geh geh geh 3',
+    'go 1\tgeh geh 1\tgeh geh 1',
+  ]
+  flags = {'task.tokenizer': 'wordpiece'}
+  found = judged(tmp_path, rows, flags)
+  # Of the third row the pieces have lost two dots.
+  assert found.lines[3] == 'go go 2\tgeh geh geh 2\tgeh Gëh geh 2'
+  assert found.figures['bleu'] < 100
 
 
 @pytest.fixture(scope='module')

@@ -84,6 +84,7 @@ class Sentences(Task, abc.ABC):
       known,
       digest,
       f'{train.name}: {", ".join(about)}, sha256 {digest[:12]}',
+      held.columns,
     )
 
   def _vocabulary(self, train: Rows, held: Rows, digest: str) -> Vocabulary:

@@ -66,29 +66,28 @@ class Translation(Sentences, tag='translation'):
   def judge(
     self, arch: Architecture, dims: Dims, params: Params, data: Data
   ) -> Judgement:
-    """Returns the BLEU of the part to evaluate on, and the translations."""
+    """Returns the BLEU of the part to evaluate on, and the translations.
+
+    References are the texts of the table: in the model's vocabulary a word that
+    it lacks would be <unk> in both, and count as right.
+    """
     arrays = data.arrays
-    sources, targets = (
-      np.split(arrays[f'validation_{name}'], arrays[starts][1:-1])
-      for name in self.columns
-      for starts in [f'validation_{name}_starts']
+    ids = np.split(
+      arrays['validation_source'], arrays['validation_source_starts'][1:-1]
     )
-    sources, targets = sources[: self.judged], targets[: self.judged]
     found = translated(
       Translator(arch, dims, params, data.vocabulary),
-      sources,
+      ids[: self.judged],
       self.beam,
       self.length_penalty,
     )
-    sources, found, targets = (
-      [data.vocabulary.decode(ids) for ids in texts]
-      for texts in (sources, found, targets)
-    )
+    hypotheses = [data.vocabulary.decode(ids) for ids in found]
+    sources, references = (texts[: self.judged] for texts in data.held)
     lines = [
-      '\t'.join(map(joined, row))
-      for row in zip(sources, found, targets, strict=True)
+      '\t'.join(' '.join(joined(text).split()) for text in row)
+      for row in zip(sources, hypotheses, references, strict=True)
     ]
-    score = corpus_bleu(found, targets)
+    score = corpus_bleu(hypotheses, references)
     figures = {
       BLEU.name: score.bleu,
       BREVITY_PENALTY.name: score.brevity_penalty,
