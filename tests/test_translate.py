@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import alone
 from compilations import Compilations
 from experiments.cli import main
 from test_sentences import PAIRS, translation
+from train.bleu import Bleu, corpus_bleu
 from train.config import Config
 from train.generate import Generation, continued
 from train.load import load
@@ -130,12 +132,16 @@ def judged(
   return found
 
 
+@pytest.mark.parametrize('given', ['true', 'false'])
 def test_a_word_that_the_model_lacks_is_not_right(
-  tmp_path: pathlib.Path,
+  given: str, tmp_path: pathlib.Path
 ) -> None:
-  """Five words of which the third is wrong, and four that are right."""
+  """Five words of which the third is wrong, and four that are right.
+
+  <unk> is one word, and no three of them as 13a would cut it.
+  """
   rows = [('go go 2', 'geh geh SCHNELL geh 2'), ('go 1', 'geh geh geh 1')]
-  found = judged(tmp_path, rows, {})
+  found = judged(tmp_path, rows, {'task.pretokenized': given})
   # Of words, and of runs of two, three and four.
   hits = 8 / 9, 5 / 7, 2 / 5, 1 / 3
   assert found.figures['bleu'] == pytest.approx(100 * math.prod(hits) ** 0.25)
@@ -145,6 +151,14 @@ def test_a_word_that_the_model_lacks_is_not_right(
   ]
   known = judged(tmp_path, rows[1:], {})
   assert known.figures['bleu'] == pytest.approx(100)
+  # Nor is it where the table spells <unk>.
+  spelled = [('go 1', 'geh geh <unk> geh'), *rows]
+  other = judged(tmp_path, spelled, {'task.pretokenized': given}).figures
+  hits = 11 / 13, 6 / 10, 2 / 7, 1 / 4
+  # To 13a that is three tokens, and so there are fewer than there should be.
+  short = 1.0 if given == 'true' else math.exp(1 - 15 / 13)
+  score = 100 * short * math.prod(hits) ** 0.25
+  assert other['bleu'] == pytest.approx(score)
 
 
 def test_references_are_the_texts_of_the_table(tmp_path: pathlib.Path) -> None:
@@ -166,6 +180,69 @@ def test_references_are_the_texts_of_the_table(tmp_path: pathlib.Path) -> None:
   # Of the third row the pieces have lost two dots.
   assert found.lines[3] == 'go go 2\tgeh geh geh 2\tgeh Gëh geh 2'
   assert found.figures['bleu'] < 100
+
+
+# Of a source, a reference: plain text, or words in pieces.
+PLAIN = ('go 1', 'Geh, geh: geh 1!')
+PIECES = ('go 1', 'ge@@ h geh , ge@@ h geh')
+
+
+@pytest.mark.parametrize(
+  ('row', 'given', 'shown', 'tokens'),
+  [
+    (PLAIN, 'none', PLAIN[1], 7),
+    (PLAIN, 'true', PLAIN[1], 4),
+    (PIECES, 'true', 'geh geh , geh geh', 5),
+    (PIECES, 'none', PIECES[1], 11),
+  ],
+)
+def test_texts_are_cut_unless_they_are_tokens(
+  row: tuple[str, str],
+  given: str,
+  shown: str,
+  tokens: int,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  counted = []
+
+  def counting(*args: Any) -> Bleu:
+    counted.append(corpus_bleu(*args))
+    return counted[-1]
+
+  monkeypatch.setattr('train.tasks.translation.corpus_bleu', counting)
+  flags = {'task.pretokenized': given, 'task.tokenizer': 'byte'}
+  found = judged(tmp_path, [row], flags)
+  assert found.lines[1].split('\t') == [row[0], shown, shown]
+  assert [score.reference_length for score in counted] == [tokens]
+  assert (
+    found.figures['bleu'] == found.figures['sacrebleu'] == (pytest.approx(100))
+  )
+
+
+def test_sacrebleu_minds_case(tmp_path: pathlib.Path) -> None:
+  flags = {'task.tokenizer': 'wordpiece'}
+  found = judged(tmp_path, [('go 1', 'Geh geh geh geh 1')], flags).figures
+  assert found['bleu'] == pytest.approx(100)
+  hits = 4 / 5, 3 / 4, 2 / 3, 1 / 2
+  assert found['sacrebleu'] == pytest.approx(100 * math.prod(hits) ** 0.25)
+
+
+def test_what_is_in_pieces_is_said(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'a.tsv'
+  path.write_text('go\tgeh\n' * 18 + 'go\tge@@ h\ngo\tgeh@@x\n')
+  note = (
+    'BLEU takes the @@ of 1 references for text: --task.pretokenized=true '
+    'joins pieces of words'
+  )
+  for given, expected in (('none', note), ('true', '')):
+    flags = {
+      'task.data': 'tsv',
+      'task.data.train': str(path),
+      'task.pretokenized': given,
+    }
+    task = override(translation(1), flags).task
+    assert task.notes(task.load(), 24) == expected
 
 
 @pytest.fixture(scope='module')

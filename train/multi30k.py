@@ -6,7 +6,7 @@ of Flickr.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.field import FieldError, field
 from train.fetch import Remote, fetch
@@ -50,6 +50,8 @@ class Multi30k(Table, tag='multi30k'):
 @dataclasses.dataclass(frozen=True)
 class Multi30kBpe(Table, tag='multi30k_bpe'):
   """The same, lower case, in pieces ending in @@ (Wu et al. 2021)."""
+
+  pretokenized: ClassVar[bool] = True
 
   source: Language = field('en', 'Language to translate from:')
   held: Held = field(

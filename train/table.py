@@ -11,7 +11,7 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from model.field import FieldError, Variant, field
 from train.keys import key_paths, text_at
@@ -43,7 +43,13 @@ class Rows(NamedTuple):
 
 
 class Table(Variant, abc.ABC):
-  """A source of rows, to train on and to evaluate on."""
+  """A source of rows, to train on and to evaluate on.
+
+  Attributes:
+    pretokenized: its texts are tokens between spaces, or pieces of them.
+  """
+
+  pretokenized: ClassVar[bool] = False
 
   def missing(self) -> Iterator[FieldError]:
     """Yields fields without which there is nothing to read.

@@ -18,7 +18,7 @@ from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
 from model.field import field
 from model.parameter import Dims, Params
-from train.bleu import corpus_bleu, joined
+from train.bleu import corpus_bleu, default_bleu, joined
 from train.figure import Figure
 from train.padding import begun, ended, padded, real
 from train.sentences import Sentences
@@ -28,15 +28,25 @@ from train.vocabulary import Special
 
 BLEU = Figure(
   'bleu',
-  'BLEU of the translations of the first --task.judged sources, tokenised and '
-  'in lower case',
+  'tokenised, lower-cased 4-gram BLEU of the translations of the first '
+  '--task.judged sources; tokens are those of the table, where it is '
+  "--task.pretokenized, else those of sacrebleu's 13a",
+  lower_is_better=False,
+)
+SACREBLEU = Figure(
+  'sacrebleu',
+  'BLEU of the same as sacrebleu computes it by default: 13a, cased, of texts '
+  'as the table has them, pieces of words joined',
   lower_is_better=False,
 )
 BREVITY_PENALTY = Figure(
   'brevity_penalty',
-  'factor of BLEU for translations that are too short, at most 1',
+  'factor of bleu for translations that are too short, at most 1',
   lower_is_better=False,
 )
+# Stands for <unk>, of which 13a would make three tokens, and which a table
+# might spell: a character that no text has.
+LACKED = '\ue000'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +57,11 @@ class Translation(Sentences, tag='translation'):
   predicts_next: ClassVar[bool] = True
   columns: ClassVar[tuple[str, ...]] = ('source', 'target')
   texts: ClassVar[int] = 2
-  figures: ClassVar[tuple[Figure, ...]] = (BLEU, BREVITY_PENALTY)
+  figures: ClassVar[tuple[Figure, ...]] = (
+    BLEU,
+    SACREBLEU,
+    BREVITY_PENALTY,
+  )
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,
     Special.UNK,
@@ -62,6 +76,30 @@ class Translation(Sentences, tag='translation'):
   length_penalty: float = field(
     1.0, 'Scores of hypotheses are divided by their length to this power.'
   )
+  pretokenized: bool | None = field(
+    None,
+    'Texts are tokens between spaces, and BLEU takes them so, with pieces that '
+    "end in @@ joined; else they are plain text, which sacrebleu's 13a cuts. "
+    'None is true for multi30k_bpe alone.',
+  )
+
+  @property
+  def _tokenized(self) -> bool:
+    """Returns whether the texts of the table are tokens between spaces."""
+    given = self.pretokenized
+    return self.data.pretokenized if given is None else given
+
+  def notes(self, data: Data, seq_len: int) -> str:
+    """Returns what is left out, and whether pieces of words stay apart."""
+    notes = [super().notes(data, seq_len)]
+    references = data.held[1]
+    pieces = len({*references} - {*joined(references)})
+    if pieces and not self._tokenized:
+      notes.append(
+        f'BLEU takes the @@ of {pieces:,} references for text: '
+        '--task.pretokenized=true joins pieces of words'
+      )
+    return '; '.join(filter(None, notes))
 
   def judge(
     self, arch: Architecture, dims: Dims, params: Params, data: Data
@@ -83,13 +121,19 @@ class Translation(Sentences, tag='translation'):
     )
     hypotheses = [data.vocabulary.decode(ids) for ids in found]
     sources, references = (texts[: self.judged] for texts in data.held)
+    columns = sources, hypotheses, references
+    if self._tokenized:
+      columns = tuple(map(joined, columns))
+    _, hypotheses, references = columns
+    hypotheses = [t.replace(Special.UNK.value, LACKED) for t in hypotheses]
+    score = corpus_bleu(hypotheses, references, self._tokenized)
     lines = [
-      '\t'.join(' '.join(joined(text).split()) for text in row)
-      for row in zip(sources, hypotheses, references, strict=True)
+      '\t'.join(' '.join(text.split()) for text in row)
+      for row in zip(*columns, strict=True)
     ]
-    score = corpus_bleu(hypotheses, references)
     figures = {
       BLEU.name: score.bleu,
+      SACREBLEU.name: default_bleu(hypotheses, references),
       BREVITY_PENALTY.name: score.brevity_penalty,
     }
     return Judgement(figures, ['source\ttranslation\treference', *lines])
