@@ -169,10 +169,19 @@ def test_what_is_too_long_is_counted_and_left_out() -> None:
   # Rows of n words, a number, and <eos>: of the sixth the target is longer.
   fits = [n + 2 <= 8 and len(PAIRS[n - 1][1].split()) < 8 for n in range(1, 10)]
   np.testing.assert_array_equal(np.asarray(batch.weights_BT).any(1), fits)
-  assert config.task.notes(data, 8) == (
-    'left out, for they are longer than --seq_len=8: 25 rows to train on, '
-    f'{9 - sum(fits)} to evaluate on'
+  lost = 9 - sum(fits)
+  notes = (
+    'left out of the loss, for they are longer than --seq_len=8: 25 rows to '
+    f'train on, {lost} to evaluate on; '
   )
+  # Of rows 7, 8 and 9 the source has more than 7 tokens; of row 6 the target.
+  assert lost == 4
+  bleu = 'BLEU is of 9 rows, the sources of 3 of them cut to 7 tokens'
+  assert config.task.notes(data, 8) == notes + bleu
+  few = dataclasses.replace(config.task, judged=7).notes(data, 8)
+  assert few == notes + bleu.replace('9', '7').replace('of 3', 'of 1')
+  few = dataclasses.replace(config.task, judged=6).notes(data, 8)
+  assert f'{few}; ' == notes
   assert config.task.notes(data, 40) == ''
   problem = config.task.problem(data, 2)
   assert problem is not None

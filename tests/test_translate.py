@@ -14,6 +14,7 @@ from absl import flags
 import alone
 from compilations import Compilations
 from experiments.cli import main
+from model.network import Source
 from test_sentences import PAIRS, translation
 from train.bleu import Bleu, corpus_bleu
 from train.config import Config
@@ -74,6 +75,24 @@ def test_one_by_one_as_all_together() -> None:
   for source, expected in zip(given, together, strict=True):
     (found,) = translated(spoken, [source], 2, 1.0)
     assert found.tolist() == expected.tolist()
+
+
+def test_a_source_that_is_too_long_is_cut(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """To --seq_len=24 less <eos>, as the note of the task says."""
+  spoken, read = translator(made('plain')), []
+
+  def best(*arguments: Any) -> np.ndarray:
+    (source,) = (x for x in arguments if isinstance(x, Source))
+    read.extend(map(spoken.vocabulary.symbols, np.asarray(source.tokens_BS)))
+    return np.zeros((len(source.tokens_BS), 24), np.int32)
+
+  monkeypatch.setattr('train.translate._best', best)
+  ids = spoken.vocabulary.encode(PAIRS[28][0])
+  assert ids.size == 30
+  translated(spoken, [ids, ids[:23]], 2, 1.0)
+  assert read[0] == read[1] == ['go'] * 23 + ['<eos>']
 
 
 def test_one_compilation_for_all_sources(compiled: Compilations) -> None:

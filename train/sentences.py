@@ -151,7 +151,7 @@ class Sentences(Task, abc.ABC):
     if not any(counts.values()):
       return ''
     return (
-      f'left out, for they are longer than --seq_len={seq_len}: '
+      f'left out of the loss, for they are longer than --seq_len={seq_len}: '
       f'{counts["train"]:,} rows to train on, {counts["validation"]:,} to '
       'evaluate on'
     )

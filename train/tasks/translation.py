@@ -90,8 +90,18 @@ class Translation(Sentences, tag='translation'):
     return self.data.pretokenized if given is None else given
 
   def notes(self, data: Data, seq_len: int) -> str:
-    """Returns what is left out, and whether pieces of words stay apart."""
+    """Returns what is left out of the loss, and what BLEU makes of the texts.
+
+    BLEU leaves no row out: without the long ones it would be flattered.
+    """
     notes = [super().notes(data, seq_len)]
+    longest = seq_len - 1  # and <eos>
+    sizes = np.diff(data.arrays['validation_source_starts'])[: self.judged]
+    if cut := int((sizes > longest).sum()):
+      notes.append(
+        f'BLEU is of {sizes.size:,} rows, the sources of {cut:,} of them cut '
+        f'to {longest} tokens'
+      )
     references = data.held[1]
     pieces = len({*references} - {*joined(references)})
     if pieces and not self._tokenized:
