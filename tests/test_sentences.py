@@ -22,7 +22,7 @@ from train.task import Batch, Data, DataError
 from train.tasks.classification import Classification
 from train.tasks.translation import Translation
 from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
-from train.vocabulary import Special
+from train.vocabulary import Characters, Special
 
 PAIRS = [
   (f'{"go " * n}{n}', f'geh {"geh " * (n % 7)}{n}') for n in range(1, 31)
@@ -216,6 +216,20 @@ def test_any_tokenizer_serves(tokenizer: Tokenizer) -> None:
   np.testing.assert_array_equal(
     again.arrays['train_source'], data.arrays['train_source']
   )
+
+
+def test_characters_are_those_of_the_training_part(
+  tmp_path: pathlib.Path,
+) -> None:
+  path = tmp_path / 'a.tsv'
+  path.write_text('ab\tcd\n' * 9 + 'ax\tcyzz\n')
+  data = Translation(Tsv(train=str(path)), Char()).load()
+  assert isinstance(data.vocabulary, Characters)
+  assert data.vocabulary.characters == 'abcd'
+  shown = data.vocabulary.decode(data.arrays['validation_target'])
+  assert shown == 'c<unk><unk><unk>'
+  # 4 of the 6 characters to evaluate on.
+  assert '66.67% of the latter unknown' in data.description
 
 
 # What is refused. -------------------------------------------------------------
