@@ -1,5 +1,6 @@
 """Tables of texts: what is read, what is left out, and what is refused."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -313,12 +314,49 @@ def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:
   whole.save_to_disk(str(tmp_path / 'one'))
   table = HuggingFace(name=str(tmp_path / 'one'), keys=keys)
   assert split(table, PAIR)[1].columns[0] == ['e18', 'e19']
+  for flags, match in (
+    ({'validation': 'dev'}, r'validation=dev: .*/one is one data set, without'),
+    ({'train': 'dev'}, r'train=dev: .* without splits: try .*\.train=train$'),
+    ({'train': 'x', 'validation': 'x'}, 'validation=x: .* drop the flag to '),
+  ):
+    with pytest.raises(FieldError, match=match) as refused:
+      split(dataclasses.replace(table, **flags), PAIR)
+    assert '\n' not in str(refused.value)
+  # It may say which split it is.
+  said = datasets.Dataset.from_dict(rows, features=features, split='test')
+  said.save_to_disk(str(tmp_path / 'said'))
+  table = HuggingFace(name=str(tmp_path / 'said'), train='test', keys=keys)
+  assert split(table, PAIR)[0].count == 18
+  with pytest.raises(FieldError, match=r'train=train: .*\.train=test$'):
+    split(dataclasses.replace(table, train='train'), PAIR)
   for name, part in (('two', 'test'), ('nothing', 'train')):
     with pytest.raises(DataError, match='cannot be loaded') as caught:
       _rows(HuggingFace(name=str(tmp_path / name), train=part, keys=keys))
     assert '\n' not in str(caught.value)
   with pytest.raises(DataError, match=r'row 0 has no source \(translation'):
     _rows(HuggingFace(name=str(tmp_path / 'one')))
+
+
+def test_one_data_set_is_not_taken_for_two(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Without the library: all rows, of which none may be evaluated on twice."""
+
+  class Found(list[Any]):
+    features = types.MappingProxyType({})
+    split = None
+
+  rows = [{'source': f's{n}', 'target': f't{n}'} for n in range(20)]
+  fake = types.SimpleNamespace(
+    load_from_disk=lambda folder: Found(rows), ClassLabel=int
+  )
+  monkeypatch.setitem(sys.modules, 'datasets', fake)
+  (tmp_path / 'state.json').touch()
+  table = HuggingFace(name=str(tmp_path))
+  assert [part.count for part in split(table, PAIR)[:2]] == [18, 2]
+  match = r'task\.data\.validation=dev: .* is one data set, without splits'
+  with pytest.raises(FieldError, match=match):
+    split(dataclasses.replace(table, validation='dev'), PAIR)
 
 
 def test_hugging_face_from_files(

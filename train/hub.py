@@ -45,21 +45,47 @@ class HuggingFace(Hub, tag='huggingface'):
     except ImportError as e:
       raise DataError(f'{whole}: needs datasets: {HINT}') from e
     folder = pathlib.Path(str(self.name))
+    several = (folder / 'dataset_dict.json').is_file()
+    single = not several and (folder / 'state.json').is_file()
     try:
-      if (folder / 'dataset_dict.json').is_file():
+      if several:
         found = datasets.load_from_disk(str(folder))[name]
-      elif (folder / 'state.json').is_file():
+      elif single:
         found = datasets.load_from_disk(str(folder))
       else:
         found = datasets.load_dataset(str(self.name), self.config, split=name)
     except Exception as e:
       raise DataError(_one_line(whole, e)) from e
+    if single:
+      self._check_single(str(found.split or 'train'))
     names = {
       key: feature.names
       for key, feature in found.features.items()
       if isinstance(feature, datasets.ClassLabel)
     }
     return _rows(whole, found, names, paths)
+
+  def _check_single(self, split: str) -> None:
+    """Raises a FieldError where one data set is taken for several splits.
+
+    Whatever the name, it would give all its rows: to evaluate on, those that
+    were trained on.
+
+    Args:
+      split: of which it is; `train` if it does not say.
+    """
+    there = f'{self.name} is one data set, without splits'
+    if self.validation is not None:
+      raise FieldError(
+        'task.data.validation',
+        self.validation,
+        f'{there}: drop the flag to evaluate on its last tenth, or give a '
+        'folder of a DatasetDict',
+      )
+    if self.train != split:
+      raise FieldError(
+        'task.data.train', self.train, f'{there}: try --task.data.train={split}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
