@@ -282,13 +282,16 @@ def test_without_the_library_one_line_says_what_to_install(
 
 def test_a_name_must_be_given() -> None:
   for table, missing in (
-    (HuggingFace(), 'name'),
-    (Tfds(name='x', train=None), 'train'),
-    (Tsv(), 'train'),
+    (HuggingFace(), 'name=none: must be given: NAME of the data set, or a fol'),
+    (Tfds(name='x', train=None), 'train=none: must be given: SPLIT of the dat'),
+    (Tsv(), 'train=none: must be given: FILE of rows, with tabs between colu'),
+    (Jsonl(), 'train=none: must be given: FILE of JSON objects, one a line'),
   ):
-    match = rf'--task\.data\.{missing}=none: must be given'
-    with pytest.raises(FieldError, match=match):
+    with pytest.raises(FieldError, match=rf'--task\.data\.{missing}'):
       Text(data=table).load()
+  match = r'train=none: must be given: PREFIX of parallel files, such as PREFIX'
+  with pytest.raises(FieldError, match=match):
+    split(Lines(), PAIR)
 
 
 def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:

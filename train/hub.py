@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from model.field import FieldError, field
 from train.keys import key_paths, text_at
@@ -18,6 +18,8 @@ HINT = 'pip install -r requirements-datasets.txt'
 class Hub(Named, abc.ABC):
   """What both libraries have: a name, and splits as parts."""
 
+  named: ClassVar[str] = 'SPLIT of the data set, such as train'
+
   train: str | None = field('train', 'Split to train on.')
   name: str | None = field(None, 'Name of the data set, or a folder of it.')
   keys: str | None = field(
@@ -28,7 +30,8 @@ class Hub(Named, abc.ABC):
     """Yields fields without which there is nothing to read."""
     yield from super().missing()
     if self.name is None:
-      yield FieldError('name', None, 'must be given: there is nothing to read')
+      what = 'NAME of the data set, or a folder of it'
+      yield FieldError('name', None, f'must be given: {what}')
 
 
 @dataclasses.dataclass(frozen=True)
