@@ -70,10 +70,10 @@ def show_list(found: Mapping[str, Experiment]) -> None:
     for tag, variant in choices.items():
       line = Text(f'{tag}: ', style='cyan')
       line.append(summary(variant), style='default')
-      if issubclass(variant, Task) and variant.figures:
-        names = ', '.join(figure.name for figure in variant.figures)
-        line.append(f' Measures {names} besides (--metric).')
       console.print(Padding(line, (0, 0, 0, 2)))
+      for figure in variant.figures if issubclass(variant, Task) else ():
+        said = Text(f'--metric={figure.name}: {figure.about}')
+        console.print(Padding(said, (0, 0, 0, 6)))
 
 
 def show_plan(plan: Plan) -> None:

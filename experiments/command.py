@@ -76,7 +76,7 @@ class Command(Record):
     VAL_LOSS.name,
     'What verdicts, --tune and --halving compare, each in its direction: '
     f'{", ".join(figure.name for figure in COMMON)}, or what the task measures '
-    'besides, such as bleu (see --list).',
+    'besides, such as bleu or sacrebleu (see --list).',
   )
   smoke: bool = field(False, 'Tiny sizes, seconds; never for numbers.')
   list: bool = field(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from train.bleu import Bleu, corpus_bleu
+from train.bleu import Bleu, corpus_bleu, default_bleu, joined
 
 WORDS = ['The', 'the', 'a', 'Hund', 'dog', 'runs', 'läuft', '.', ',', '"']
 
@@ -94,11 +94,53 @@ def test_case_does_not_count_and_nothing_is_tokenised() -> None:
   assert corpus_bleu(['a big dog.'], ['a big dog .']).hypothesis_length == 3
 
 
+# Texts as 13a cuts them, by hand from mteval-v13a.pl: marks but full stops and
+# commas between digits, and no hyphens between letters.
+PLAIN = {
+  'A dog runs, fast.': 'A dog runs , fast .',
+  'The "old" man (85) has 1,000.5 dogs!': (
+    'The " old " man ( 85 ) has 1,000.5 dogs !'
+  ),
+  'A well-known dog; at 9-10: it ran': 'A well-known dog ; at 9 - 10 : it ran',
+}
+
+
+def test_plain_text_is_cut_by_13a() -> None:
+  references = [*PLAIN]
+  hypotheses = [line.replace('dog', 'Hund') for line in references]
+  cut = [line.replace('dog', 'Hund') for line in PLAIN.values()]
+  found = corpus_bleu(hypotheses, references, pretokenized=False)
+  assert found.hypothesis_length == 29
+  assert_same(found, by_hand(cut, [*PLAIN.values()]))
+  # Case does not count; the pieces of a word are text as any other.
+  lower = corpus_bleu([*map(str.upper, references)], references, False)
+  assert lower.bleu == pytest.approx(100)
+  assert corpus_bleu(['a wind@@ mill'], ['a windmill'], False).precisions[0] < 1
+
+
+def test_sacrebleu_is_what_it_gives_by_default(
+  caplog: pytest.LogCaptureFixture,
+) -> None:
+  """The counts of 13a with case; a count of none is halved (smooth:exp)."""
+  assert default_bleu([*PLAIN], [*PLAIN]) == pytest.approx(100)
+  found = default_bleu(['a dog runs, fast!'], ['A dog runs, fast.'])
+  hits = 4 / 6, 3 / 5, 2 / 4, 1 / 3
+  assert found == pytest.approx(100 * math.prod(hits) ** 0.25)
+  found = default_bleu(['A dog sits, here.'], ['A dog runs, fast.'])
+  # No run of three or four is right: 1 / (2 * 4) and 1 / (4 * 3).
+  hits = 4 / 6, 1 / 5, 1 / 8, 1 / 12
+  assert found == pytest.approx(100 * math.prod(hits) ** 0.25)
+  lines = ['Two dogs sit .'] * 200  # that this is tokenised is no news
+  assert default_bleu(lines, lines) == pytest.approx(100)
+  assert not caplog.records
+
+
 def test_pieces_are_joined() -> None:
   lines = ['a wind@@ mill turns', 'three d@@ o@@ gs sit down@@']
   words = ['a windmill turns', 'three dogs sit down']
   assert_same(corpus_bleu(lines, words), Bleu(100.0, (1.0,) * 4, 1.0, 7, 7))
   assert corpus_bleu(['x@@y @@ z w'], ['x@@y z w v']).hypothesis_length == 3
+  assert joined(lines) == words
 
 
 def test_without_a_match_of_four_it_is_0() -> None:
@@ -133,3 +175,5 @@ def test_what_cannot_be_compared_is_refused() -> None:
   for hypotheses, references in (([], []), (['a'], []), (['a'], ['a', 'b'])):
     with pytest.raises(ValueError, match='hypotheses and'):
       corpus_bleu(hypotheses, references)
+    with pytest.raises(ValueError, match='hypotheses and'):
+      default_bleu(hypotheses, references)

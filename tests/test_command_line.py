@@ -42,6 +42,7 @@ from source import ROOT
 from train.config import Config
 from train.schema import leaves, override, to_flags
 from train.task import Task
+from train.tasks.translation import Translation
 from train.trial import Options
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -551,6 +552,8 @@ def test_list_names_every_experiment(
   for name, experiment in discover().items():
     assert f'{name} {experiment.title}' in said
     assert ' '.join(experiment.citation.split()) in said
+  for figure in Translation.figures:
+    assert f'--metric={figure.name}: {figure.about}' in said
   assert not list(here.iterdir())
 
 

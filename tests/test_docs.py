@@ -1,5 +1,6 @@
 """The commands of the documentation are accepted as they stand."""
 
+import ast
 import pathlib
 import re
 import shlex
@@ -15,8 +16,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def _commands() -> list[str]:
-  """Returns each `python launch.py ...` of the README and of launch.py."""
-  text = (ROOT / 'README.md').read_text() + (launch.__doc__ or '')
+  """Returns each `python launch.py ...` of the README and of docstrings."""
+  modules = sorted((ROOT / 'experiments' / 'questions').glob('*.py'))
+  docs = [ast.get_docstring(ast.parse(path.read_text())) for path in modules]
+  docs += [(ROOT / 'README.md').read_text(), launch.__doc__]
+  text = '\n'.join(filter(None, docs))
+  # As a shell reads them: a line that ends in a backslash goes on in the next.
+  text = re.sub(r'\\\n *', '', text)
   found = re.findall(r'(?<!/)python (launch\.py[^`\n]*)', text)
   # What follows two spaces is a remark, not an argument.
   return sorted({re.split(r' {2,}', command)[0].strip() for command in found})
@@ -55,5 +61,10 @@ def test_command_is_accepted(
 
 
 def test_there_are_commands() -> None:
-  """The pattern above finds them."""
+  """The pattern above finds them, to their last word."""
   assert len(_commands()) >= 10
+  long = [c for c in _commands() if '--batch_size=146' in c]
+  assert len(long) == 2  # of the README, and of its experiment
+  for command in long:
+    assert '\\' not in command
+    assert '--seeds=3' in command

@@ -22,7 +22,7 @@ from train.task import Batch, Data, DataError
 from train.tasks.classification import Classification
 from train.tasks.translation import Translation
 from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
-from train.vocabulary import Special
+from train.vocabulary import Characters, Special
 
 PAIRS = [
   (f'{"go " * n}{n}', f'geh {"geh " * (n % 7)}{n}') for n in range(1, 31)
@@ -169,10 +169,19 @@ def test_what_is_too_long_is_counted_and_left_out() -> None:
   # Rows of n words, a number, and <eos>: of the sixth the target is longer.
   fits = [n + 2 <= 8 and len(PAIRS[n - 1][1].split()) < 8 for n in range(1, 10)]
   np.testing.assert_array_equal(np.asarray(batch.weights_BT).any(1), fits)
-  assert config.task.notes(data, 8) == (
-    'left out, for they are longer than --seq_len=8: 25 rows to train on, '
-    f'{9 - sum(fits)} to evaluate on'
+  lost = 9 - sum(fits)
+  notes = (
+    'left out of the loss, for they are longer than --seq_len=8: 25 rows to '
+    f'train on, {lost} to evaluate on; '
   )
+  # Of rows 7, 8 and 9 the source has more than 7 tokens; of row 6 the target.
+  assert lost == 4
+  bleu = 'BLEU is of 9 rows, the sources of 3 of them cut to 7 tokens'
+  assert config.task.notes(data, 8) == notes + bleu
+  few = dataclasses.replace(config.task, judged=7).notes(data, 8)
+  assert few == notes + bleu.replace('9', '7').replace('of 3', 'of 1')
+  few = dataclasses.replace(config.task, judged=6).notes(data, 8)
+  assert f'{few}; ' == notes
   assert config.task.notes(data, 40) == ''
   problem = config.task.problem(data, 2)
   assert problem is not None
@@ -207,6 +216,20 @@ def test_any_tokenizer_serves(tokenizer: Tokenizer) -> None:
   np.testing.assert_array_equal(
     again.arrays['train_source'], data.arrays['train_source']
   )
+
+
+def test_characters_are_those_of_the_training_part(
+  tmp_path: pathlib.Path,
+) -> None:
+  path = tmp_path / 'a.tsv'
+  path.write_text('ab\tcd\n' * 9 + 'ax\tcyzz\n')
+  data = Translation(Tsv(train=str(path)), Char()).load()
+  assert isinstance(data.vocabulary, Characters)
+  assert data.vocabulary.characters == 'abcd'
+  shown = data.vocabulary.decode(data.arrays['validation_target'])
+  assert shown == 'c<unk><unk><unk>'
+  # 4 of the 6 characters to evaluate on.
+  assert '66.67% of the latter unknown' in data.description
 
 
 # What is refused. -------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Tables of texts: what is read, what is left out, and what is refused."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -281,13 +282,16 @@ def test_without_the_library_one_line_says_what_to_install(
 
 def test_a_name_must_be_given() -> None:
   for table, missing in (
-    (HuggingFace(), 'name'),
-    (Tfds(name='x', train=None), 'train'),
-    (Tsv(), 'train'),
+    (HuggingFace(), 'name=none: must be given: NAME of the data set, or a fol'),
+    (Tfds(name='x', train=None), 'train=none: must be given: SPLIT of the dat'),
+    (Tsv(), 'train=none: must be given: FILE of rows, with tabs between colu'),
+    (Jsonl(), 'train=none: must be given: FILE of JSON objects, one a line'),
   ):
-    match = rf'--task\.data\.{missing}=none: must be given'
-    with pytest.raises(FieldError, match=match):
+    with pytest.raises(FieldError, match=rf'--task\.data\.{missing}'):
       Text(data=table).load()
+  match = r'train=none: must be given: PREFIX of parallel files, such as PREFIX'
+  with pytest.raises(FieldError, match=match):
+    split(Lines(), PAIR)
 
 
 def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:
@@ -313,12 +317,49 @@ def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:
   whole.save_to_disk(str(tmp_path / 'one'))
   table = HuggingFace(name=str(tmp_path / 'one'), keys=keys)
   assert split(table, PAIR)[1].columns[0] == ['e18', 'e19']
+  for flags, match in (
+    ({'validation': 'dev'}, r'validation=dev: .*/one is one data set, without'),
+    ({'train': 'dev'}, r'train=dev: .* without splits: try .*\.train=train$'),
+    ({'train': 'x', 'validation': 'x'}, 'validation=x: .* drop the flag to '),
+  ):
+    with pytest.raises(FieldError, match=match) as refused:
+      split(dataclasses.replace(table, **flags), PAIR)
+    assert '\n' not in str(refused.value)
+  # It may say which split it is.
+  said = datasets.Dataset.from_dict(rows, features=features, split='test')
+  said.save_to_disk(str(tmp_path / 'said'))
+  table = HuggingFace(name=str(tmp_path / 'said'), train='test', keys=keys)
+  assert split(table, PAIR)[0].count == 18
+  with pytest.raises(FieldError, match=r'train=train: .*\.train=test$'):
+    split(dataclasses.replace(table, train='train'), PAIR)
   for name, part in (('two', 'test'), ('nothing', 'train')):
     with pytest.raises(DataError, match='cannot be loaded') as caught:
       _rows(HuggingFace(name=str(tmp_path / name), train=part, keys=keys))
     assert '\n' not in str(caught.value)
   with pytest.raises(DataError, match=r'row 0 has no source \(translation'):
     _rows(HuggingFace(name=str(tmp_path / 'one')))
+
+
+def test_one_data_set_is_not_taken_for_two(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Without the library: all rows, of which none may be evaluated on twice."""
+
+  class Found(list[Any]):
+    features = types.MappingProxyType({})
+    split = None
+
+  rows = [{'source': f's{n}', 'target': f't{n}'} for n in range(20)]
+  fake = types.SimpleNamespace(
+    load_from_disk=lambda folder: Found(rows), ClassLabel=int
+  )
+  monkeypatch.setitem(sys.modules, 'datasets', fake)
+  (tmp_path / 'state.json').touch()
+  table = HuggingFace(name=str(tmp_path))
+  assert [part.count for part in split(table, PAIR)[:2]] == [18, 2]
+  match = r'task\.data\.validation=dev: .* is one data set, without splits'
+  with pytest.raises(FieldError, match=match):
+    split(dataclasses.replace(table, validation='dev'), PAIR)
 
 
 def test_hugging_face_from_files(

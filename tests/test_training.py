@@ -966,7 +966,10 @@ def _vocabulary(made: Config, place: Place) -> object:
 
 
 def _judged(made: Config, place: Place) -> object:
-  """Returns what the search is given, and how many texts were written."""
+  """Returns what the search is given, and what was written.
+
+  Of texts in which a word is in two pieces.
+  """
   asked = []
 
   def best(*arguments: Any) -> np.ndarray:
@@ -975,9 +978,11 @@ def _judged(made: Config, place: Place) -> object:
 
   place.monkeypatch.setattr('train.translate._best', best)
   found = data_of(made.task)
+  held = tuple([f'{text} x@@ y' for text in texts] for texts in found.held)
+  found = dataclasses.replace(found, held=held)
   dims = made.sizes(found.vocabulary)
   judged = made.task.judge(made.architecture, dims, {}, found)
-  return asked, len(judged.lines)
+  return asked, judged.lines
 
 
 def _evaluation_steps(made: Config, place: Place) -> object:
@@ -1054,6 +1059,7 @@ EFFECTS = {
   'task.reserve_mask': Effect('true'),
   'task.judged': Effect('2', seen=_judged),
   'task.length_penalty': Effect('0.2', {'task.beam': '2'}, seen=_judged),
+  'task.pretokenized': Effect('true', seen=_judged),
   'task.symbols': Effect('7'),
   'task.rate': Effect('0.5'),
   'task.masked': Effect('0.5'),

@@ -1,7 +1,10 @@
 """Translations: cached as uncached, alone as together, and BLEU of a trial."""
 
 import json
+import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +14,9 @@ from absl import flags
 import alone
 from compilations import Compilations
 from experiments.cli import main
+from model.network import Source
 from test_sentences import PAIRS, translation
+from train.bleu import Bleu, corpus_bleu
 from train.config import Config
 from train.generate import Generation, continued
 from train.load import load
@@ -19,7 +24,7 @@ from train.parallel import Shared
 from train.sample import FILE
 from train.schema import override
 from train.step import init_state
-from train.task import DataError
+from train.task import DataError, Judgement
 from train.tasks.translation import Translation
 from train.translate import Translator, translated
 from train.trial import Options, Trial
@@ -72,6 +77,24 @@ def test_one_by_one_as_all_together() -> None:
     assert found.tolist() == expected.tolist()
 
 
+def test_a_source_that_is_too_long_is_cut(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """To --seq_len=24 less <eos>, as the note of the task says."""
+  spoken, read = translator(made('plain')), []
+
+  def best(*arguments: Any) -> np.ndarray:
+    (source,) = (x for x in arguments if isinstance(x, Source))
+    read.extend(map(spoken.vocabulary.symbols, np.asarray(source.tokens_BS)))
+    return np.zeros((len(source.tokens_BS), 24), np.int32)
+
+  monkeypatch.setattr('train.translate._best', best)
+  ids = spoken.vocabulary.encode(PAIRS[28][0])
+  assert ids.size == 30
+  translated(spoken, [ids, ids[:23]], 2, 1.0)
+  assert read[0] == read[1] == ['go'] * 23 + ['<eos>']
+
+
 def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
   spoken = translator(made('biased'))
   given = sources(spoken)
@@ -80,6 +103,165 @@ def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
   translated(spoken, given, 2, 0.5)
   translated(spoken, given[3:5], 2, 0.5)
   assert not compiled.names
+
+
+# What a trial is judged by. ---------------------------------------------------
+
+
+def judged(
+  folder: pathlib.Path, rows: Sequence[tuple[str, str]], flags: dict[str, str]
+) -> Judgement:
+  """Returns the judgement of a model that repeats each reference.
+
+  Args:
+    folder: where tables are written.
+    rows: pairs of a source and a target, to evaluate on.
+    flags: of the configuration.
+  """
+  keys = 'source', 'target'
+  for name, pairs in (('train', PAIRS), ('held', rows)):
+    lines = [json.dumps(dict(zip(keys, p, strict=True))) for p in pairs]
+    (folder / f'{name}.jsonl').write_text('\n'.join(lines))
+  table = {
+    'task.data': 'jsonl',
+    'task.data.train': str(folder / 'train.jsonl'),
+    'task.data.validation': str(folder / 'held.jsonl'),
+  }
+  config = override(translation(1), table | flags)
+  data = config.task.load()
+  said = data.vocabulary.encode_all([target for _, target in rows])
+  asked = []
+
+  def repeated(
+    spoken: Translator,
+    sources: Sequence[np.ndarray],
+    beam: int,
+    penalty: float,
+  ) -> list[np.ndarray]:
+    del beam, penalty
+    asked.extend(spoken.vocabulary.decode(ids) for ids in sources)
+    return said[: len(sources)]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('train.tasks.translation.translated', repeated)
+    found = config.task.judge(
+      config.architecture, config.sizes(data.vocabulary), {}, data
+    )
+  assert len(asked) == len(found.lines) - 1
+  return found
+
+
+@pytest.mark.parametrize('given', ['true', 'false'])
+def test_a_word_that_the_model_lacks_is_not_right(
+  given: str, tmp_path: pathlib.Path
+) -> None:
+  """Five words of which the third is wrong, and four that are right.
+
+  <unk> is one word, and no three of them as 13a would cut it.
+  """
+  rows = [('go go 2', 'geh geh SCHNELL geh 2'), ('go 1', 'geh geh geh 1')]
+  found = judged(tmp_path, rows, {'task.pretokenized': given})
+  # Of words, and of runs of two, three and four.
+  hits = 8 / 9, 5 / 7, 2 / 5, 1 / 3
+  assert found.figures['bleu'] == pytest.approx(100 * math.prod(hits) ** 0.25)
+  assert list(found.lines[1:]) == [
+    'go go 2\tgeh geh <unk> geh 2\tgeh geh SCHNELL geh 2',
+    'go 1\tgeh geh geh 1\tgeh geh geh 1',
+  ]
+  known = judged(tmp_path, rows[1:], {})
+  assert known.figures['bleu'] == pytest.approx(100)
+  # Nor is it where the table spells <unk>.
+  spelled = [('go 1', 'geh geh <unk> geh'), *rows]
+  other = judged(tmp_path, spelled, {'task.pretokenized': given}).figures
+  hits = 11 / 13, 6 / 10, 2 / 7, 1 / 4
+  # To 13a that is three tokens, and so there are fewer than there should be.
+  short = 1.0 if given == 'true' else math.exp(1 - 15 / 13)
+  score = 100 * short * math.prod(hits) ** 0.25
+  assert other['bleu'] == pytest.approx(score)
+
+
+def test_references_are_the_texts_of_the_table(tmp_path: pathlib.Path) -> None:
+  """The longest first, a tab, two spaces: in their order, on a line each."""
+  rows = [
+    ('go go go 3', 'geh  GEH\tgeh geh geh 3'),
+    ('go 1', 'geh geh 1'),
+    ('go go 2', 'geh Gëh geh 2'),
+  ]
+  flags = {'task.tokenizer': 'wordpiece', 'task.judged': '2'}
+  found = judged(tmp_path, rows, flags)
+  assert list(found.lines) == [
+    'source\ttranslation\treference',
+    'go go go 3\tgeh geh geh geh geh 3\tgeh GEH geh geh geh 3',
+    'go 1\tgeh geh 1\tgeh geh 1',
+  ]
+  flags = {'task.tokenizer': 'wordpiece'}
+  found = judged(tmp_path, rows, flags)
+  # Of the third row the pieces have lost two dots.
+  assert found.lines[3] == 'go go 2\tgeh geh geh 2\tgeh Gëh geh 2'
+  assert found.figures['bleu'] < 100
+
+
+# Of a source, a reference: plain text, or words in pieces.
+PLAIN = ('go 1', 'Geh, geh: geh 1!')
+PIECES = ('go 1', 'ge@@ h geh , ge@@ h geh')
+
+
+@pytest.mark.parametrize(
+  ('row', 'given', 'shown', 'tokens'),
+  [
+    (PLAIN, 'none', PLAIN[1], 7),
+    (PLAIN, 'true', PLAIN[1], 4),
+    (PIECES, 'true', 'geh geh , geh geh', 5),
+    (PIECES, 'none', PIECES[1], 11),
+  ],
+)
+def test_texts_are_cut_unless_they_are_tokens(
+  row: tuple[str, str],
+  given: str,
+  shown: str,
+  tokens: int,
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  counted = []
+
+  def counting(*args: Any) -> Bleu:
+    counted.append(corpus_bleu(*args))
+    return counted[-1]
+
+  monkeypatch.setattr('train.tasks.translation.corpus_bleu', counting)
+  flags = {'task.pretokenized': given, 'task.tokenizer': 'byte'}
+  found = judged(tmp_path, [row], flags)
+  assert found.lines[1].split('\t') == [row[0], shown, shown]
+  assert [score.reference_length for score in counted] == [tokens]
+  assert (
+    found.figures['bleu'] == found.figures['sacrebleu'] == (pytest.approx(100))
+  )
+
+
+def test_sacrebleu_minds_case(tmp_path: pathlib.Path) -> None:
+  flags = {'task.tokenizer': 'wordpiece'}
+  found = judged(tmp_path, [('go 1', 'Geh geh geh geh 1')], flags).figures
+  assert found['bleu'] == pytest.approx(100)
+  hits = 4 / 5, 3 / 4, 2 / 3, 1 / 2
+  assert found['sacrebleu'] == pytest.approx(100 * math.prod(hits) ** 0.25)
+
+
+def test_what_is_in_pieces_is_said(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'a.tsv'
+  path.write_text('go\tgeh\n' * 18 + 'go\tge@@ h\ngo\tgeh@@x\n')
+  note = (
+    'BLEU takes the @@ of 1 references for text: --task.pretokenized=true '
+    'joins pieces of words'
+  )
+  for given, expected in (('none', note), ('true', '')):
+    flags = {
+      'task.data': 'tsv',
+      'task.data.train': str(path),
+      'task.pretokenized': given,
+    }
+    task = override(translation(1), flags).task
+    assert task.notes(task.load(), 24) == expected
 
 
 @pytest.fixture(scope='module')

@@ -1,17 +1,17 @@
-"""BLEU of translations, as the published figures of Multi30k were computed.
+"""BLEU of translations: as published figures were computed, and as by default.
 
-Corpus BLEU of n-grams up to 4 on tokenised, lower-cased text with one reference
-(Papineni et al. 2002), without smoothing, pieces of words joined: what
-multi-bleu.perl -lc and fairseq give.  Computed by sacrebleu (Post 2018) with
-its own tokenisation switched off; a figure of its default signature, which is
-on plain text, is not comparable.
+`corpus_bleu` is that of n-grams up to 4 on tokenised, lower-cased text with one
+reference (Papineni et al. 2002), without smoothing: of text that is tokenised
+already, what multi-bleu.perl -lc and fairseq give.  `default_bleu` has
+sacrebleu's default signature (Post 2018), which is for plain text.  The two are
+not comparable.  Both are computed by sacrebleu.
 """
 
 import dataclasses
 import re
 from collections.abc import Sequence
 
-from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.bleu import BLEU, BLEUScore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,29 +37,33 @@ class Bleu:
   reference_length: int
 
 
-def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
-  """Returns the BLEU of a corpus.
+def corpus_bleu(
+  hypotheses: Sequence[str],
+  references: Sequence[str],
+  pretokenized: bool = True,
+) -> Bleu:
+  """Returns the tokenised BLEU of a corpus, in which case does not count.
 
   Args:
-    hypotheses: a sentence each, its tokens separated by white space; one that
-      ends in @@ goes on in the next (Sennrich et al. 2016).  Case does not
-      count.
-    references: one for each, tokenised alike.
+    hypotheses: a sentence each.
+    references: one for each.
+    pretokenized: tokens are separated by white space; one that ends in @@ goes
+      on in the next (Sennrich et al. 2016).  Otherwise texts are plain, and cut
+      by sacrebleu's 13a, the tokeniser of WMT's mteval-v13a.
 
   Raises:
     ValueError: there is not one reference for each, or there are none.
   """
-  if not hypotheses or len(hypotheses) != len(references):
-    raise ValueError(
-      f'{len(hypotheses)} hypotheses and {len(references)} references'
-    )
+  if pretokenized:
+    hypotheses, references = map(joined, (hypotheses, references))
   # force: do not warn of text that is tokenised, for that is what it is.
   metric = BLEU(
-    lowercase=True, force=True, tokenize='none', smooth_method='none'
+    lowercase=True,
+    force=True,
+    tokenize='none' if pretokenized else '13a',
+    smooth_method='none',
   )
-  found = metric.corpus_score(
-    [*map(joined, hypotheses)], [[*map(joined, references)]]
-  )
+  found = _scored(metric, hypotheses, references)
   return Bleu(
     bleu=found.score,
     precisions=tuple(p / 100 for p in found.precisions),
@@ -69,6 +73,27 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
   )
 
 
-def joined(line: str) -> str:
-  """Returns a sentence with the pieces of each word put together."""
-  return re.sub(r'@@(\s+|$)', '', line)
+def default_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+  """Returns what sacrebleu gives of texts as written, unless told otherwise.
+
+  Its signature is case:mixed|eff:no|tok:13a|smooth:exp.
+
+  Raises:
+    ValueError: there is not one reference for each, or there are none.
+  """
+  return _scored(BLEU(force=True), hypotheses, references).score
+
+
+def _scored(
+  metric: BLEU, hypotheses: Sequence[str], references: Sequence[str]
+) -> BLEUScore:
+  if not hypotheses or len(hypotheses) != len(references):
+    raise ValueError(
+      f'{len(hypotheses)} hypotheses and {len(references)} references'
+    )
+  return metric.corpus_score([*hypotheses], [[*references]])
+
+
+def joined(texts: Sequence[str]) -> list[str]:
+  """Returns sentences with the pieces of each word put together."""
+  return [re.sub(r'@@(\s+|$)', '', text) for text in texts]

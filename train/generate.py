@@ -68,8 +68,7 @@ def continued(
       text.
   """
   _check(loaded)
-  window = loaded.config.seq_len
-  least = _prefix(loaded)
+  window, least = loaded.config.seq_len, _prefix(loaded)
   begun = [_encoded(loaded, prompt, least) for prompt in prompts]
   written: list[list[int]] = [list(map(int, ids)) for ids in begun]
   total = [len(ids) + generation.new_tokens for ids in begun]

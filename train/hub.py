@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from model.field import FieldError, field
 from train.keys import key_paths, text_at
@@ -18,6 +18,8 @@ HINT = 'pip install -r requirements-datasets.txt'
 class Hub(Named, abc.ABC):
   """What both libraries have: a name, and splits as parts."""
 
+  named: ClassVar[str] = 'SPLIT of the data set, such as train'
+
   train: str | None = field('train', 'Split to train on.')
   name: str | None = field(None, 'Name of the data set, or a folder of it.')
   keys: str | None = field(
@@ -28,7 +30,8 @@ class Hub(Named, abc.ABC):
     """Yields fields without which there is nothing to read."""
     yield from super().missing()
     if self.name is None:
-      yield FieldError('name', None, 'must be given: there is nothing to read')
+      what = 'NAME of the data set, or a folder of it'
+      yield FieldError('name', None, f'must be given: {what}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +48,47 @@ class HuggingFace(Hub, tag='huggingface'):
     except ImportError as e:
       raise DataError(f'{whole}: needs datasets: {HINT}') from e
     folder = pathlib.Path(str(self.name))
+    several = (folder / 'dataset_dict.json').is_file()
+    single = not several and (folder / 'state.json').is_file()
     try:
-      if (folder / 'dataset_dict.json').is_file():
+      if several:
         found = datasets.load_from_disk(str(folder))[name]
-      elif (folder / 'state.json').is_file():
+      elif single:
         found = datasets.load_from_disk(str(folder))
       else:
         found = datasets.load_dataset(str(self.name), self.config, split=name)
     except Exception as e:
       raise DataError(_one_line(whole, e)) from e
+    if single:
+      self._check_single(str(found.split or 'train'))
     names = {
       key: feature.names
       for key, feature in found.features.items()
       if isinstance(feature, datasets.ClassLabel)
     }
     return _rows(whole, found, names, paths)
+
+  def _check_single(self, split: str) -> None:
+    """Raises a FieldError where one data set is taken for several splits.
+
+    Whatever the name, it would give all its rows: to evaluate on, those that
+    were trained on.
+
+    Args:
+      split: of which it is; `train` if it does not say.
+    """
+    there = f'{self.name} is one data set, without splits'
+    if self.validation is not None:
+      raise FieldError(
+        'task.data.validation',
+        self.validation,
+        f'{there}: drop the flag to evaluate on its last tenth, or give a '
+        'folder of a DatasetDict',
+      )
+    if self.train != split:
+      raise FieldError(
+        'task.data.train', self.train, f'{there}: try --task.data.train={split}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

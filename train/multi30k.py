@@ -4,9 +4,10 @@ The texts may be used for non-commercial research and education, under the terms
 of Flickr.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.field import FieldError, field
 from train.fetch import Remote, fetch
@@ -22,52 +23,57 @@ CUT = (
 PAIR, TEXT, LABELLED = ('source', 'target'), ('text',), ('text', 'label')
 Language = Literal['en', 'de']
 Held = Literal['validation', 'test']
+Files = Mapping[tuple[Part | Held, Language], Remote]
 
 
 @dataclasses.dataclass(frozen=True)
-class Multi30k(Table, tag='multi30k'):
+class Captions(Table, abc.ABC):
+  """What both forms of the captions share."""
+
+  source: Language = field('en', 'Language to translate from:')
+  held: Held = field(
+    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
+  )
+
+  @property
+  @abc.abstractmethod
+  def files(self) -> Files:
+    """Returns the file of each part and language."""
+
+  def unfit(self, columns: Sequence[str]) -> FieldError | None:
+    """Returns why it cannot hold these columns, if it cannot."""
+    return _unfit(self, columns, PAIR, TEXT)
+
+  def part(self, part: Part, columns: Sequence[str]) -> Rows:
+    """Returns 29,000 pairs to train on, or those to evaluate on.
+
+    Of one text a row, the captions in the language of the source.
+    """
+    held = self.held if part == 'validation' else part
+    found = _pairs(self.files, self.tag, held, self.source)
+    return found._replace(columns=found.columns[: len(columns)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Multi30k(Captions, tag='multi30k'):
   """English and German captions, as written (Elliott et al. 2016)."""
 
-  source: Language = field('en', 'Language to translate from:')
-  held: Held = field(
-    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
-  )
-
-  def unfit(self, columns: Sequence[str]) -> FieldError | None:
-    """Returns why it cannot hold these columns, if it cannot."""
-    return _unfit(self, columns, PAIR, TEXT)
-
-  def part(self, part: Part, columns: Sequence[str]) -> Rows:
-    """Returns 29,000 pairs to train on, or those to evaluate on.
-
-    Of one text a row, the captions in the language of the source.
-    """
-    held = self.held if part == 'validation' else part
-    found = _pairs(RAW_FILES, 'multi30k', held, self.source)
-    return found._replace(columns=found.columns[: len(columns)])
+  @property
+  def files(self) -> Files:
+    """Returns the file of each part and language."""
+    return RAW_FILES
 
 
 @dataclasses.dataclass(frozen=True)
-class Multi30kBpe(Table, tag='multi30k_bpe'):
+class Multi30kBpe(Captions, tag='multi30k_bpe'):
   """The same, lower case, in pieces ending in @@ (Wu et al. 2021)."""
 
-  source: Language = field('en', 'Language to translate from:')
-  held: Held = field(
-    'validation', '1,014 pairs or, test_2016_flickr, 1,000 to evaluate on:'
-  )
+  pretokenized: ClassVar[bool] = True
 
-  def unfit(self, columns: Sequence[str]) -> FieldError | None:
-    """Returns why it cannot hold these columns, if it cannot."""
-    return _unfit(self, columns, PAIR, TEXT)
-
-  def part(self, part: Part, columns: Sequence[str]) -> Rows:
-    """Returns 29,000 pairs to train on, or those to evaluate on.
-
-    Of one text a row, the captions in the language of the source.
-    """
-    held = self.held if part == 'validation' else part
-    found = _pairs(CUT_FILES, 'multi30k_bpe', held, self.source)
-    return found._replace(columns=found.columns[: len(columns)])
+  @property
+  def files(self) -> Files:
+    """Returns the file of each part and language."""
+    return CUT_FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +117,7 @@ def _unfit(
 
 
 def _pairs(
-  files: Mapping[tuple[Part | Held, Language], Remote],
+  files: Files,
   name: str,
   part: Part | Held,
   source: Language,
@@ -131,7 +137,7 @@ def _cut(name: str, sha256: str) -> Remote:
   return Remote(f'multi30k_bpe/{name}', f'{CUT}{name}', sha256)
 
 
-RAW_FILES: dict[tuple[Part | Held, Language], Remote] = {
+RAW_FILES: Files = {
   ('train', 'en'): _raw(
     'train.en',
     'd79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f',
@@ -157,7 +163,7 @@ RAW_FILES: dict[tuple[Part | Held, Language], Remote] = {
     '9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8',
   ),
 }
-CUT_FILES: dict[tuple[Part | Held, Language], Remote] = {
+CUT_FILES: Files = {
   ('train', 'en'): _cut(
     'train.en',
     '0ffe3e3bac16e6aa33ef0dd6a7dca81587479b0d18dff0db2a92ac3f32b00c86',

@@ -68,7 +68,7 @@ class Sentences(Task, abc.ABC):
       )
     train, held, left_out = split(self.data, self.columns)
     digest = _digest(train, held)
-    known = vocabulary or self._vocabulary(train, held, digest)
+    known = vocabulary or self._vocabulary(train, digest)
     check_specials(known, self.specials, train.name, self.tag)
     arrays = special_ids(known)
     for part, found in (('train', train), ('validation', held)):
@@ -84,12 +84,12 @@ class Sentences(Task, abc.ABC):
       known,
       digest,
       f'{train.name}: {", ".join(about)}, sha256 {digest[:12]}',
+      held.columns,
     )
 
-  def _vocabulary(self, train: Rows, held: Rows, digest: str) -> Vocabulary:
-    """Returns the vocabulary; what is learned, of the training part alone."""
-    seen = [train] if self.tokenizer.learned else [train, held]
-    texts = [text for part in seen for text in part.columns[: self.texts]]
+  def _vocabulary(self, train: Rows, digest: str) -> Vocabulary:
+    """Returns the vocabulary of the training part; the rest may be <unk>."""
+    texts = train.columns[: self.texts]
     try:
       return train_once(
         self.tokenizer,
@@ -150,7 +150,7 @@ class Sentences(Task, abc.ABC):
     if not any(counts.values()):
       return ''
     return (
-      f'left out, for they are longer than --seq_len={seq_len}: '
+      f'left out of the loss, for they are longer than --seq_len={seq_len}: '
       f'{counts["train"]:,} rows to train on, {counts["validation"]:,} to '
       'evaluate on'
     )

@@ -11,7 +11,7 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from model.field import FieldError, Variant, field
 from train.keys import key_paths, text_at
@@ -43,7 +43,13 @@ class Rows(NamedTuple):
 
 
 class Table(Variant, abc.ABC):
-  """A source of rows, to train on and to evaluate on."""
+  """A source of rows, to train on and to evaluate on.
+
+  Attributes:
+    pretokenized: its texts are tokens between spaces, or pieces of them.
+  """
+
+  pretokenized: ClassVar[bool] = False
 
   def missing(self) -> Iterator[FieldError]:
     """Yields fields without which there is nothing to read.
@@ -82,7 +88,13 @@ class NoTable(Table, tag='none'):
 
 @dataclasses.dataclass(frozen=True)
 class Named(Table, abc.ABC):
-  """What most tables have: parts that are named by a text."""
+  """What most tables have: parts that are named by a text.
+
+  Attributes:
+    named: what such a text is.
+  """
+
+  named: ClassVar[str]
 
   train: str | None = field(None, 'Rows to train on.')
   validation: str | None = field(
@@ -92,7 +104,7 @@ class Named(Table, abc.ABC):
   def missing(self) -> Iterator[FieldError]:
     """Yields fields without which there is nothing to read."""
     if self.train is None:
-      yield FieldError('train', None, 'must be given: there is nothing to read')
+      yield FieldError('train', None, f'must be given: {self.named}')
 
   @abc.abstractmethod
   def rows(self, name: str, columns: Sequence[str]) -> Rows:
@@ -107,6 +119,11 @@ class Named(Table, abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class Lines(Named, tag='lines'):
   """Parallel text files, line by line: PREFIX.en and PREFIX.de, or .gz."""
+
+  named: ClassVar[str] = (
+    'PREFIX of parallel files, such as PREFIX.en and PREFIX.de '
+    '(--task.data.suffixes)'
+  )
 
   suffixes: str = field('en,de', 'Comma list of what follows each prefix.')
 
@@ -127,6 +144,8 @@ class Lines(Named, tag='lines'):
 @dataclasses.dataclass(frozen=True)
 class Tsv(Named, tag='tsv'):
   """Columns between tabs, in the order of the task unless there is a header."""
+
+  named: ClassVar[str] = 'FILE of rows, with tabs between columns'
 
   header: bool = field(False, 'The first line names the columns.')
 
@@ -150,6 +169,8 @@ class Tsv(Named, tag='tsv'):
 @dataclasses.dataclass(frozen=True)
 class Jsonl(Named, tag='jsonl'):
   """JSON lines: an object a row, with a key for each column."""
+
+  named: ClassVar[str] = 'FILE of JSON objects, one a line'
 
   keys: str | None = field(
     None, 'Comma list of keys, with dots into objects; none is as the task.'

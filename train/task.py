@@ -66,12 +66,17 @@ Arrays = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What a task reads: arrays for the device, and what they stand for."""
+  """What a task reads: arrays for the device, and what they stand for.
+
+  `held` has, of a table, the columns of the rows to evaluate on, as written:
+  what is decoded from ids is what the vocabulary made of them.
+  """
 
   arrays: Mapping[str, np.ndarray]
   vocabulary: Vocabulary
   digest: str
   description: str
+  held: tuple[Sequence[str], ...] = ()
 
 
 class DataError(ValueError):

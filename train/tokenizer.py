@@ -31,7 +31,10 @@ Texts = Callable[[], Iterable[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Char(Variant, tag='char'):
-  """Characters, in the order of code points."""
+  """Characters of the training part; of running text, those of all of it.
+
+  In the order of code points.  A running text has no <unk>.
+  """
 
   learned: ClassVar[bool] = Characters.learned
 

@@ -130,7 +130,11 @@ class Windows(Readable, abc.ABC):
     )
 
   def _vocabulary(self, parts: '_Parts') -> Vocabulary:
-    """Returns the vocabulary; what is learned, of the training part alone."""
+    """Returns the vocabulary; what is learned, of the training part alone.
+
+    Characters are those of both parts: a running text has no <unk>, and could
+    not be evaluated on one that it was not trained on.
+    """
     seen = parts.train if self.tokenizer.learned else parts.every
     try:
       return train_once(

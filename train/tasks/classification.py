@@ -33,9 +33,9 @@ class Classification(Sentences, tag='classification'):
     Special.CLS,
   )
 
-  def _vocabulary(self, train: Rows, held: Rows, digest: str) -> Vocabulary:
+  def _vocabulary(self, train: Rows, digest: str) -> Vocabulary:
     """Returns the vocabulary, with the labels of the training part."""
-    found = super()._vocabulary(train, held, digest)
+    found = super()._vocabulary(train, digest)
     labels = tuple(sorted(set(train.columns[1])))
     return dataclasses.replace(found, labels=labels)
 

@@ -19,7 +19,7 @@ from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
 from model.field import FieldError, field
 from model.parameter import Dims, Params
-from train.bleu import corpus_bleu, joined
+from train.bleu import corpus_bleu, default_bleu, joined
 from train.figure import Figure
 from train.padding import begun, ended, padded, real
 from train.sentences import Sentences
@@ -29,15 +29,25 @@ from train.vocabulary import Special
 
 BLEU = Figure(
   'bleu',
-  'BLEU of the translations of the first --task.judged sources, tokenised and '
-  'in lower case',
+  'tokenised, lower-cased 4-gram BLEU of the translations of the first '
+  '--task.judged sources; tokens are those of the table, where it is '
+  "--task.pretokenized, else those of sacrebleu's 13a",
+  lower_is_better=False,
+)
+SACREBLEU = Figure(
+  'sacrebleu',
+  'BLEU of the same as sacrebleu computes it by default: 13a, cased, of texts '
+  'as the table has them, pieces of words joined',
   lower_is_better=False,
 )
 BREVITY_PENALTY = Figure(
   'brevity_penalty',
-  'factor of BLEU for translations that are too short, at most 1',
+  'factor of bleu for translations that are too short, at most 1',
   lower_is_better=False,
 )
+# Stands for <unk>, of which 13a would make three tokens, and which a table
+# might spell: a character that no text has.
+LACKED = '\ue000'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +58,11 @@ class Translation(Sentences, tag='translation'):
   predicts_next: ClassVar[bool] = True
   columns: ClassVar[tuple[str, ...]] = ('source', 'target')
   texts: ClassVar[int] = 2
-  figures: ClassVar[tuple[Figure, ...]] = (BLEU, BREVITY_PENALTY)
+  figures: ClassVar[tuple[Figure, ...]] = (
+    BLEU,
+    SACREBLEU,
+    BREVITY_PENALTY,
+  )
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,
     Special.UNK,
@@ -63,6 +77,40 @@ class Translation(Sentences, tag='translation'):
   length_penalty: float = field(
     1.0, 'Scores of hypotheses are divided by their length to this power.'
   )
+  pretokenized: bool | None = field(
+    None,
+    'Texts are tokens between spaces, and BLEU takes them so, with pieces that '
+    "end in @@ joined; else they are plain text, which sacrebleu's 13a cuts. "
+    'None is true for multi30k_bpe alone.',
+  )
+
+  @property
+  def _tokenized(self) -> bool:
+    """Returns whether the texts of the table are tokens between spaces."""
+    given = self.pretokenized
+    return self.data.pretokenized if given is None else given
+
+  def notes(self, data: Data, seq_len: int) -> str:
+    """Returns what is left out of the loss, and what BLEU makes of the texts.
+
+    BLEU leaves no row out: without the long ones it would be flattered.
+    """
+    notes = [super().notes(data, seq_len)]
+    longest = seq_len - 1  # and <eos>
+    sizes = np.diff(data.arrays['validation_source_starts'])[: self.judged]
+    if cut := int((sizes > longest).sum()):
+      notes.append(
+        f'BLEU is of {sizes.size:,} rows, the sources of {cut:,} of them cut '
+        f'to {longest} tokens'
+      )
+    references = data.held[1]
+    pieces = len({*references} - {*joined(references)})
+    if pieces and not self._tokenized:
+      notes.append(
+        f'BLEU takes the @@ of {pieces:,} references for text: '
+        '--task.pretokenized=true joins pieces of words'
+      )
+    return '; '.join(filter(None, notes))
 
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between fields."""
@@ -77,31 +125,36 @@ class Translation(Sentences, tag='translation'):
   def judge(
     self, arch: Architecture, dims: Dims, params: Params, data: Data
   ) -> Judgement:
-    """Returns the BLEU of the part to evaluate on, and the translations."""
+    """Returns the BLEU of the part to evaluate on, and the translations.
+
+    References are the texts of the table: in the model's vocabulary a word that
+    it lacks would be <unk> in both, and count as right.
+    """
     arrays = data.arrays
-    sources, targets = (
-      np.split(arrays[f'validation_{name}'], arrays[starts][1:-1])
-      for name in self.columns
-      for starts in [f'validation_{name}_starts']
+    ids = np.split(
+      arrays['validation_source'], arrays['validation_source_starts'][1:-1]
     )
-    sources, targets = sources[: self.judged], targets[: self.judged]
     found = translated(
       Translator(arch, dims, params, data.vocabulary),
-      sources,
+      ids[: self.judged],
       self.beam,
       self.length_penalty,
     )
-    sources, found, targets = (
-      [data.vocabulary.decode(ids) for ids in texts]
-      for texts in (sources, found, targets)
-    )
+    hypotheses = [data.vocabulary.decode(ids) for ids in found]
+    sources, references = (texts[: self.judged] for texts in data.held)
+    columns = sources, hypotheses, references
+    if self._tokenized:
+      columns = tuple(map(joined, columns))
+    _, hypotheses, references = columns
+    hypotheses = [t.replace(Special.UNK.value, LACKED) for t in hypotheses]
+    score = corpus_bleu(hypotheses, references, self._tokenized)
     lines = [
-      '\t'.join(map(joined, row))
-      for row in zip(sources, found, targets, strict=True)
+      '\t'.join(' '.join(text.split()) for text in row)
+      for row in zip(*columns, strict=True)
     ]
-    score = corpus_bleu(found, targets)
     figures = {
       BLEU.name: score.bleu,
+      SACREBLEU.name: default_bleu(hypotheses, references),
       BREVITY_PENALTY.name: score.brevity_penalty,
     }
     return Judgement(figures, ['source\ttranslation\treference', *lines])
