@@ -68,13 +68,6 @@ class Architecture(Choices):
       yield from self._similarity_problems()
     if all(self.score.reads):
       return
-    if any(stack.attends_memory for stack in self.stacks):
-      yield FieldError(
-        'score',
-        self.score,
-        'does not read both queries and keys, without which cross-attention '
-        'finds nothing: try --score=dot, or --model.cross_attention=false',
-      )
     changing: list[tuple[str, object, bool]] = [
       ('position', self.position, self.position.rotates),
       ('qk_norm', self.qk_norm, type(self.qk_norm) is not NoQkNorm),

@@ -135,11 +135,19 @@ class Choices(Record):
 
   @property
   def cross_parts(self) -> Parts:
-    """Returns what cross-attention is composed of."""
+    """Returns what cross-attention is composed of.
+
+    A score that reads no queries and keys finds nothing in a source: there it
+    is a product, as in the papers on translation (Raganato et al. 2020).
+    """
     parts = self.parts
+    score = self.score if all(self.score.reads) else Dot()
     crossing = tuple(output for output in parts.output if output.crosses)
     return parts._replace(
-      position=NoPosition(), mask=(Padding(),), output=crossing or (Plain(),)
+      score=score,
+      position=NoPosition(),
+      mask=(Padding(),),
+      output=crossing or (Plain(),),
     )
 
   @property
@@ -170,10 +178,11 @@ class Choices(Record):
     stack = stack or self.stacks[-1]
     tables: dict[str, dict[str, Param]] = {}
     if stack.attends_itself:
-      tables |= self._attention_tables(dims, self.output)
+      tables |= self._attention_tables(dims, self.output, self.score)
       tables['norm_attention'] = self.norm.params(dims)
     if stack.attends_memory:
-      cross = self._attention_tables(dims, self.cross_parts.output)
+      crossing = self.cross_parts
+      cross = self._attention_tables(dims, crossing.output, crossing.score)
       tables |= {crossed(part): table for part, table in cross.items()}
       tables['norm_cross'] = self.norm.params(dims)
     if not isinstance(self.feedforward, NoFeedForward):
@@ -182,16 +191,16 @@ class Choices(Record):
     return tables
 
   def _attention_tables(
-    self, dims: Dims, outputs: Sequence[Plain]
+    self, dims: Dims, outputs: Sequence[Plain], score: Score
   ) -> dict[str, dict[str, Param]]:
     """Returns `{part: {name: parameter}}` of one attention."""
     # To a score, H is the width of a query of one map.
     width = self.projections.widths(dims).query // self.parts.maps
     score_dims = dataclasses.replace(dims, head_dim=width)
     return {
-      'attention': self.projections.params(dims, self.score.reads),
+      'attention': self.projections.params(dims, score.reads),
       'qk_norm': self.qk_norm.params(score_dims),
-      'score': self.score.params(score_dims),
+      'score': score.params(score_dims),
       'scale': self.scale.params(score_dims),
       'normalizer': self.normalizer.params(dims),
     } | {part_of(output): output.params(dims) for output in outputs}

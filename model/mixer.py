@@ -182,9 +182,9 @@ class Mixer:
 
   def _split(self, x_BTD: jax.Array) -> Heads:
     """Returns queries, keys and values of x; what is unused costs nothing."""
-    arch = self.architecture
-    return arch.projections.split(
-      self.tables['attention'], x_BTD, x_BTD, self.dims, arch.score.reads
+    reads = self.parts.score.reads
+    return self.architecture.projections.split(
+      self.tables['attention'], x_BTD, x_BTD, self.dims, reads
     )
 
   def _finished(

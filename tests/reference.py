@@ -1154,6 +1154,9 @@ def attention(
   crosses = source is not None
   position = REFERENCES['position']['none' if crosses else arch.position.tag]
   qk_norm = REFERENCES['qk_norm'][arch.qk_norm.tag]
+  score = arch.score.tag
+  if crosses and score in UNREADING:
+    score = 'dot'  # to find anything in a source
   outputs = outputs_of(arch, params, crosses)
   length, own = len(x_TD), params['attention']
   source = source or Encoded(x_TD, segments_T)
@@ -1180,7 +1183,7 @@ def attention(
     """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
     made = []
     for t, x_D in enumerate(given_TD):
-      if arch.score.tag in UNREADING:
+      if score in UNREADING:
         made.append([[[]] * num_maps] * count)
         continue
       heads = project(arch.projections, own, x_D, count)
@@ -1226,6 +1229,7 @@ def attention(
       scaled_N = [
         scaled(
           arch,
+          score,
           params,
           n,
           (queries[t][n][m], keys[s][n * shared // num_heads][m]),
@@ -1295,6 +1299,7 @@ def rotated(
 
 def scaled(
   arch: Any,
+  score: str,
   params: Mapping[str, Params],
   n: int,
   pair: tuple[Vector, Vector],
@@ -1302,12 +1307,12 @@ def scaled(
   places: tuple[int, int],
   seen: int,
 ) -> float:
-  """Returns the score of a query and a key in head n, scaled."""
-  score = REFERENCES['score'][arch.score.tag]
+  """Returns a score of a query and a key in head n, scaled."""
+  logit = REFERENCES['score'][score]
   scale = REFERENCES['scale'][arch.scale.tag]
   # The width of a value where a score reads no query.
   width = len(pair[0]) or arch.head_dim or arch.d_model // arch.num_heads
-  return score(arch.score, params['score'], n, *pair, x_D, *places) * scale(
+  return logit(arch.score, params['score'], n, *pair, x_D, *places) * scale(
     arch.scale, params['scale'], n, width, seen
   )
 

@@ -22,7 +22,7 @@ from model import transformer
 from model.architecture import Architecture
 from model.attention import Keys, Queries
 from model.backend import Chunked, Fused
-from model.family import Classifier
+from model.family import Classifier, EncoderDecoder
 from model.feedforward import NoFeedForward
 from model.field import (
   FieldError,
@@ -42,7 +42,7 @@ from model.output import Gate, Own, ValueResidual
 from model.parameter import Dims, Kind, Param, key_of, param, sample
 from model.position import Rope
 from model.scale import Rsqrt
-from model.score import Reads
+from model.score import Fixed, Reads
 from reference import REFERENCES
 from simple import attend
 from tolerance import assert_close
@@ -709,6 +709,7 @@ def test_initial_values_have_the_distribution(init: type, kind: Kind) -> None:
 
 SIZED = [
   *covering(causal=False),
+  dataclasses.replace(BASE, model=EncoderDecoder(), score=Fixed()),
   dataclasses.replace(BASE, tie_embeddings=True, head_dim=3, num_heads=3),
   dataclasses.replace(BASE, num_heads=4, num_kv_heads=2, output=(Forget(),)),
   dataclasses.replace(BASE, num_layers=3, output=(ValueResidual(), Gate())),
