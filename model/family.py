@@ -117,9 +117,10 @@ class Classifier(Encoder, tag='classifier'):
       return x_BTD[:, :1]
     if segments_BT is None:
       return x_BTD.mean(1, keepdims=True)
-    real_BT1 = (segments_BT != 0)[..., None].astype(x_BTD.dtype)
-    count_B11 = jnp.maximum(real_BT1.sum(1, keepdims=True), 1)
-    return (x_BTD * real_BT1).sum(1, keepdims=True) / count_B11
+    real_BT = (segments_BT != 0).astype(x_BTD.dtype)
+    share_BT = real_BT / jnp.maximum(real_BT.sum(1, keepdims=True), 1)
+    # A product: sums that XLA fuses round otherwise in another layout.
+    return jnp.einsum('BTD,BT->BD', x_BTD, share_BT)[:, None]
 
   def head(self, dims: Dims) -> dict[str, Param]:
     """Returns the projection on classes."""

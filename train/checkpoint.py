@@ -87,6 +87,16 @@ class Checkpoints:
     self._begun = set(self.steps())
 
   def _open(self) -> ocp.CheckpointManager:
+    """Returns Orbax's manager, which raises where figures cannot be read."""
+    for path in sorted(self._directory.glob('*/metrics/metrics')):
+      try:
+        json.loads(path.read_bytes())
+      except ValueError as e:
+        step = path.parts[-3]
+        what = f'checkpoint {step} is damaged (metrics: {e})'
+        if self._read_only:
+          raise ValueError(f'{what}: resume the trial to set it aside') from e
+        self._warn(f'{what}: {self._move(step)}')
     return ocp.CheckpointManager(self._directory, options=self._options)
 
   def save(
@@ -175,14 +185,19 @@ class Checkpoints:
     return None if best is None else self.restore_step(best, template)
 
   def _set_aside(self, step: int) -> str:
+    """Moves a checkpoint away, and says where to."""
+    self._manager.close()
+    done = self._move(str(step))
+    self._begun.discard(step)
+    self._manager = self._open()
+    return done
+
+  def _move(self, name: str) -> str:
     folder = self._directory.with_name(f'{self._directory.name}-damaged')
     folder.mkdir(exist_ok=True)
     taken = len(list(folder.iterdir()))
-    target = folder / f'{step}-{taken}'
-    self._manager.close()
-    shutil.move(self._directory / str(step), target)
-    self._begun.discard(step)
-    self._manager = self._open()
+    target = folder / f'{name}-{taken}'
+    shutil.move(self._directory / name, target)
     return f'moved to {target}'
 
 

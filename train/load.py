@@ -157,9 +157,12 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
   notes: list[str] = []
   if not (directory / 'checkpoints').is_dir():
     raise DataError(f'{directory}: has no checkpoint yet')
-  checkpoints = Checkpoints(
-    directory / 'checkpoints', 1, notes.append, read_only=True
-  )
+  try:
+    checkpoints = Checkpoints(
+      directory / 'checkpoints', 1, notes.append, read_only=True
+    )
+  except ValueError as e:
+    raise DataError(f'{directory}: {e}') from e
   try:
     restored = (
       checkpoints.restore_best(template)
