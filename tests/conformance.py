@@ -279,7 +279,7 @@ def complaint(error: FieldError, choices: Sequence[Choice]) -> str | None:
 def _named(flag: str, text: str) -> Choice:
   """Returns the choice that a flag and its text stand for."""
   for choice in axes()[flag]:
-    if choice.text == f'{flag}={text}':
+    if unparse(choice.value) == text:
       return choice
   return Choice(flag, parse(flag, leaves(Config)[flag].hint, text))
 

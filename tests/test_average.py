@@ -321,6 +321,7 @@ def test_what_a_run_is_too_short_for_is_refused() -> None:
 # Does it help? ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_averaging_lowers_the_loss_where_steps_are_noisy() -> None:
   """A large learning rate that does not decay: the last step is a bad one."""
   noisy = TINY | {

@@ -709,7 +709,17 @@ def test_real_process_repeats_what_this_one_did(
   capsys.readouterr()
 
 
-@pytest.mark.parametrize('name', discover())
+# Those of many programs, or that translate, take half a minute.
+LONG = ('ladder', 'translation')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+    for name in discover()
+  ],
+)
 def test_smoke_of_every_experiment(
   name: str,
   here: Path,

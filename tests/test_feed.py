@@ -170,7 +170,6 @@ def run(
   [
     ('shared:1', Text),
     ('shared:2', Text),
-    ('shared:1', Mlm),
     *(
       pytest.param(layout, task, marks=pytest.mark.slow)
       for layout, task in [
@@ -178,6 +177,7 @@ def run(
         ('vmap:2', Text),
         ('devices:2', Text),
         ('map:2', Text),
+        ('shared:1', Mlm),
         ('vmap:2', Mlm),
       ]
     ),

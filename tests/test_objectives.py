@@ -125,6 +125,7 @@ def test_a_batch_that_hides_nothing_is_no_divergence(
   assert np.isfinite(trained(config, tmp_path / 'run')['val_loss'])
 
 
+@pytest.mark.slow
 def test_an_mlm_learns_from_both_sides(tmp_path: pathlib.Path) -> None:
   flags = {'steps': '200', 'eval_every': '200', 'position': 'rope'}
   config = override(mlm(tmp_path / 'a'), flags)

@@ -46,6 +46,7 @@ def test_tokens_have_the_probabilities_of_the_temperature() -> None:
   np.testing.assert_allclose(found, expected / expected.sum(), atol=0.015)
 
 
+@pytest.mark.slow
 def test_a_trial_writes_the_same_text_again(tmp_path: pathlib.Path) -> None:
   texts = {}
   for name, layout in (('a', 'shared:1'), ('b', 'shared:1'), ('c', 'map:2')):

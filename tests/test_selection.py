@@ -274,8 +274,10 @@ def test_an_optimum_at_the_edge_withholds_the_verdict(
   'lanes',
   [
     'shared:1',
-    'map:3',
-    pytest.param('devices:2', marks=pytest.mark.slow),
+    *(
+      pytest.param(layout, marks=pytest.mark.slow)
+      for layout in ('map:3', 'devices:2')
+    ),
   ],
 )
 def test_rows_stop_at_the_rungs_of_a_sequential_search(
@@ -384,6 +386,7 @@ def test_the_survivor_is_replayed_by_its_printed_command(
   assert all(found[r['trial']] == r['digest'] for r in trials(again))
 
 
+@pytest.mark.slow
 def test_a_run_compiles_as_many_programs_as_planned(
   text: Path,
   tmp_path: Path,
@@ -418,6 +421,7 @@ def test_a_run_compiles_as_many_programs_as_planned(
   assert len(found) == 2 * 3, compiled.names
 
 
+@pytest.mark.slow
 def test_each_printed_command_replays_its_row(
   text: Path, tmp_path: Path
 ) -> None:

@@ -212,7 +212,13 @@ def assert_same_course(a: Course, b: Course) -> None:
 # Shared and micro-batches. ---------------------------------------------------
 
 
-@pytest.mark.parametrize('flags', [TINY, EVERYTHING], ids=['plain', 'all'])
+@pytest.mark.parametrize(
+  'flags',
+  [
+    pytest.param(TINY, id='plain'),
+    pytest.param(EVERYTHING, id='all', marks=pytest.mark.slow),
+  ],
+)
 def test_eight_devices_equal_one(flags: dict[str, str]) -> None:
   one, eight = course(config(flags)), course(config(flags), cpus(8))
   assert_same_course(eight, one)

@@ -428,9 +428,8 @@ def all_gone(processes: Sequence[int]) -> bool:
   return all(state(process) in 'XZ' for process in processes)
 
 
-@pytest.mark.parametrize(
-  'name', ['SIGINT', pytest.param('SIGTERM', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
 def test_a_signal_saves_and_ends_all(
   name: str, text: Path, expected: Outcome, tmp_path: Path
 ) -> None:
