@@ -137,10 +137,10 @@ class Unnormalized(Online, tag='none'):
 
 @dataclasses.dataclass(frozen=True)
 class Elu(Unnormalized, tag='elu'):
-  """phi(q) . phi(k) over its sum, phi(x) = elu(x) + 1: linear attention.
+  """phi(q) . phi(k) / sum, phi = elu + 1 (Katharopoulos et al. 2020).
 
-  (Katharopoulos et al. 2020, arXiv:2006.16236, equations 4 and 7.)  phi is of
-  queries and keys after rotation, so that no similarity is negative.
+  Linear attention (arXiv:2006.16236, equations 4 and 7).  phi is of queries and
+  keys after rotation, so that no similarity is negative.
   """
 
   similarity: ClassVar[bool] = True
