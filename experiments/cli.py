@@ -99,6 +99,9 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   """Defines all flags in `values` and parses the command line into them."""
+  for word in argv[1:]:
+    if any(0xD800 <= ord(c) < 0xE000 for c in word):
+      raise Refused(f'{word!a}: is not UTF-8 text: rename the file')
   for record in (Command, Options, Config, Generation):
     define(record, values)
   for name, about in MANY.items():

@@ -52,7 +52,7 @@ def check_row(
   if absent := backend.absent(device.platform):
     raise FieldError('backend', backend, f'{absent}: try --backend=auto')
   data = loader.data(config.task)
-  if problem := config.task.problem(data, config.seq_len):
+  if problem := config.misfit(data):
     raise DataError(problem)
   check(config, data, feed, device)
   share = shares * config.microbatches

@@ -1,6 +1,7 @@
 """Bad data from the command line: one line of error, or a counted skip."""
 
 import gzip
+import itertools
 import pathlib
 
 import pytest
@@ -15,7 +16,9 @@ ENGLISH = [f'a dog {n} runs' for n in range(1, 21)]
 GERMAN = [f'ein Hund {n} rennt' for n in range(1, 21)]
 PAIRS = [f'{en}\t{de}' for en, de in zip(ENGLISH, GERMAN, strict=True)]
 LABELS = [f'text {n}\t{"ab"[n % 2]}' for n in range(1, 21)]
-OBJECTS = [f'{{"text": "row {n}", "label": "a"}}' for n in range(1, 21)]
+OBJECTS = [
+  f'{{"text": "row {n}", "label": "{"ab"[n % 2]}"}}' for n in range(1, 21)
+]
 SMALL = ('--experiment=train', '--seeds=1', '--steps=1', '--seq_len=16')
 SMALL = (*SMALL, '--d_model=16', '--batch_size=4', '--workdir=new')
 TASKS = {
@@ -67,6 +70,42 @@ REFUSED = {
     {'a.txt': b'abc'},
     ['a.txt', '2 tokens', '--seq_len=16', 'smaller'],
   ),
+  'text of one character': (
+    'text',
+    {'a.txt': b'a'},
+    ['a.txt', 'train part has 0 tokens', 'give'],
+    ('--task.tokenizer=word',),
+  ),
+  'text blank': (
+    'text',
+    {'a.txt': b' ' * 999},
+    ['a.txt', 'train part has 0 tokens', 'give'],
+    ('--task.tokenizer=word',),
+  ),
+  'text of no name': (
+    'text',
+    {'a.txt': b'abc ' * 99},
+    ['--task.path= is empty', 'give'],
+    ('--task.path=',),
+  ),
+  'text of a name that is no UTF-8': (
+    'text',
+    {},
+    [r"'--task.path=caf\udce9'", 'is not UTF-8', 'rename'],
+    ('--task.path=caf\udce9',),
+  ),
+  'text of which nothing is hidden': (
+    'text',
+    {'a.txt': b'abc ' * 99},
+    ['--eval_examples=1', 'nothing', '--seq_len=1', 'larger'],
+    (
+      '--task=mlm',
+      '--model=encoder',
+      '--task.rate=0.01',
+      '--eval_examples=1',
+      '--seq_len=1',
+    ),
+  ),
   'text binary': ('text', {'a.txt': b'abc\0' * 99}, ['a.txt', 'zero byte']),
   'text no UTF-8': (
     'text',
@@ -99,6 +138,30 @@ REFUSED = {
     'lines',
     {'a.en': joined(ENGLISH, {})},
     ['a.de', 'does not exist', 'give'],
+  ),
+  'lines out of reach': (
+    'lines',
+    {},
+    ['xxx', 'cannot be read', 'too long', 'give'],
+    (f'--task.data.train={"x" * 300}',),
+  ),
+  'lines without a token': (
+    'lines',
+    {'a.en': b'\x01\n' * 20, 'a.de': b'\x02\n' * 20},
+    ['a:', 'no token in any source of its train part', 'give'],
+    ('--task.tokenizer=wordpiece',),
+  ),
+  'lines evaluated too long': (
+    'lines',
+    parallel({19: 'so ' * 17}),
+    ['--eval_examples=1', 'nothing', '--seq_len=16', 'larger'],
+    ('--eval_examples=1',),
+  ),
+  'lines in buckets without a token': (
+    'lines',
+    parallel({}),
+    ['--task.buckets=17', 'at most --seq_len=16', 'smaller'],
+    ('--task.buckets=17',),
   ),
   'lines empty': (
     'lines',
@@ -137,6 +200,12 @@ REFUSED = {
     {'a.tsv': joined(PAIRS, {5: 'a\tb\tc'})},
     ['a.tsv: line 5', '3 columns, not 2', 'source, target'],
   ),
+  'tsv columns of one name': (
+    'tsv',
+    {'a.tsv': joined(['source\ttarget\tsource', *['a\tb\tc'] * 20], {})},
+    ['a.tsv', 'has 2 columns source', 'source, target, source'],
+    ('--task.data.header',),
+  ),
   'tsv one row': (
     'tsv',
     {'a.tsv': joined(PAIRS[:1], {})},
@@ -147,6 +216,11 @@ REFUSED = {
     {'a.tsv': joined(LABELS, {}), 'b.tsv': b'x\ta\n\ta\ny\tzebra\n'},
     ['b.tsv: row 3', "'zebra'", '(a, b)', 'mend it'],
     HELD,
+  ),
+  'labels of one name': (
+    'labels',
+    {'a.tsv': b'x\ta\n' * 20},
+    ['a.tsv', "the label 'a'", 'give'],
   ),
   'jsonl absent': ('jsonl', {}, ['a.jsonl', 'does not exist', 'give']),
   'jsonl empty': ('jsonl', {'a.jsonl': b''}, ['a.jsonl', 'no row', 'give']),
@@ -159,6 +233,16 @@ REFUSED = {
     'jsonl',
     {'a.jsonl': joined(OBJECTS, {6: '{"text": "x"'})},
     ['a.jsonl: line 6 is not JSON', 'character 13', 'mend'],
+  ),
+  'jsonl of a long number': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {6: b'{"text": ' + b'9' * 5000 + b'}'})},
+    ['a.jsonl: line 6 cannot be read as JSON', '4300 digits', 'mend'],
+  ),
+  'jsonl of deep lists': (
+    'jsonl',
+    {'a.jsonl': joined(OBJECTS, {6: b'[' * 100_000})},
+    ['a.jsonl: line 6 cannot be read as JSON', 'mend'],
   ),
   'jsonl no object': (
     'jsonl',
@@ -207,6 +291,22 @@ COUNTED = {
     {'folder/a.txt': b'abc ' * 99, 'folder/b.txt': b''},
     '1 empty files',
   ),
+  'folder with hidden files': (
+    'folder',
+    {'folder/a.txt': b'abc ' * 99, 'folder/.a': b'a', 'folder/.b': b'b'},
+    '2 hidden names, links to folders and the like left out',
+  ),
+  'lines without a token': (
+    'lines',
+    parallel({3: '\x01', 9: '\x01'}),
+    '2 texts without a token',
+    ('--task.tokenizer=wordpiece',),
+  ),
+  'labels': (
+    'labels',
+    {'a.tsv': joined([*LABELS, *LABELS], {40: 'x\tb', 3: 'y\tc'})},
+    '3 labels, the most frequent of the latter on 75.00% of them',
+  ),
   'lines empty': ('lines', parallel({3: '', 9: ' '}), '2 with an empty text'),
   'lines too long': (
     'lines',
@@ -234,8 +334,8 @@ def test_left_out_and_counted(
   capsys: pytest.CaptureFixture[str],
 ) -> None:
   monkeypatch.chdir(tmp_path)
-  kind, files, part = COUNTED[case]
-  assert command(kind, files, ('--plan',)) == 0
+  kind, files, part, *extra = COUNTED[case]
+  assert command(kind, files, (*itertools.chain(*extra), '--plan')) == 0
   assert part in ' '.join(capsys.readouterr().out.split())
 
 

@@ -1,5 +1,6 @@
 """Documents: read in blocks, cut into tokens, kept on the disk, in windows."""
 
+import itertools
 import pathlib
 import random
 
@@ -73,8 +74,18 @@ def test_digest_does_not_depend_on_blocks(
   whole = survey([document('x', text)]).digest
   monkeypatch.setattr(documents, 'BLOCK', 10)
   assert survey([document('x', text)]).digest == whole
-  halves = [document('x', text[:50]), document('y', text[50:])]
-  assert survey(halves).digest == whole
+  empty = document('y', '')
+  assert survey([empty, document('x', text), empty]).digest == whole
+
+
+def test_digest_depends_on_where_documents_end() -> None:
+  """Segments do, and so do tokens that are kept and trials that go on."""
+  text = _lines(0, 20)
+  found = {
+    survey([document('x', text[:at]), document('y', text[at:])]).digest
+    for at in (0, 50, 51)
+  }
+  assert len(found) == 3
 
 
 # Tokens. ----------------------------------------------------------------------
@@ -132,11 +143,38 @@ def test_damaged_tokens_are_cut_again(
     path.write_bytes(bad)
     assert _tokens(Char(), every).ids_X.tolist() == want
     assert path.read_bytes() == whole
-  for name in ('about.json', 'starts.npy'):
-    (path.parent / name).write_text('{}')
-    assert _tokens(Char(), every).ids_X.tolist() == want
+  for name in ('sha256', 'starts.bin'):
+    kept = (path.parent / name).read_bytes()
+    for bad in (b'', b'{}', kept[:-1], bytes([kept[0] ^ 1]) + kept[1:]):
+      (path.parent / name).write_bytes(bad)
+      found = _tokens(Char(), every)
+      assert found.ids_X.tolist() == want
+      assert found.starts_X.tolist() == [0]
+      assert (path.parent / name).read_bytes() == kept
   left = [p.name for p in (tmp_path / 'tokens').iterdir()]
   assert left == [path.parent.name]
+
+
+def test_kept_tokens_are_those_of_their_documents(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path))
+  monkeypatch.setattr(tokens, 'KEPT', 1)
+  text = _lines(0, 9)
+  for cuts in ((), (30,), (40,), (30, 40)):
+    ends = [0, *cuts, len(text)]
+    every = [
+      document(str(at), text[at:end]) for at, end in itertools.pairwise(ends)
+    ]
+    assert _tokens(Char(), every).starts_X.tolist() == ends[:-1]
+
+
+def test_a_long_text_without_a_token_is_cut(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path))
+  monkeypatch.setattr(tokens, 'KEPT', 1)
+  assert _tokens(Word(), [document('x', ' ' * 99)]).ids_X.size == 0
 
 
 def test_a_cache_without_room_is_named(

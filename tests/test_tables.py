@@ -8,7 +8,7 @@ import pathlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -428,6 +428,35 @@ def test_rows_of_a_library_are_asked_for_by_its_names(
   table = HuggingFace(name='n', config='c', train='t', validation='v')
   assert _rows(table) == _rows(table, 'validation') == [('3', 'x')]
   assert asked == [('n', 'c', 't'), ('n', 'c', 'v')]
+
+
+def test_what_is_of_no_class_is_refused(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """Splits without labels have -1, which Python takes for the last of all."""
+
+  class Label(NamedTuple):
+    names: tuple[str, ...]
+
+  class Found(list[Any]):
+    features = types.MappingProxyType({'label': Label(('good', 'bad'))})
+
+  labels: list[int | None] = []
+  fake = types.SimpleNamespace(
+    ClassLabel=Label,
+    load_dataset=lambda name, config, split: Found(
+      {'text': 'x', 'label': label} for label in labels
+    ),
+  )
+  monkeypatch.setitem(sys.modules, 'datasets', fake)
+  table = HuggingFace(name='n', keys='text,label')
+  labels += [1, 0]
+  assert _rows(table) == [('x', 'bad'), ('x', 'good')]
+  for label in (-1, 2, None):
+    labels[1] = label
+    match = rf'n train: row 1 has the label {label}, which is no class \(2 '
+    with pytest.raises(DataError, match=match):
+      table.rows('train', ('text', 'label'))
 
 
 # Documents. -------------------------------------------------------------------

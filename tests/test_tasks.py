@@ -6,6 +6,7 @@ every supported version of JAX.
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import platform
 
@@ -216,6 +217,27 @@ def test_folder_below_a_hidden_one_is_read(tmp_path: pathlib.Path) -> None:
   assert _read(tmp_path / '.local' / 'data') == 'text'
 
 
+def test_what_is_not_read_of_a_folder_is_counted(
+  tmp_path: pathlib.Path,
+) -> None:
+  """A hidden file, a hidden folder, a circle, a link to nowhere, a pipe."""
+  folder = tmp_path / 'folder'
+  for name in ('a.txt', 'b/c.txt', 'b/.hidden', '.git/x', '.git/y'):
+    _write(folder, name, name)
+  (folder / 'b' / 'circle').symlink_to(folder)
+  (folder / 'nowhere').symlink_to('absent')
+  os.mkfifo(folder / 'b' / 'pipe')
+  assert _read(folder) == 'a.txtb/c.txt'
+  assert corpus.read(str(folder)).notes.startswith('5 hidden names, ')
+
+
+def test_a_pipe_is_refused(tmp_path: pathlib.Path) -> None:
+  """It would be empty when it is read again."""
+  os.mkfifo(tmp_path / 'pipe')
+  with pytest.raises(DataError, match=r'/pipe: is a pipe .* write it to a fi'):
+    corpus.read(str(tmp_path / 'pipe'))
+
+
 def test_byte_order_mark_is_no_character(tmp_path: pathlib.Path) -> None:
   _write(tmp_path, b'\xef\xbb\xbfone', 'a')
   _write(tmp_path, b'\xef\xbb\xbftwo', 'b')
@@ -278,6 +300,20 @@ def test_shakespeare_is_found_in_the_data_folder(
   )
   assert data.arrays['train'].size == 1_003_854  # nanoGPT's split
   assert data.arrays['train'].dtype == np.uint8
+
+
+def test_a_shakespeare_out_of_reach_is_refused(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setenv('ABLAX_DATA', str(tmp_path))
+  _write(tmp_path, 'text', 'tinyshakespeare.txt')
+
+  def refuse(path: pathlib.Path) -> bytes:
+    raise PermissionError(13, 'Permission denied', str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'read_bytes', refuse)
+  with pytest.raises(DataError, match=r'\(Permission denied\): .* ABLAX_DATA'):
+    corpus.shakespeare()
 
 
 def test_another_shakespeare_is_refused(

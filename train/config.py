@@ -12,7 +12,7 @@ from model.mask import ByModel, Padding, Segments
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
-from train.task import Arrays, Task
+from train.task import Arrays, Data, Task, spread
 from train.tasks.text import Text
 from train.vocabulary import Vocabulary
 
@@ -133,6 +133,20 @@ class Config(Record):
     """Returns how many validation examples are evaluated on."""
     available = self.task.evaluation_size(arrays, self.seq_len)
     return min(available, self.eval_examples or available)
+
+  def misfit(self, data: Data) -> str | None:
+    """Returns why the data do not serve this trial, if they do not."""
+    if problem := self.task.problem(data, self.seq_len):
+      return problem
+    wanted = self.evaluated(data.arrays)
+    available = self.task.evaluation_size(data.arrays, self.seq_len)
+    ids_X = spread(available, wanted, 1)
+    if self.task.counted(data.arrays, ids_X, self.seq_len):
+      return None
+    return (
+      f'--eval_examples={wanted}: nothing in these examples counts in the loss '
+      f'at --seq_len={self.seq_len}: make one larger'
+    )
 
   def sizes(self, vocabulary: Vocabulary) -> Dims:
     """Returns the sizes of the axes with these symbols and classes."""

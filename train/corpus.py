@@ -68,29 +68,49 @@ def read(path_text: str) -> Corpus:
     DataError: nothing is there.  What is in it is found when it is read.
   """
   path = pathlib.Path(path_text)
+  if not path_text:  # pathlib takes it for the current folder
+    raise DataError('--task.path= is empty: give a text file or a folder')
   try:
-    files = _files(path)
+    if not path.is_dir():
+      if not path.exists():
+        raise DataError(f'{path}: does not exist: give a text file or a folder')
+      if not path.is_file():
+        raise DataError(
+          f'{path}: is a pipe or a device, and a text is read more than once: '
+          'write it to a file'
+        )
+      return Corpus(path_text, [_file(path)])
+    files, others = _below(path)
   except OSError as e:
     raise DataError(
-      f'{path}: cannot be read ({e.strerror}): give a text file or a folder'
+      f'{e.filename}: cannot be read ({e.strerror}): give a text file or a '
+      'folder'
     ) from e
   if not files:
     raise DataError(f'{path}: the folder holds no file: give one with text')
-  return Corpus(path_text, [_file(p) for p in files])
+  left_out = f'{others:,} hidden names, links to folders and the like left out'
+  notes = left_out if others else ''
+  return Corpus(path_text, [_file(p) for p in files], notes=notes)
 
 
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns a file, or the files below a folder that are not hidden."""
-  if path.is_dir():
-    return sorted(
-      p
-      for p in path.rglob('*')
-      if p.is_file()
-      and not any(part[0] == '.' for part in p.relative_to(path).parts)
-    )
-  if not path.exists():
-    raise DataError(f'{path}: does not exist: give a text file or a folder')
-  return [path]
+def _below(folder: pathlib.Path) -> tuple[list[pathlib.Path], int]:
+  """Returns the files below a folder, and how many names are none to read.
+
+  These are hidden files and folders, links to folders, which may lead in a
+  circle or nowhere, and what is no file.
+  """
+  files, others = [], 0
+  for path in folder.iterdir():
+    if path.name.startswith('.') or (path.is_dir() and path.is_symlink()):
+      others += 1
+    elif path.is_dir():
+      more, left_out = _below(path)
+      files, others = files + more, others + left_out
+    elif path.is_file():
+      files.append(path)
+    else:
+      others += 1
+  return sorted(files), others
 
 
 def _file(path: pathlib.Path) -> Document:

@@ -19,8 +19,8 @@ class Survey(NamedTuple):
 
   Attributes:
     sizes: characters of each document.
-    digest: sha256 of all of them, one after another; where one ends and the
-      next begins is no part of it.
+    digest: sha256 of all of them, one after another; of several, and where
+      each ends.
   """
 
   sizes: tuple[int, ...]
@@ -58,6 +58,9 @@ def survey(documents: Sequence[Document]) -> Survey:
       digest.update(block.encode())
       size += len(block)
     sizes.append(size)
+  # Segments, and the tokens that are kept, depend on it.
+  if len(whole := [size for size in sizes if size]) > 1:
+    digest.update(repr(whole).encode())
   return Survey(tuple(sizes), digest.hexdigest())
 
 

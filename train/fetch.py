@@ -51,7 +51,12 @@ def fetch(remote: Remote) -> str:
 
 def _is(path: pathlib.Path, remote: Remote) -> bool:
   """Returns whether a file, or what is packed in it, has the checksum."""
-  found = [path.read_bytes()]
+  try:
+    found = [path.read_bytes()]
+  except OSError as e:
+    raise DataError(
+      f'{path}: cannot be read ({e.strerror}): mend it, or unset ABLAX_DATA'
+    ) from e
   if path.suffix == '.gz':
     with contextlib.suppress(EOFError, OSError, zlib.error):
       found.append(gzip.decompress(found[0]))

@@ -131,10 +131,21 @@ def _rows(
     row = found[number]
     for column, path in zip(columns, paths, strict=True):
       value = row
+      where = f'{whole}: row {number}'
       if path[0] in names and len(path) == 1:
-        value = {path[0]: names[path[0]][int(row[path[0]])]}
-      column.append(text_at(value, path, f'{whole}: row {number}'))
+        value = {path[0]: _name(row[path[0]], names[path[0]], where)}
+      column.append(text_at(value, path, where))
   return Rows(whole, columns)
+
+
+def _name(number: Any, names: Sequence[str], where: str) -> str:
+  """Returns the name of a class; -1, or none, is that of no class."""
+  if number is None or not 0 <= number < len(names):
+    raise DataError(
+      f'{where} has the label {number}, which is no class ({len(names)} of '
+      'them): choose a split with labels'
+    )
+  return names[int(number)]
 
 
 def _one_line(whole: str, error: Exception) -> str:

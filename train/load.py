@@ -105,7 +105,7 @@ class Loaded:
     if task is not None:
       config = dataclasses.replace(config, task=task, eval_examples=None)
     data = config.task.load(self.vocabulary)
-    if problem := config.task.problem(data, config.seq_len):
+    if problem := config.misfit(data):
       raise DataError(problem)
     for line in (data.description, config.task.notes(data, config.seq_len)):
       if line:

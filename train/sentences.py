@@ -19,6 +19,7 @@ from train.task import (
   Arrays,
   Batch,
   Data,
+  DataError,
   Draw,
   Task,
   check_specials,
@@ -77,6 +78,8 @@ class Sentences(Task, abc.ABC):
       f'{train.count:,} rows and {held.count:,} to evaluate on',
       f'{known.size:,} symbols',
       *_unknown(known, arrays),
+      *_without_token(arrays),
+      *self._labels(held, known),
       *([left_out] if left_out else []),
     ]
     return Data(
@@ -105,6 +108,12 @@ class Sentences(Task, abc.ABC):
   ) -> dict[str, np.ndarray]:
     """Returns the arrays of a part: tokens, where rows begin, lengths."""
     ids = [vocabulary.encode_all(texts) for texts in rows.columns[: self.texts]]
+    for name, column in zip(self.columns, ids, strict=False):
+      if not sum(map(len, column)):
+        raise DataError(
+          f'{rows.name}: --task.tokenizer finds no token in any {name} of its '
+          f'{part} part: give other texts, or --task.tokenizer=byte'
+        )
     longest = np.array(
       [max(map(len, row)) + self.extra for row in zip(*ids, strict=True)]
     )
@@ -130,6 +139,11 @@ class Sentences(Task, abc.ABC):
     del part, rows, vocabulary, order
     return {}
 
+  def _labels(self, held: Rows, vocabulary: Vocabulary) -> list[str]:
+    """Returns what is said of labels, where there are any."""
+    del held, vocabulary
+    return []
+
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
     for part in ('train', 'validation'):
@@ -139,7 +153,16 @@ class Sentences(Task, abc.ABC):
           f'{name}: no row of its {part} part fits --seq_len={seq_len}: make '
           'it larger'
         )
+    if self.buckets > seq_len:
+      return (
+        f'--task.buckets={self.buckets}: must be at most --seq_len={seq_len}, '
+        'of which the shortest batches are a part: make it smaller'
+      )
     return None
+
+  def counted(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> bool:
+    """Returns whether any of these rows to evaluate on is short enough."""
+    return bool((arrays['validation_lengths'][ids_X] <= seq_len).any())
 
   def notes(self, data: Data, seq_len: int) -> str:
     """Returns how many rows are too long, if any are."""
@@ -234,3 +257,10 @@ def _unknown(
     1, sum(x.size for x in columns)
   )
   return [f'{share:.2%} of the latter unknown'] if share else []
+
+
+def _without_token(arrays: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns how many texts the vocabulary makes nothing of, if any."""
+  starts = [x for name, x in arrays.items() if name.endswith('_starts')]
+  count = sum(int((np.diff(x) == 0).sum()) for x in starts)
+  return [f'{count:,} texts without a token'] if count else []

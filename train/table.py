@@ -8,6 +8,7 @@ are left out, and counted.
 import abc
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from itertools import compress
@@ -193,6 +194,11 @@ class Jsonl(Named, tag='jsonl'):
           f'{where} is not JSON ({e.msg} at character {e.colno}): mend it, or '
           'leave the line out'
         ) from e
+      except (ValueError, RecursionError) as e:  # a number too long, too deep
+        raise DataError(
+          f'{where} cannot be read as JSON ({e}): mend it, or leave the line '
+          'out'
+        ) from e
       if not isinstance(value, dict):
         raise DataError(f'{where} is {type(value).__name__}, not an object')
       for column, path in zip(found, paths, strict=True):
@@ -268,15 +274,16 @@ def check_counts(names: Sequence[str], columns: Sequence[list[str]]) -> None:
 
 
 def _plain_or_packed(name: str) -> pathlib.Path:
-  path = pathlib.Path(name)
-  packed = pathlib.Path(f'{name}.gz')
-  return packed if packed.exists() and not path.exists() else path
+  packed = f'{name}.gz'
+  # os.path, for pathlib raises where a name is too long or out of reach.
+  chosen = os.path.exists(packed) and not os.path.exists(name)
+  return pathlib.Path(packed if chosen else name)
 
 
 def _place(name: str, column: str, header: Sequence[str]) -> int:
-  if column not in header:
+  if (count := list(header).count(column)) != 1:
     raise DataError(
-      f'{name}: has no column {column}: its first line names '
-      f'{", ".join(header)}'
+      f'{name}: has {count or "no"} column{"s" * (count > 1)} {column}: its '
+      f'first line names {", ".join(header)}'
     )
   return list(header).index(column)

@@ -114,6 +114,11 @@ class Task(Variant, abc.ABC):
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
 
+  def counted(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> bool:
+    """Returns whether anything of these validation examples is predicted."""
+    del arrays, ids_X, seq_len
+    return True
+
   def notes(self, data: Data, seq_len: int) -> str:
     """Returns what of the data this context length leaves out, if anything."""
     del data, seq_len

@@ -6,7 +6,6 @@ what they are a function of, and are mapped into memory, not read.
 
 import contextlib
 import hashlib
-import json
 import pathlib
 import shutil
 import tempfile
@@ -67,8 +66,8 @@ def tokens(
     return _in_memory(documents, vocabulary)
   names = [str(size), digest, vocabulary.digest]
   key = hashlib.sha256(' '.join(names).encode()).hexdigest()
-  folder = cache() / 'tokens' / key
-  found = _mapped(folder)
+  folder, kind = cache() / 'tokens' / key, vocabulary.encode('').dtype
+  found = _mapped(folder, kind)
   if found is None:
     try:
       shutil.rmtree(folder, ignore_errors=True)
@@ -78,9 +77,10 @@ def tokens(
         f'{folder}: tokens cannot be kept there ({e.strerror}): set '
         'ABLAX_CACHE to a folder with room for them'
       ) from e
-    found = _mapped(folder)
-    assert found is not None
-  return found
+    found = _mapped(folder, kind)
+  # There is nothing to map where no token is, or another process has just
+  # removed what it found damaged.
+  return _in_memory(documents, vocabulary) if found is None else found
 
 
 def _cut(
@@ -101,7 +101,9 @@ def _in_memory(documents: Sequence[Document], vocabulary: Vocabulary) -> Tokens:
       starts.append(size)
     parts.append(ids)
     size += ids.size
-  return Tokens(np.concatenate(parts), _starts(starts))
+  # A part may be without text: whoever asks how long it is refuses it.
+  nothing = vocabulary.encode('')
+  return Tokens(np.concatenate([nothing, *parts]), _starts(starts))
 
 
 def _write(
@@ -113,7 +115,6 @@ def _write(
     made = pathlib.Path(name) / 'made'
     made.mkdir()
     total, starts, size = hashlib.sha256(), [], 0
-    kind = vocabulary.encode('').dtype
     with (made / 'ids.bin').open('wb') as f:
       for first, ids in _cut(documents, vocabulary):
         if first:
@@ -122,24 +123,26 @@ def _write(
         f.write(data)
         total.update(data)
         size += ids.size
-    np.save(made / 'starts.npy', _starts(starts))
-    about = {'dtype': kind.name, 'size': size, 'sha256': total.hexdigest()}
-    (made / 'about.json').write_text(json.dumps(about))
+    data = np.array(starts, np.int64).tobytes()
+    (made / 'starts.bin').write_bytes(data)
+    total.update(data)
+    (made / 'sha256').write_text(total.hexdigest())
     # Another process may have been faster; its tokens are the same.
     with contextlib.suppress(OSError):
       made.rename(folder)
 
 
-def _mapped(folder: pathlib.Path) -> Tokens | None:
+def _mapped(folder: pathlib.Path, kind: np.dtype) -> Tokens | None:
   """Returns tokens that were written, or none if they are not whole."""
+  path = folder / 'ids.bin'
   try:
-    about = json.loads((folder / 'about.json').read_text())
-    starts = np.load(folder / 'starts.npy')
-    path = folder / 'ids.bin'
     with path.open('rb') as f:
-      if hashlib.file_digest(f, 'sha256').hexdigest() != about['sha256']:
-        return None
-    ids = np.memmap(path, about['dtype'], 'r', shape=(about['size'],))
-  except (OSError, ValueError, KeyError):
+      total = hashlib.file_digest(f, 'sha256')
+    data = (folder / 'starts.bin').read_bytes()
+    total.update(data)
+    if (folder / 'sha256').read_bytes() != total.hexdigest().encode():
+      return None
+    ids = np.memmap(path, kind, 'r')
+  except (OSError, ValueError):  # what is empty cannot be mapped
     return None
-  return Tokens(ids, starts)
+  return Tokens(ids, _starts(np.frombuffer(data, np.int64)))

@@ -239,7 +239,8 @@ def _unknown(vocabulary: Vocabulary, *parts: Tokens) -> list[str]:
     for part in parts
     for n in range(0, part.ids_X.size, BLOCK)
   )
-  return [f'{found / sum(part.ids_X.size for part in parts):.2%} unknown']
+  size = sum(part.ids_X.size for part in parts)
+  return [f'{found / max(1, size):.2%} unknown']
 
 
 def _drawn(key: jax.Array, ids_B: jax.Array, count: int) -> jax.Array:

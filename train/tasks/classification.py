@@ -6,6 +6,7 @@ Of a row that holds the text 'a dog' and the label en the model is given
   target   en
 """
 
+import collections
 import dataclasses
 from typing import ClassVar
 
@@ -37,6 +38,11 @@ class Classification(Sentences, tag='classification'):
     """Returns the vocabulary, with the labels of the training part."""
     found = super()._vocabulary(train, digest)
     labels = tuple(sorted(set(train.columns[1])))
+    if len(labels) == 1:
+      raise DataError(
+        f'{train.name}: all rows to train on have the label {labels[0]!r}: '
+        'give rows of another, and in mixed order'
+      )
     return dataclasses.replace(found, labels=labels)
 
   def _others(
@@ -54,6 +60,14 @@ class Classification(Sentences, tag='classification'):
         )
     ids = np.array([known[label] for label in labels], np.int32)
     return {f'{part}_label': ids[order]}
+
+  def _labels(self, held: Rows, vocabulary: Vocabulary) -> list[str]:
+    """Returns how many there are, and what always guessing one gives."""
+    (_, most), *_ = collections.Counter(held.columns[1]).most_common(1)
+    return [
+      f'{len(vocabulary.labels):,} labels, the most frequent of the latter on '
+      f'{most / held.count:.2%} of them'
+    ]
 
   def read(
     self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
