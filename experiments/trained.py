@@ -28,7 +28,9 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
     if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
   ]
   loaded = _trial('evaluate', command.evaluate, command, idle)
-  figures = loaded.evaluate(override(loaded.config, given).task, _say)
+  # Without flags of a task, what its trial was evaluated on: the same figures.
+  other = override(loaded.config, given).task if given else None
+  figures = loaded.evaluate(other, _say)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
   return 0
 

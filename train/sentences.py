@@ -139,6 +139,11 @@ class Sentences(Task, abc.ABC):
           f'{name}: no row of its {part} part fits --seq_len={seq_len}: make '
           'it larger'
         )
+    if self.buckets > seq_len:
+      return (
+        f'--task.buckets={self.buckets}: leaves rows of no token, for it is '
+        f'more than --seq_len={seq_len}: try --task.buckets={seq_len}'
+      )
     return None
 
   def notes(self, data: Data, seq_len: int) -> str:
