@@ -54,6 +54,8 @@ def generate(
   seed = int(given.get('seed', '0'))
   task = loaded.config.task
   if isinstance(task, Translation):
+    if 'seed' in given:
+      raise FieldError('seed', seed, 'draws nothing of a translation: drop it')
     _translate(loaded, task, generation, prompts)
     return 0
   if generation.length_penalty is not None:
@@ -98,6 +100,12 @@ def _translate(
   )
   beam = task.beam if generation.beam is None else generation.beam
   penalty = generation.length_penalty
+  if penalty is not None and beam == 1:
+    raise FieldError(
+      'length_penalty',
+      penalty,
+      'compares hypotheses, of which there is one: make --beam larger',
+    )
   if penalty is None:
     penalty = task.length_penalty
   print(*texts_of(translator, prompts, beam, penalty), sep='\n')

@@ -379,6 +379,11 @@ def test_a_trained_model_is_asked_for_translations(
   assert 'top_k=2: has no effect on a translation' in said(
     target, '--prompt=go 1', '--top_k=2'
   )
+  assert 'seed=3: draws nothing of a translation' in said(
+    target, '--prompt=go 1', '--seed=3'
+  )
+  greedy = target, '--prompt=go 1', '--beam=1', '--length_penalty=2'
+  assert 'make --beam larger' in said(*greedy)
   assert 'has 20 tokens, and the trial reads 1 to 11' in said(
     target, f'--prompt={"go " * 20}'
   )
