@@ -8,7 +8,7 @@ from typing import NamedTuple
 from model.field import FieldError
 from train.config import Config
 from train.files import digest
-from train.load import load
+from train.load import Loaded, load
 from train.schema import to_flags
 from train.step import Params
 from train.store import FILE, read_vocabulary
@@ -25,7 +25,7 @@ class Loader:
   def __init__(self, workdir: str | None):
     self._workdir = None if workdir is None else pathlib.Path(workdir)
     self._data: dict[Task, Data] = {}
-    self._params: dict[str, tuple[Params, str]] = {}
+    self._initial: dict[str, tuple[Loaded, str]] = {}
 
   def resume(self, workdir: pathlib.Path) -> None:
     """Takes vocabularies from here, those of tasks loaded before too."""
@@ -64,21 +64,38 @@ class Loader:
     """Returns the parameters that a trial starts from, and their digest."""
     if config.init_from is None:
       return None, ''
-    if config.init_from not in self._params:
+    if config.init_from not in self._initial:
       workdir, _, trial = config.init_from.rpartition(':')
       try:
-        loaded = load(workdir, trial)
+        found = load(workdir, trial)
       except DataError as e:
         raise FieldError('init_from', config.init_from, str(e)) from e
-      if loaded.vocabulary != self.data(config.task).vocabulary:
-        raise FieldError(
-          'init_from',
-          config.init_from,
-          'has another vocabulary than --task: train both with '
-          '--task.tokenizer=byte',
-        )
-      self._params[config.init_from] = loaded.params, digest(loaded.params)
-    return self._params[config.init_from]
+      self._initial[config.init_from] = found, digest(found.params)
+    loaded, name = self._initial[config.init_from]
+    # Of each row: tasks, and so vocabularies, may differ between them.
+    if rule := _unlike(loaded, config.task, self.data(config.task)):
+      raise FieldError('init_from', config.init_from, rule)
+    return loaded.params, name
+
+
+def _unlike(loaded: Loaded, task: Task, data: Data) -> str | None:
+  """Returns why the ids of a trial are not those of a task, if they are not."""
+  mine, other = loaded.vocabulary, data.vocabulary
+  if mine == other:
+    return None
+  first = loaded.config.task.tag
+  if mine.specials != other.specials:
+    reserved = {first, task.tag} == {'text', 'mlm'}
+    return (
+      f'learned --task={first}, whose special tokens are not those of '
+      f'--task={task.tag}: '
+      + ('train text with --task.reserve_mask=true' if reserved else 'drop it')
+    )
+  if mine.labels != other.labels:
+    return 'has other labels than --task: drop it'
+  return (
+    'has another vocabulary than --task: train both with --task.tokenizer=byte'
+  )
 
 
 def _trials(workdir: pathlib.Path) -> list[pathlib.Path]:

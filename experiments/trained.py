@@ -28,7 +28,9 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
     if path.partition('.')[0] != 'task' or path.startswith('task.tokenizer')
   ]
   loaded = _trial('evaluate', command.evaluate, command, idle)
-  figures = loaded.evaluate(override(loaded.config, given).task, _say)
+  # Without flags of a task, what its trial was evaluated on: the same figures.
+  other = override(loaded.config, given).task if given else None
+  figures = loaded.evaluate(other, _say)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
   return 0
 
@@ -52,6 +54,8 @@ def generate(
   seed = int(given.get('seed', '0'))
   task = loaded.config.task
   if isinstance(task, Translation):
+    if 'seed' in given:
+      raise FieldError('seed', seed, 'draws nothing of a translation: drop it')
     _translate(loaded, task, generation, prompts)
     return 0
   if generation.length_penalty is not None:
@@ -96,6 +100,12 @@ def _translate(
   )
   beam = task.beam if generation.beam is None else generation.beam
   penalty = generation.length_penalty
+  if penalty is not None and beam == 1:
+    raise FieldError(
+      'length_penalty',
+      penalty,
+      'compares hypotheses, of which there is one: make --beam larger',
+    )
   if penalty is None:
     penalty = task.length_penalty
   print(*texts_of(translator, prompts, beam, penalty), sep='\n')

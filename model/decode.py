@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.field import FieldError, Record, field
 
@@ -53,7 +54,11 @@ def restrict(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
   The nucleus of `top_p` is the smallest set of most likely tokens whose
   probability is at least top_p; the most likely token always belongs to it.
   """
-  logits_BV = logits_BV / sampling.temperature
+  # From the largest down, and by a number that float32 has: a low temperature
+  # would else make several of them infinite, and so equally likely.
+  limits = jnp.finfo(jnp.float32)
+  temperature = np.clip(sampling.temperature, limits.tiny, limits.max)
+  logits_BV = (logits_BV - logits_BV.max(-1, keepdims=True)) / temperature
   if sampling.top_k is not None:
     kept = min(sampling.top_k, logits_BV.shape[-1])
     least_B1 = jax.lax.top_k(logits_BV, kept)[0][:, -1:]

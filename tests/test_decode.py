@@ -90,6 +90,19 @@ def test_what_may_be_drawn() -> None:
   assert allowed(Sampling(top_p=1.0)) == [0, 1, 2, 3, 4]
 
 
+def test_the_lowest_temperature_takes_the_most_likely() -> None:
+  """And the highest takes any, where both are beyond what float32 holds."""
+  logits_BV = jnp.tile(jnp.asarray([-2.0, 6.5, 7.0, 6.9, -90.0]), (200, 1))
+  keys_B = jax.random.split(jax.random.key(0), 200)
+  for low in (1e-4, 1e-30, 1e-38, 1e-45, 1e-300):
+    for how in (Sampling(low), Sampling(low, top_p=0.9), Sampling(low, 2)):
+      drawn_B = np.asarray(draw(keys_B, logits_BV, how))
+      assert set(drawn_B.tolist()) == {2}, how
+  for high in (1e6, 1e38, 1e300):
+    drawn_B = np.asarray(draw(keys_B, logits_BV, Sampling(high)))
+    assert np.bincount(drawn_B, minlength=5).min() > 20
+
+
 def test_draws_have_the_probabilities_of_the_restricted_softmax() -> None:
   p = np.array([0.5, 0.3, 0.15, 0.05])
   logits_BV = jnp.log(jnp.tile(jnp.asarray(p), (20_000, 1)))

@@ -163,6 +163,9 @@ def test_what_cannot_be_continued_is_said() -> None:
     continued(trial, ['xyz'], GREEDY)
   with pytest.raises(DataError, match=r'abc: has 3 tokens.*give at least 4'):
     continued(loaded(ARCHITECTURES['prefix']), ['abcd', 'abc'], GREEDY)
+  # It learned from what came before; its family reads from both sides.
+  with pytest.raises(DataError, match='--model=encoder writes no text'):
+    continued(loaded({'model': 'encoder', 'mask': 'causal'}), ['a'], GREEDY)
   config = dataclasses.replace(trial.config, seq_len=1)
   with pytest.raises(DataError, match='sees one token'):
     continued(dataclasses.replace(trial, config=config), ['a'], GREEDY)

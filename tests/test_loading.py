@@ -235,6 +235,28 @@ def test_evaluate_flag_prints_the_recorded_loss(
   assert printed['val_accuracy'] == record['metrics']['val_accuracy']
 
 
+def test_evaluate_flag_looks_at_the_examples_of_the_trial(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """At --eval_examples of them, and at all of another text."""
+  text = tmp_path / 'text.txt'
+  text.write_text(TEXT)
+  few = _flags(text, {'eval_examples': '1', 'steps': '5'})
+  assert _launch(tmp_path / 'new', *few, '--only=base', '--seeds=1') == 0
+  (record,) = _records(tmp_path / 'new').values()
+  capsys.readouterr()
+  argv = ['launch.py', f'--evaluate={tmp_path}/new:base']
+  assert cli.main(argv, flags.FlagValues(), '') == 0
+  printed = json.loads(capsys.readouterr().out)
+  assert printed['val_loss'] == record['metrics']['val_loss']
+  assert printed['tokens'] == 16
+  other = tmp_path / 'other.txt'
+  other.write_text(OTHER)
+  argv.append(f'--task.path={other}')
+  assert cli.main(argv, flags.FlagValues(), '') == 0
+  assert json.loads(capsys.readouterr().out)['tokens'] == 32
+
+
 @pytest.mark.parametrize(
   'flag', ['--task.tokenizer=byte', '--feed=host', '--top_k=3', '--prompt=a']
 )
@@ -321,8 +343,13 @@ def test_init_from_goes_on_from_there(ran: Ran, tmp_path: pathlib.Path) -> None:
     (TEXT, {'use_bias': 'true'}, r'bias is absent there and '),
     (TEXT + 'x', {}, 'has another vocabulary than --task: '),
     (TEXT, {'task.tokenizer': 'byte'}, 'has another vocabulary than --task: '),
+    (
+      TEXT,
+      {'task': 'mlm'},
+      'text, whose special tokens are not those of --task=mlm: .*reserve_mask',
+    ),
   ],
-  ids=['width', 'depth', 'position', 'bias', 'characters', 'bytes'],
+  ids=['width', 'depth', 'position', 'bias', 'characters', 'bytes', 'mask'],
 )
 def test_init_from_refuses_what_does_not_fit(
   ran: Ran,
@@ -339,6 +366,20 @@ def test_init_from_refuses_what_does_not_fit(
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('launch.py: --init_from=')
   assert re.search(message, line), line
+  assert not (tmp_path / 'new').exists()
+
+
+def test_init_from_minds_the_vocabulary_of_each_row(
+  ran: Ran, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """Another text with as many characters fits, and means something else."""
+  other = tmp_path / 'other.txt'
+  other.write_text(TEXT.translate(str.maketrans('abcd', 'wxyz')))
+  given = _flags(ran.text, {'init_from': f'{ran.workdir}:base/1'})
+  row = f'--ablate=task.path={other}'
+  assert _launch(tmp_path / 'new', *given, row) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert 'has another vocabulary than --task: ' in line
   assert not (tmp_path / 'new').exists()
 
 

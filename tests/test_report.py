@@ -121,6 +121,19 @@ def test_page_is_written_with_all_sections(tmp_path: pathlib.Path) -> None:
     assert text in page.text, text
 
 
+def test_many_columns_take_the_room_beside_the_text() -> None:
+  few = _report()
+  for names, broad in (([], 0), (['bleu'], 0), (['bleu', 'sacrebleu'], 1)):
+    rows = [
+      dataclasses.replace(row, figures=dict.fromkeys(names, 1.0))
+      for row in few.table.rows
+    ]
+    table = dataclasses.replace(few.table, rows=rows)
+    page = _Page(report.render(dataclasses.replace(few, table=table)))
+    classes = [own.get('class') for tag, own in page.tags if tag == 'div']
+    assert classes.count('scroll broad') == broad
+
+
 def test_nothing_is_fetched() -> None:
   page = report.render(_report())
   for tag, attributes in _Page(page).tags:

@@ -188,6 +188,18 @@ def test_what_is_too_long_is_counted_and_left_out() -> None:
   assert 'no row of its train part fits --seq_len=2' in problem
 
 
+def test_no_more_buckets_than_tokens() -> None:
+  """The fifth would be of four fifths of a token, which is none."""
+  task = translation(5).task
+  data = task.load()
+  assert task.problem(data, 5) is None
+  assert task.problem(data, 4) == (
+    '--task.buckets=5: leaves rows of no token, for it is more than '
+    '--seq_len=4: try --task.buckets=4'
+  )
+  assert translation(4).task.problem(data, 4) is None
+
+
 def test_labels_are_those_of_the_training_part() -> None:
   task = Classification(Held(train='x'))
   data = task.load()

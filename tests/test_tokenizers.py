@@ -182,6 +182,42 @@ def test_many_texts_are_cut_as_each_alone(tokenizer: Tokenizer) -> None:
   ]
 
 
+@each
+def test_what_comes_after_a_text_is_what_it_adds(tokenizer: Tokenizer) -> None:
+  """Wherever a text is cut between two of its tokens."""
+  text = _text()
+  vocabulary = _train(tokenizer, text)
+  ids = vocabulary.encode(text)
+  whole, cut = vocabulary.decode(ids), 0
+  for n in range(1, 60):
+    begun = vocabulary.decode(ids[:n])
+    added = vocabulary.decode_after(ids[:n], ids[n:])
+    if not begun.endswith('\ufffd'):  # bytes of which a character lacks some
+      assert begun + added == whole
+      cut += 1
+  assert cut > 20
+  assert vocabulary.decode_after(ids, ids[:0]) == ''
+
+
+def test_a_space_parts_what_follows_from_a_word() -> None:
+  words = _train(Word(), 'a b\nc')
+  a, b, c, line = map(words.encode, ('a', 'b', 'c', '\n'))
+  assert words.decode_after([*a], [*b, *line, *c]) == ' b\nc'
+  assert words.decode_after([*a, *line], [*b]) == 'b'
+  text = 'low lower lowest new newer newest ' * 9
+  pieces = _train(WordPiece(vocab_size=35), text)
+  ids = pieces.encode('newest low')
+  (inside,) = [n for n, s in enumerate(pieces.symbols(ids)) if s == 'low']
+  assert pieces.decode_after(ids[:inside], ids[inside:]) == ' low'
+  first = pieces.symbols(ids)[0]
+  assert pieces.decode_after(ids[:1], ids[1:inside]) == 'newest'[len(first) :]
+
+
+def test_half_a_character_is_followed_by_its_bytes() -> None:
+  ids = Bytes().encode('aéb')
+  assert Bytes().decode_after(ids[:2], ids[2:]) == '\ufffdb'
+
+
 # Characters and bytes. --------------------------------------------------------
 
 

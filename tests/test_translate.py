@@ -96,13 +96,38 @@ def test_a_source_that_is_too_long_is_cut(
 
 
 def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
+  """As many as round up to the same power of two."""
   spoken = translator(made('biased'))
   given = sources(spoken)
-  translated(spoken, given[:1], 2, 0.5)
-  compiled.listener.reset_mock()
   translated(spoken, given, 2, 0.5)
-  translated(spoken, given[3:5], 2, 0.5)
+  compiled.listener.reset_mock()
+  for again in (given[:9], [*given, *given[:6]], given[::-1]):
+    translated(spoken, again, 2, 0.5)
   assert not compiled.names
+  translated(spoken, given[:1], 2, 0.5)
+  translated(spoken, given[5:6], 2, 0.5)
+  assert len([name for name in compiled.names if 'best' in name]) == 1
+
+
+@pytest.mark.parametrize(
+  ('count', 'rows'), [(1, [1]), (2, [2]), (5, [8]), (64, [64]), (70, [64, 64])]
+)
+def test_rows_are_a_power_of_two(
+  count: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """A text alone is no batch of 64; of many, all batches have one shape."""
+  spoken, seen = translator(made('plain')), []
+
+  def best(*arguments: Any) -> np.ndarray:
+    (source,) = (x for x in arguments if isinstance(x, Source))
+    assert len(arguments[-1]) == len(source.tokens_BS)
+    seen.append(len(source.tokens_BS))
+    return np.zeros((len(source.tokens_BS), 24), np.int32)
+
+  monkeypatch.setattr('train.translate._best', best)
+  ids = spoken.vocabulary.encode('go 1')
+  assert len(translated(spoken, [ids] * count, 2, 1.0)) == count
+  assert seen == rows
 
 
 # What a trial is judged by. ---------------------------------------------------
@@ -354,6 +379,11 @@ def test_a_trained_model_is_asked_for_translations(
   assert 'top_k=2: has no effect on a translation' in said(
     target, '--prompt=go 1', '--top_k=2'
   )
+  assert 'seed=3: draws nothing of a translation' in said(
+    target, '--prompt=go 1', '--seed=3'
+  )
+  greedy = target, '--prompt=go 1', '--beam=1', '--length_penalty=2'
+  assert 'make --beam larger' in said(*greedy)
   assert 'has 20 tokens, and the trial reads 1 to 11' in said(
     target, f'--prompt={"go " * 20}'
   )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.cache import uncacheable
 from model.decode import Sampling
 from model.field import FieldError, Record, field
 from model.mask import Prefix
@@ -88,7 +89,7 @@ def continued(
       ids += more
     turn, room = turn + 1, max(1, window // 2, least)
   return [
-    loaded.vocabulary.decode(np.asarray(ids[len(old) : n]))
+    loaded.vocabulary.decode_after(old, ids[len(old) : n])
     for ids, old, n in zip(written, begun, total, strict=True)
   ]
 
@@ -101,6 +102,8 @@ def _check(loaded: Loaded) -> None:
       f'--generate: a model that learned --task={config.task.tag} does not go '
       'on with a text: give a trial of --task=text'
     )
+  if reason := uncacheable(config.architecture, config.seq_len):
+    raise DataError(f'--generate: {reason}')
   if config.seq_len < 2:
     raise DataError('--generate: the trial sees one token: none can follow')
 

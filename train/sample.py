@@ -52,8 +52,8 @@ def write_sample(
   written = continued(forward, prompt, length, NEW_TOKENS)
   text = {
     'how': HOW,
-    'prompt': vocabulary.decode(np.asarray(prompt)),
-    'text': vocabulary.decode(np.asarray(written)),
+    'prompt': vocabulary.decode(prompt),
+    'text': vocabulary.decode_after(prompt, written),
   }
   write_json(folder / FILE, text)
 

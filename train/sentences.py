@@ -156,7 +156,7 @@ class Sentences(Task, abc.ABC):
     if self.buckets > seq_len:
       return (
         f'--task.buckets={self.buckets}: must be at most --seq_len={seq_len}, '
-        'of which the shortest batches are a part: make it smaller'
+        f'or the shortest rows have no token: try --task.buckets={seq_len}'
       )
     return None
 

@@ -17,7 +17,7 @@ from model.parameter import Dims, Params
 from train.task import DataError
 from train.vocabulary import Special, Vocabulary
 
-ROWS = 64  # translated at a time
+ROWS = 64  # translated at a time, at most
 
 
 class Translator(NamedTuple):
@@ -38,7 +38,8 @@ def translated(
 ) -> list[np.ndarray]:
   """Returns the ids of the best translation of each source.
 
-  All calls have one shape, so that one compilation serves every text.
+  A call has a power of two of rows, at most `ROWS`: one compilation serves all
+  texts that round up to the same number.
 
   Args:
     translator: the model.
@@ -55,12 +56,14 @@ def translated(
   cached = cached and cache.uncacheable(arch) is None
   end = vocabulary.id_of(Special.EOS)
   rules = Rules(beam, dims.seq_len, end, penalty, least=1)
+  size = min(ROWS, 1 << max(0, len(sources) - 1).bit_length())
   # Those of similar length end together.
   order = np.argsort([len(ids) for ids in sources], kind='stable')
   found: list[np.ndarray] = [np.zeros(0, np.int32)] * len(sources)
-  for first in range(0, len(order), ROWS):
-    numbers = order[first : first + ROWS]
-    source = _padded([sources[n] for n in numbers], dims.seq_len, vocabulary)
+  for first in range(0, len(order), size):
+    numbers = order[first : first + size]
+    rows = [sources[n] for n in numbers]
+    source = _padded(rows, size, dims.seq_len, vocabulary)
     tokens_BS = np.asarray(
       _best(
         arch,
@@ -69,7 +72,7 @@ def translated(
         cached,
         translator.params,
         source,
-        jnp.full(ROWS, vocabulary.id_of(Special.BOS)),
+        jnp.full(size, vocabulary.id_of(Special.BOS)),
       )
     )
     for n, ids_S in zip(numbers, tokens_BS, strict=False):
@@ -100,11 +103,11 @@ def texts_of(
 
 
 def _padded(
-  rows: Sequence[np.ndarray], length: int, vocabulary: Vocabulary
+  rows: Sequence[np.ndarray], size: int, length: int, vocabulary: Vocabulary
 ) -> Source:
-  """Returns the rows, ended and filled up; rows of nothing below them."""
-  tokens_BS = np.full((ROWS, length), vocabulary.id_of(Special.PAD), np.int32)
-  segments_BS = np.zeros((ROWS, length), np.int32)
+  """Returns so many rows, ended and filled up; rows of nothing below them."""
+  tokens_BS = np.full((size, length), vocabulary.id_of(Special.PAD), np.int32)
+  segments_BS = np.zeros((size, length), np.int32)
   segments_BS[:, 0] = 1
   for b, ids in enumerate(rows):
     ended = [*ids[: length - 1], vocabulary.id_of(Special.EOS)]

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,7 +95,7 @@ class Vocabulary(abc.ABC):
   def content(self) -> dict[str, Any]:
     """Returns the fields, special tokens apart, as JSON values."""
 
-  def decode(self, ids: np.ndarray) -> str:
+  def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of ids; <unk> and <mask> by name, no other special."""
     first, parts, run = len(self.specials), [], []
     for number in map(int, ids):
@@ -105,6 +105,17 @@ class Vocabulary(abc.ABC):
         parts += [self._join(run), self.specials[number].value]
         run = []
     return self._glue([part for part in [*parts, self._join(run)] if part])
+
+  def decode_after(self, before: Iterable[int], ids: Iterable[int]) -> str:
+    """Returns what ids add to the text of those before them.
+
+    A space between two words belongs to the second, and a piece that goes on
+    with a word is joined to it.
+    """
+    begun, whole = self.decode(before), self.decode([*before, *ids])
+    if whole.startswith(begun):
+      return whole[len(begun) :]
+    return self.decode(ids)  # bytes before them are no whole character
 
   def symbols(self, ids: np.ndarray) -> list[str]:
     """Returns each id's symbol."""
