@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from model.backend import problem as backend_problem
 from model.choices import Choices
-from model.field import FieldError
+from model.field import FieldError, unparse
 from model.mask import problem as mask_problem
 from model.norm import NoNorm, PostNorm
 from model.parameter import Dims
@@ -56,6 +56,9 @@ class Architecture(Choices):
   def _score_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between the score and what is done to q and k."""
     if problem := self.score.problem(dims):
+      yield problem
+    width = self.projections.widths(dims).query // self.parts.maps
+    if problem := self.qk_norm.problem(width):
       yield problem
     if self.normalizer.rectifies and not self.score.positive:
       yield FieldError(
@@ -121,7 +124,16 @@ class Architecture(Choices):
         f'halves queries, of which --projections={self.projections.tag} '
         'rotates a part: try --projections=qkv',
       )
-    rotated = dataclasses.replace(dims, head_dim=rotary // self.parts.maps)
+    maps = self.parts.maps
+    if self.position.rotates and maps > 1 and dims.head_dim % (2 * maps):
+      yield FieldError(
+        'head_dim',
+        dims.head_dim,
+        f'must be a multiple of {2 * maps}, because --position='
+        f'{self.position.tag} pairs the units of each map of a head, and '
+        f'--output={unparse(self.output)} has {maps}',
+      )
+    rotated = dataclasses.replace(dims, head_dim=rotary // maps)
     if problem := self.position.problem(rotated):
       yield problem
 

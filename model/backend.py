@@ -16,7 +16,7 @@ from model.attention import Attended, Keys, Parts, Queries, Tables, reference
 from model.chunked import chunked
 from model.field import FieldError, Variant, field
 from model.kernels import cudnn, tokamax
-from model.mask import Causal, Full, Mask, Window
+from model.mask import Causal, Full, Mask, Padding, Window
 from model.normalizer import Softmax
 from model.online import Online
 from model.scale import Inverse, NoScale, Rsqrt
@@ -129,6 +129,13 @@ class Fused(Reference, abc.ABC):
           'is not in softmax(mask(c q . k)) v, all that '
           f'--backend={self.tag} computes',
         )
+    if any(isinstance(mask, Padding) for mask in parts.mask):
+      return FieldError(
+        'backend',
+        self,
+        'cannot hide padding, as cross-attention must, and an encoder with '
+        '--mask=auto',
+      )
     if not _reaches_back(parts.mask):
       return FieldError(
         'mask',

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
-from model.mask import ByModel, Causal, Mask, Padding, Segments
+from model.mask import ByModel, Causal, Mask, Padding, Prefix, Segments
 from model.parameter import Dims, Kind, Param, param
 
 BLOCKS, ENCODER = 'blocks', 'encoder'
@@ -166,6 +166,17 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
         'leaves the decoder no attention beside --model.cross_attention=false: '
         'keep one',
       )
+
+  def problem(self, mask: Sequence[Mask]) -> FieldError | None:
+    """Returns why the family does not go with masks, if it does not."""
+    if self.self_attention or not any(isinstance(m, Prefix) for m in mask):
+      return None
+    return FieldError(
+      'mask',
+      tuple(mask),
+      'prefix has no effect beside --model.self_attention=false: name causal '
+      'in its place',
+    )
 
   def stacks(self, num_layers: int, mask: Sequence[Mask]) -> tuple[Stack, ...]:
     """Returns the encoder and the decoder."""

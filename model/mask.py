@@ -117,6 +117,12 @@ class Prefix(Predicate, tag='prefix'):
 
   def problem(self, seq_len: int) -> FieldError | None:
     """Returns why the mask has no effect at this length, if it has none."""
+    if self.prefix == 1:
+      return FieldError(
+        'mask.prefix',
+        self.prefix,
+        'shows nothing that causal hides: make it larger, or name causal',
+      )
     return _beyond('prefix', self.prefix, seq_len)
 
   def allowed(self, at: Places) -> jax.Array:
@@ -175,6 +181,19 @@ def blind(masks: Sequence[Mask], t_T: jax.Array) -> jax.Array:
   return ~seen_T
 
 
+def in_sight(masks: Sequence[Mask], seq_len: int) -> tuple[int, str]:
+  """Returns how many keys a query sees at most, and the flag that says so."""
+  if not (windows := _windows(masks)):
+    return seq_len, f'--seq_len={seq_len}'
+  (window,) = windows
+  sides = 1 if any(mask.hides_future for mask in masks) else 2
+  itself = not any(isinstance(mask, ExcludeSelf) for mask in masks)
+  count = sides * (window - 1) + itself
+  if count >= seq_len:
+    return seq_len, f'--seq_len={seq_len}'
+  return count, f'--mask.window={window}'
+
+
 def problem(masks: Sequence[Mask]) -> FieldError | None:
   """Returns which mask has no effect beside which other, if one has none."""
   tags = [mask.tag for mask in masks]
@@ -184,6 +203,10 @@ def problem(masks: Sequence[Mask]) -> FieldError | None:
 
   if len(set(tags)) < len(tags):
     return FieldError('mask', tuple(masks), 'must name each mask once')
+  if has(ExcludeSelf) and 1 in _windows(masks):
+    return FieldError(
+      'mask.window', 1, 'hides all that exclude_self leaves: make it larger'
+    )
   for idle, beside in (
     (ByModel, Predicate),
     (Full, Predicate),
@@ -200,6 +223,10 @@ def problem(masks: Sequence[Mask]) -> FieldError | None:
         f'{idle.tag} has no effect beside {others[0]}: drop one',
       )
   return None
+
+
+def _windows(masks: Sequence[Mask]) -> list[int]:
+  return [mask.window for mask in masks if isinstance(mask, Window)]
 
 
 def _beyond(name: str, size: int, seq_len: int) -> FieldError | None:

@@ -54,9 +54,14 @@ class Rule(Part, abc.ABC):
     """Returns queries or keys, after rotation, as the score is to see them."""
     return x_BTNH
 
-  def problem(self, seq_len: int) -> FieldError | None:
-    """Returns why the variant has no effect at this length, if it has none."""
-    del seq_len
+  def problem(self, count: int, flag: str) -> FieldError | None:
+    """Returns why the variant has no effect, if it has none.
+
+    Args:
+      count: keys that a query sees at most.
+      flag: that says so.
+    """
+    del count, flag
     return None
 
   @abc.abstractmethod

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from model.field import field
+from model.field import FieldError, field
 from model.norm import LayerNorm, RmsNorm
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
@@ -13,6 +13,11 @@ from model.parameter import Dims, Kind, Param, Params, Part, param
 @dataclasses.dataclass(frozen=True)
 class NoQkNorm(Part, tag='none'):
   """Queries and keys as they are."""
+
+  def problem(self, width: int) -> FieldError | None:
+    """Returns why heads of this width leave nothing to score, if they do."""
+    del width
+    return None
 
   def query(self, params: Params, q_BTNH: jax.Array) -> jax.Array:
     """Returns the normalised queries."""
@@ -57,6 +62,17 @@ class LayerQkNorm(RmsQkNorm, tag='layernorm'):
 
   (Dehghani et al. 2023, arXiv:2302.05442, section 2.)  Heads share the gains.
   """
+
+  def problem(self, width: int) -> FieldError | None:
+    """Returns why heads of this width leave nothing to score, if they do."""
+    if width > 1:
+      return None
+    return FieldError(
+      'qk_norm',
+      self,
+      'makes 0 of queries and keys of one unit, which is its own mean: try '
+      '--qk_norm=rms',
+    )
 
   def query(self, params: Params, q_BTNH: jax.Array) -> jax.Array:
     """Returns g (q - mean) / std."""

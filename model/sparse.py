@@ -130,14 +130,14 @@ class TopK(Rule, tag='topk'):
 
   k: int = field(8, 'Keys that each query attends to.', min=1)
 
-  def problem(self, seq_len: int) -> FieldError | None:
-    """Returns why this is the softmax at this length, if it is."""
-    if self.k < seq_len:
+  def problem(self, count: int, flag: str) -> FieldError | None:
+    """Returns why this is the softmax over so few keys, if it is."""
+    if self.k < count:
       return None
     return FieldError(
       'normalizer.k',
       self.k,
-      f'leaves nothing out at --seq_len={seq_len}: make it smaller, or try '
+      f'leaves nothing out at {flag}: make it smaller, or try '
       '--normalizer=softmax',
     )
 

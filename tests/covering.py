@@ -4,7 +4,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from conformance import Choice, Row, axes, paired, refusal, singles, usual
+from conformance import Choice, Row, axes, paired, refusal, usual
 from families import packed
 from model.backend import Fused
 from model.field import FieldError, Variant
@@ -20,24 +20,32 @@ def refused(*choices: Choice) -> FieldError | None:
 
 @functools.cache
 def lists(field: str) -> tuple[Choice, ...]:
-  """Returns few lists that hold each member, and each two that go together."""
-  own = paired(packed)[field]
-  accepted = [c for c in own if singles(packed)[c] is None]
-  ones = [c for c in accepted if len(c.value) == 1]
+  """Returns few lists that hold each member, and each two that go together.
+
+  In each family: what goes with one may not go with another, such as a list of
+  masks with `segments`, which a translation has none of.
+  """
+  families = [usual('model', c.value) for c in axes()['model']]
+  every = [_lists(field, Choice('model', f)) for f in dict.fromkeys(families)]
+  return tuple(dict.fromkeys(itertools.chain(*every)))
+
+
+def _lists(field: str, family: Choice) -> list[Choice]:
+  """Returns such lists for one family."""
+  accepted = [c for c in axes()[field] if refused(family, c) is None]
+  found = [c for c in accepted if len(c.value) == 1]
   members = [c.value[0] for c in axes()[field] if len(c.value) == 1]
-  wanted = {c.value for c in accepted if len(c.value) == 2}
-  found = list(ones)
-  for pair in [c.value for c in accepted if len(c.value) == 2]:
-    if pair not in wanted:
-      continue
-    longest = pair
+  wanted = [c.value for c in accepted if len(c.value) == 2]
+  while wanted:
+    longest = wanted[0]
     for member in members:
       longer = tuple(m for m in members if m in longest or m == member)
-      if refused(Choice(field, longer)) is None:
+      if refused(family, Choice(field, longer)) is None:
         longest = longer
-    wanted -= set(itertools.combinations(longest, 2))
+    held = set(itertools.combinations(longest, 2))
+    wanted = [pair for pair in wanted if pair not in held]
     found.append(Choice(field, longest))
-  return tuple(found)
+  return found
 
 
 @functools.cache

@@ -10,13 +10,14 @@ import pytest
 
 from model import transformer
 from model.architecture import Architecture
-from model.backend import Chunked, Reference
+from model.backend import Chunked, Reference, Tokamax
 from model.differential import Differential
 from model.family import Classifier, Encoder, EncoderDecoder
 from model.field import FieldError
 from model.forget import Forget
 from model.mask import (
   Causal,
+  ExcludeSelf,
   Full,
   Padding,
   Prefix,
@@ -28,7 +29,7 @@ from model.normalizer import Unnormalized
 from model.output import Gate, Plain, ValueResidual
 from model.position import Rope
 from model.projections import Raw, SharedKv, SharedQk
-from model.qk_norm import RmsQkNorm
+from model.qk_norm import LayerQkNorm, RmsQkNorm
 from model.score import Dot, Reads
 from test_model import TOKENS_BT, params_of
 from test_reference import BASE, dims_of, draws
@@ -313,7 +314,31 @@ REFUSED = {
   ),
   'pairs of an odd half': (
     {'output': (Differential(),), 'head_dim': 6, 'position': Rope()},
-    'must be even',
+    '^--head_dim=6: must be a multiple of 4, .*--output=differential has 2',
+  ),
+  'the mean of one unit': (
+    {'qk_norm': LayerQkNorm(), 'head_dim': 1},
+    '^--qk_norm=layernorm: .*try --qk_norm=rms',
+  ),
+  'the mean of one unit of a map': (
+    {'qk_norm': LayerQkNorm(), 'head_dim': 2, 'output': (Differential(),)},
+    '^--qk_norm=layernorm: .*try --qk_norm=rms',
+  ),
+  'nothing in sight': (
+    {'mask': (Causal(), ExcludeSelf(), Window(1))},
+    '^--mask.window=1: hides all that exclude_self leaves',
+  ),
+  'a prefix of no self-attention': (
+    {'mask': (Prefix(3),), 'model': EncoderDecoder(self_attention=False)},
+    '^--mask=prefix: prefix has no effect beside --model.self_attention=false',
+  ),
+  'padding by a kernel': (
+    {'backend': Tokamax(), 'model': Encoder()},
+    '^--backend=tokamax: cannot hide padding',
+  ),
+  'padding of a source by a kernel': (
+    {'backend': Tokamax(), 'model': EncoderDecoder()},
+    '^--backend=tokamax: cannot hide padding',
   ),
   'a decay into the future': (
     {'output': (Forget(),), 'mask': (Full(),)},
@@ -406,6 +431,10 @@ def test_what_a_score_does_not_read_is_not_made() -> None:
     (
       {'mask': 'prefix', 'mask.prefix': '64'},
       '--mask.prefix=64: hides nothing at --seq_len=64',
+    ),
+    (
+      {'mask': 'prefix', 'mask.prefix': '1'},
+      '--mask.prefix=1: shows nothing that causal hides',
     ),
     ({'mask': 'causal,padding'}, '--task=text, which pads nothing'),
   ],

@@ -262,6 +262,21 @@ def test_the_array_holds_every_accepted_pair() -> None:
   assert not missing
 
 
+@pytest.mark.parametrize('field', ['mask', 'output'])
+def test_each_family_has_each_list_member_that_goes_with_it(field: str) -> None:
+  """As what goes with a decoder may not go with another, in longer lists."""
+  held = {
+    (type(row['model'].value), item.tag)
+    for row in covering.array()
+    for item in _items(row[field])
+  }
+  for family in conformance.axes()['model']:
+    for choice in conformance.axes()[field]:
+      if covering.refused(family, choice) is None:
+        for item in _items(choice):
+          assert (type(family.value), item.tag) in held, f'{family} {choice}'
+
+
 # What is accepted. ------------------------------------------------------------
 
 

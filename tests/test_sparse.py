@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from model.backend import Chunked
+from model.family import Decoder, Encoder, EncoderDecoder
 from model.field import FieldError
+from model.mask import Causal, ExcludeSelf, Mask, Places, Window, allowed
 from model.normalizer import Softmax
 from model.position import Alibi
 from model.scale import LogN, Rsqrt
@@ -17,6 +19,9 @@ from model.sparse import Entmax15, Hard, Relu, Sparsemax, TopK
 from simple import attend
 from test_reference import BASE, draws
 from train.config import Config
+from train.tasks.mlm import Mlm
+from train.tasks.text import Text
+from train.tasks.translation import Translation
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -74,6 +79,43 @@ def test_all_keys_are_the_softmax_and_a_long_row_is_refused() -> None:
   assert Config(seq_len=9, architecture=arch).seq_len == 9
   with pytest.raises(FieldError, match=r'--normalizer\.k=8: leaves nothing'):
     Config(seq_len=8, architecture=arch)
+
+
+@pytest.mark.parametrize(
+  ('model', 'masks'),
+  [
+    (Decoder(), (Causal(), Window(4))),
+    (Decoder(), (Causal(), ExcludeSelf(), Window(4))),
+    (Encoder(), (Window(4),)),
+    (Encoder(), (ExcludeSelf(), Window(4))),
+    # Wider than what there is: then the length says it.
+    (Encoder(), (Window(7),)),
+  ],
+)
+def test_all_keys_in_a_window_are_the_softmax_and_refused(
+  model: Decoder, masks: tuple[Mask, ...]
+) -> None:
+  at = Places(jnp.arange(9)[:, None], jnp.arange(9))
+  most = int(allowed(masks, at).sum(-1).max())
+
+  def made(k: int) -> Config:
+    arch = dataclasses.replace(
+      BASE, normalizer=TopK(k), mask=masks, model=model
+    )
+    task = Text() if model.writes else Mlm()
+    return Config(seq_len=9, architecture=arch, task=task)
+
+  assert made(most - 1).seq_len == 9
+  with pytest.raises(FieldError, match=rf'\.k={most}: leaves nothing'):
+    made(most)
+
+
+def test_a_window_leaves_a_source_whole() -> None:
+  """Which cross-attention has up to --seq_len keys of, and `k` a meaning."""
+  arch = dataclasses.replace(
+    BASE, normalizer=TopK(8), mask=(Causal(), Window(4)), model=EncoderDecoder()
+  )
+  assert Config(seq_len=9, architecture=arch, task=Translation()).seq_len == 9
 
 
 def test_as_many_keys_as_asked_whatever_is_compiled() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field, variants
-from model.mask import ByModel, Padding, Segments
+from model.mask import ByModel, Padding, Segments, in_sight
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -53,7 +53,9 @@ class Config(Record):
         f'must divide --batch_size={self.batch_size}',
       )
     yield from self._mask_problems()
-    if problem := self.architecture.normalizer.problem(self.seq_len):
+    every = [parts.mask for parts in self.architecture.every_parts]
+    most = max(in_sight(masks, self.seq_len) for masks in every)
+    if problem := self.architecture.normalizer.problem(*most):
       yield problem
     if self.init_from is not None and ':' not in self.init_from:
       yield FieldError('init_from', self.init_from, 'must be WORKDIR:TRIAL')
