@@ -169,13 +169,13 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
 
   def problem(self, mask: Sequence[Mask]) -> FieldError | None:
     """Returns why the family does not go with masks, if it does not."""
-    if self.self_attention or not any(isinstance(m, Prefix) for m in mask):
+    if not any(isinstance(m, Prefix) for m in mask):
       return None
     return FieldError(
       'mask',
       tuple(mask),
-      'prefix has no effect beside --model.self_attention=false: name causal '
-      'in its place',
+      'prefix is the beginning of a text that is given, and of a target '
+      'nothing is: name causal in its place',
     )
 
   def stacks(self, num_layers: int, mask: Sequence[Mask]) -> tuple[Stack, ...]:

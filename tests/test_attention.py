@@ -328,9 +328,9 @@ REFUSED = {
     {'mask': (Causal(), ExcludeSelf(), Window(1))},
     '^--mask.window=1: hides all that exclude_self leaves',
   ),
-  'a prefix of no self-attention': (
-    {'mask': (Prefix(3),), 'model': EncoderDecoder(self_attention=False)},
-    '^--mask=prefix: prefix has no effect beside --model.self_attention=false',
+  'a prefix of what is yet to be written': (
+    {'mask': (Prefix(3),), 'model': EncoderDecoder()},
+    '^--mask=prefix: prefix is the beginning of a text that is given',
   ),
   'padding by a kernel': (
     {'backend': Tokamax(), 'model': Encoder()},

@@ -160,7 +160,7 @@ REFUSED = {
   'lines in buckets without a token': (
     'lines',
     parallel({}),
-    ['--task.buckets=17', 'at most --seq_len=16', 'smaller'],
+    ['--task.buckets=17', 'at most --seq_len=16', 'buckets=16'],
     ('--task.buckets=17',),
   ),
   'lines empty': (

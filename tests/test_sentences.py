@@ -194,8 +194,8 @@ def test_no_more_buckets_than_tokens() -> None:
   data = task.load()
   assert task.problem(data, 5) is None
   assert task.problem(data, 4) == (
-    '--task.buckets=5: leaves rows of no token, for it is more than '
-    '--seq_len=4: try --task.buckets=4'
+    '--task.buckets=5: must be at most --seq_len=4, or the shortest rows have '
+    'no token: try --task.buckets=4'
   )
   assert translation(4).task.problem(data, 4) is None
 

@@ -38,7 +38,6 @@ ARCHITECTURES = {
   'biased': {'position': 'alibi', 'output': 'value_residual'},
   'no source': {'model.cross_attention': 'false'},
   'no self': {'model.self_attention': 'false'},
-  'prefix': {'mask': 'prefix', 'mask.prefix': '3'},
 }
 
 

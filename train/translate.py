@@ -53,7 +53,6 @@ def translated(
     translator.dims,
     translator.vocabulary,
   )
-  cached = cached and cache.uncacheable(arch) is None
   end = vocabulary.id_of(Special.EOS)
   rules = Rules(beam, dims.seq_len, end, penalty, least=1)
   size = min(ROWS, 1 << max(0, len(sources) - 1).bit_length())
