@@ -81,8 +81,8 @@ class Choice:
     """'position=t5 position.bidirectional=true': what differs from defaults."""
     words = [f'{self.field}={unparse(self.value)}']
     items = self.value if isinstance(self.value, tuple) else (self.value,)
-    for item in items:
-      if isinstance(item, Variant):
+    for item in items:  # a task is as it is by default
+      if isinstance(item, Variant) and not isinstance(item, Task):
         words += _options(f'{self.field}.', item)
     return ' '.join(words)
 

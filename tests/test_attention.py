@@ -156,6 +156,7 @@ def test_gates_of_heads_that_are_not_there_are_refused(
     )
 
 
+@pytest.mark.slow
 def test_ways_to_compute_the_same_with_all_that_is_carried() -> None:
   """Recomputed, unrolled, in chunks, and several models by vmap."""
   arch = dataclasses.replace(
@@ -229,6 +230,7 @@ def test_packed_documents_are_documents_by_themselves() -> None:
     assert np.isfinite(together_BTV).all()
 
 
+@pytest.mark.slow
 def test_the_step_hands_segments_to_the_model() -> None:
   @dataclasses.dataclass(frozen=True)
   class Packed(Text, tag='packed'):

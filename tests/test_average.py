@@ -147,10 +147,15 @@ LANES = {
 @pytest.mark.parametrize(
   ('kind', 'layout'),
   [
-    ('ema', 'devices:2'),
     ('ema', 'vmap:2'),
-    ('tail', 'map:2'),
-    ('tail', 'devices:2,vmap:2'),
+    *(
+      pytest.param(kind, layout, marks=pytest.mark.slow)
+      for kind, layout in [
+        ('ema', 'devices:2'),
+        ('tail', 'map:2'),
+        ('tail', 'devices:2,vmap:2'),
+      ]
+    ),
   ],
 )
 def test_a_lane_is_the_trial_alone(

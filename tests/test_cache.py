@@ -20,6 +20,7 @@ from model.parameter import Dims
 from model.position import Rope
 from model.recurrent import State
 from model.scale import Learned
+from others import others_slow
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
 from test_reference import (
   BASE,
@@ -68,7 +69,9 @@ def decoded(
   return np.concatenate(parts, 1)
 
 
-@pytest.mark.parametrize('arch', ARCHITECTURES, ids=described)
+@pytest.mark.parametrize(
+  'arch', others_slow(ARCHITECTURES, ARCHITECTURES[::2]), ids=described
+)
 def test_cached_equals_uncached(arch: Architecture) -> None:
   """A prompt, single tokens and several at once, against one pass."""
   dims, params = dims_of(arch), params_of(arch)

@@ -22,6 +22,7 @@ from model.norm import NoNorm, PreNorm
 from model.online import Online
 from model.output import Plain, TalkingHeads
 from model.position import T5, Alibi
+from others import others_slow
 from test_model import SEGMENTS_BT, TOKENS_BT, params_of
 from test_reference import (
   BASE,
@@ -64,7 +65,9 @@ SERVED = [
 ]
 
 
-@pytest.mark.parametrize('arch', SERVED, ids=described)
+@pytest.mark.parametrize(
+  'arch', others_slow(SERVED, SERVED[::2]), ids=described
+)
 def test_chunked_equals_reference(arch: Architecture) -> None:
   """Logits, and gradients of all parameters; 6 positions in chunks of 4."""
   dims, classes = dims_of(arch), arch.model.has_classes
@@ -102,6 +105,7 @@ def test_chunked_equals_reference(arch: Architecture) -> None:
         assert np.abs(value).max() > 1e-3 * largest, path
 
 
+@pytest.mark.slow
 def test_chunked_equals_reference_in_short_types() -> None:
   arch = dataclasses.replace(EVERYTHING, output=(Forget(),))
   params, dims = params_of(arch), dims_of(arch)

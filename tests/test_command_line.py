@@ -678,6 +678,7 @@ def test_flagfile_replays_and_only_runs_one_row(
   capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_replay_says_what_the_run_said(
   here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -710,7 +711,7 @@ def test_real_process_repeats_what_this_one_did(
 
 
 # Those of many programs, or that translate, take half a minute.
-LONG = ('ladder', 'translation')
+LONG = ('ladder', 'multi30k', 'translation')
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def survive(
   return kills
 
 
+@pytest.mark.slow
 def test_two_kills_change_nothing(
   text: Path, expected: Outcome, tmp_path: Path
 ) -> None:
@@ -454,7 +455,9 @@ def wait_for(process: subprocess.Popen[str], workdir: Path, text: str) -> None:
     time.sleep(0.002)
 
 
-@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+@pytest.mark.parametrize(
+  'name', ['SIGINT', pytest.param('SIGTERM', marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(
   name: str,
   text: Path,

@@ -168,11 +168,11 @@ def run(
 @pytest.mark.parametrize(
   ('layout', 'task'),
   [
-    ('shared:1', Text),
     ('shared:2', Text),
     *(
       pytest.param(layout, task, marks=pytest.mark.slow)
       for layout, task in [
+        ('shared:1', Text),
         ('shared:4', Text),
         ('vmap:2', Text),
         ('devices:2', Text),

@@ -12,6 +12,7 @@ import pytest
 from commands import run
 from compilations import Compilations
 from model.decode import Sampling
+from others import others_slow
 from train import generate, writing
 from train.config import Config
 from train.generate import Generation, continued
@@ -80,7 +81,9 @@ def test_the_model_sees_the_end_of_a_prompt_that_is_too_long() -> None:
     assert found == logits_V.argmax()
 
 
-@pytest.mark.parametrize('name', ARCHITECTURES)
+@pytest.mark.parametrize(
+  'name', others_slow(ARCHITECTURES, ['default', 'linear', 'prefix'])
+)
 def test_a_beam_of_1_is_greedy(name: str) -> None:
   trial = loaded(ARCHITECTURES[name])
   prompts = ['efghijabcdef', 'cd' * 6 if 'prefix' in name else 'a']

@@ -19,6 +19,7 @@ import alone
 from compilations import Compilations
 from experiments import layout as layouts
 from model.field import FieldError, variants
+from others import others_slow
 from tolerance import tolerance
 from train import loop
 from train.config import Config
@@ -104,7 +105,7 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
   return run(trials(tmp_path_factory.mktemp('solo'), NUMBERS), 'shared:1')
 
 
-@pytest.mark.parametrize('text', LAYOUTS)
+@pytest.mark.parametrize('text', others_slow(LAYOUTS, ['devices:2', 'vmap:2']))
 def test_a_lane_is_the_trial_alone(
   text: str, solo: dict[str, Result], tmp_path: pathlib.Path
 ) -> None:

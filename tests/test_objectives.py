@@ -111,6 +111,7 @@ def test_an_mlm_and_an_lm_start_from_equal_values(
   jax.tree.map(np.testing.assert_array_equal, *starts)
 
 
+@pytest.mark.slow
 def test_a_batch_that_hides_nothing_is_no_divergence(
   tmp_path: pathlib.Path,
 ) -> None:
@@ -172,7 +173,9 @@ def test_another_vocabulary_is_refused() -> None:
     MostFrequent(3).load(MostFrequent(4).load().vocabulary)
 
 
-@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+@pytest.mark.parametrize(
+  'pooling', [pytest.param('mean', marks=pytest.mark.slow), 'cls']
+)
 def test_a_classifier_learns(pooling: str, tmp_path: pathlib.Path) -> None:
   flags = {'steps': '200', 'eval_every': '200', 'model.pooling': pooling}
   config = frequent(flags)

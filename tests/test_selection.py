@@ -246,6 +246,7 @@ def test_each_row_takes_its_own_best_value(
   capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_an_optimum_at_the_edge_withholds_the_verdict(
   text: Path, tmp_path: Path
 ) -> None:

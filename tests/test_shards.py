@@ -94,6 +94,7 @@ def test_rows_begin_with_different_parts() -> None:
   assert first == {True, False}
 
 
+@pytest.mark.slow
 def test_a_part_runs_its_trials_and_says_what_is_not_here(
   done: Path, expected: Outcome, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -385,8 +385,9 @@ def test_download_is_used_where_it_succeeds(
 
 
 def test_pydoc_is_described_with_its_digest() -> None:
-  text = _text(corpus.pydoc())
-  found = hashlib.sha256(text.encode()).hexdigest()
+  documents = [''.join(texts([one])) for one in corpus.pydoc().train]
+  text, sizes = ''.join(documents), [len(one) for one in documents]
+  found = hashlib.sha256(f'{text}{sizes}'.encode()).hexdigest()
   data = Text().load()
   assert data.digest == found
   assert data.description == (

@@ -227,6 +227,7 @@ def test_eight_devices_equal_one(flags: dict[str, str]) -> None:
   assert one.metrics.loss[-1] < one.metrics.loss[0]
 
 
+@pytest.mark.slow
 def test_micro_batches_equal_the_full_batch() -> None:
   parts = course(config(EVERYTHING | {'microbatches': '4'}))
   assert_same_course(parts, course(config(EVERYTHING)))
@@ -923,18 +924,18 @@ def _table_digest(made: Config, place: Place) -> object:
     if vars(table)[name] is None:
       table = dataclasses.replace(table, **{name: 'given'})
 
-  def text(*names: object) -> dict[str, str]:
-    known = dict.fromkeys([*columns, 'other'], 'x')
-    return known | {columns[0]: ' '.join(map(str, names))}
+  def four(*names: object) -> list[dict[str, str]]:
+    first = {columns[0]: ' '.join(map(str, names))}
+    return [dict.fromkeys([*columns, 'other'], x) | first for x in 'xyxy']
 
   def read_file(path: pathlib.Path) -> str:
     if isinstance(table, Jsonl):
-      return '\n'.join([json.dumps(text(path))] * 3)
+      return '\n'.join(map(json.dumps, four(path)))
     if isinstance(table, Lines):
       return f'{path}\n' * 3
     rows = [
       '\t'.join(columns),
-      *['\t'.join(text(path)[c] for c in columns)] * 3,
+      *['\t'.join(row[c] for c in columns) for row in four(path)],
     ]
     return '\n'.join(rows)
 
@@ -945,11 +946,11 @@ def _table_digest(made: Config, place: Place) -> object:
     return types.SimpleNamespace(
       info=Found,
       download_and_prepare=lambda file_format: file_format,
-      as_data_source=lambda split: Found([text(name, data_dir, split)] * 4),
+      as_data_source=lambda split: Found(four(name, data_dir, split)),
     )
 
   def load_dataset(name: str, config: str | None, split: str) -> Found:
-    return Found([text(name, config, split)] * 4)
+    return Found(four(name, config, split))
 
   place.monkeypatch.setattr('train.table.read_file', read_file)
   place.monkeypatch.setattr(

@@ -251,7 +251,9 @@ def test_what_a_killed_worker_held_others_take_over(
   with meanwhile(kill):
     assert run(*words(text, *TWO, f'--workdir={workdir}')) == 0
   assert_same(workdir, expected)
-  (line,) = capfd.readouterr().err.splitlines()
+  # JAX warns of a compilation cache that the kill may have left half written.
+  lines = capfd.readouterr().err.splitlines()
+  (line,) = [x for x in lines if 'process' in x]
   assert f'(process {killed[0]}) was killed by SIGKILL' in line
   assert '1 trials go to others' in line
 
