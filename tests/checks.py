@@ -6,7 +6,7 @@ float64 where the configuration says float32, and two for its training.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,8 @@ from train.optimizer import flat
 from train.parallel import parse_layout
 from train.program import signature
 from train.step import Metrics, Params, State, batch_of, init_state, update
+
+STARTS = 3  # initial values that are tried
 
 
 class Found(NamedTuple):
@@ -91,8 +93,15 @@ def _check(row: Row, compile: Compile) -> None:
     params = _wide(drawn(config))
     found = run(params, inputs(config))
     moved = run(params, inputs(config, turned=True))
-    first = run(_wide(start), inputs(config))
     nudged = run(_nudged(params), inputs(config))
+    if not sees_itself(arch) and not saturates(arch):
+      check_learning(
+        arch,
+        (
+          run(_wide(initial(config, seed)), inputs(config)).gradient
+          for seed in range(STARTS)
+        ),
+      )
   check_influence(arch, np.abs(np.asarray(found.influence_TV, np.float64)))
   near(moved.logits_BTV[1], found.logits_BTV[EXAMPLE], 'batch')
   near(found.other_BTV, found.logits_BTV, 'another way')
@@ -100,8 +109,6 @@ def _check(row: Row, compile: Compile) -> None:
   if found.steps_BTV is not None:
     near(found.steps_BTV, found.logits_BTV, 'cached')
   check_finite(found.gradient)
-  if not sees_itself(arch) and not saturates(arch):
-    check_gradient(arch, first.gradient)
   check_lanes(config, start, compile)
   check_effects(row)
 
@@ -317,15 +324,31 @@ def check_finite(gradient: Params) -> None:
     assert np.isfinite(np.asarray(value, np.float64)).all(), path
 
 
-def check_gradient(arch: Architecture, gradient: Params) -> None:
-  """Asserts that every parameter of every layer learns from the beginning."""
-  check_finite(gradient)
+def check_learning(arch: Architecture, gradients: Iterator[Params]) -> None:
+  """Asserts that every parameter of every layer learns from the beginning.
+
+  Of one of a few: where the normaliser is a ReLU and few keys are seen, a head
+  may begin with no score above 0.
+  """
+  never = None
+  for gradient in gradients:
+    check_finite(gradient)
+    idle = set(_idle(arch, gradient))
+    never = idle if never is None else never & idle
+    if not never:
+      return
+  raise AssertionError(f'no gradient in these layers: {sorted(never or ())}')
+
+
+def _idle(arch: Architecture, gradient: Params) -> Iterator[tuple[str, int]]:
+  """Yields parameters without a gradient, and of which layer."""
   for path, value in flat(gradient).items():
     layers = np.asarray(value, np.float64)
     if arch.depth(path) is None:
       layers = layers[None]
-    idle = [n for n, layer in enumerate(layers) if not layer.any()]
-    assert not idle, f'{path}: no gradient in layers {idle}'
+    for n, layer in enumerate(layers):
+      if not layer.any():
+        yield path, n
 
 
 # Training. --------------------------------------------------------------------

@@ -66,13 +66,13 @@ def drawn(config: Config) -> Any:
   )
 
 
-def initial(config: Config) -> Any:
-  """Returns the parameters that training begins with."""
+def initial(config: Config, seed: int = 0) -> Any:
+  """Returns parameters that training may begin with."""
   start = functools.partial(
     transformer.init, config.architecture, dims_of(config)
   )
   # Keys of this kind compile faster; copies, since training gives them up.
-  made = jax.jit(start)(jax.random.key(0, impl='unsafe_rbg'))
+  made = jax.jit(start)(jax.random.key(seed, impl='unsafe_rbg'))
   return jax.tree.map(np.array, made)
 
 

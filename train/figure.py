@@ -31,12 +31,12 @@ class Figure:
 
 
 VAL_LOSS = Figure(
-  'val_loss', 'cross-entropy in nats per token', True, on_the_way=True
+  'val_loss', 'cross-entropy in nats per prediction', True, on_the_way=True
 )
 # What every task measures.
 COMMON = (
   VAL_LOSS,
-  Figure('val_accuracy', 'share of tokens that are guessed', False, True),
+  Figure('val_accuracy', 'share of predictions that are right', False, True),
   Figure('best_val_loss', 'the lowest val_loss of all evaluations', True),
   Figure('train_loss', 'loss of the last training batch', True),
 )
