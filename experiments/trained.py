@@ -100,14 +100,14 @@ def _translate(
   )
   beam = task.beam if generation.beam is None else generation.beam
   penalty = generation.length_penalty
-  if penalty is not None and beam == 1:
+  if penalty is None:
+    penalty = task.length_penalty
+  elif beam == 1:
     raise FieldError(
       'length_penalty',
       penalty,
       'compares hypotheses, of which there is one: make --beam larger',
     )
-  if penalty is None:
-    penalty = task.length_penalty
   print(*texts_of(translator, prompts, beam, penalty), sep='\n')
 
 
