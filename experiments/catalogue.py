@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.command import MANY, PROMPT, Command
-from experiments.cost import EFFICIENCY, cost_on, flops_per_second
+from experiments.cost import cost_on
 from experiments.experiment import Experiment
 from experiments.plan import Plan, program_key
 from experiments.rows import configure
+from experiments.speed import estimate
 from experiments.stages import size
 from model.architecture import Architecture
 from model.field import split, variant_list, variants
@@ -84,7 +85,12 @@ def show_plan(plan: Plan) -> None:
   for header in ('parameters', 'FLOPs/token', 'state', 'TFLOP/trial'):
     table.add_column(header, justify='right', no_wrap=True)
   configs = [configure(plan.base, row) for row in plan.rows]
-  costs = [cost_on(config, plan.data.vocabulary) for config in configs]
+  # Of each row in its own data: another tokenizer is another vocabulary.
+  data = {planned.row: planned.trial.data for planned in plan.trials}
+  costs = [
+    cost_on(config, data[row.name].vocabulary)
+    for row, config in zip(plan.rows, configs, strict=True)
+  ]
   for row, figures in zip(plan.rows, costs, strict=True):
     table.add_row(
       Text(row.name),
@@ -98,13 +104,21 @@ def show_plan(plan: Plan) -> None:
   mean = sum(c.flops for c in costs) / sum(c.steps for c in configs)
   kept = plan.options.keep_checkpoints + 1  # and the best
   disk = kept * trials * sum(f.checkpoint_bytes for f in costs) / len(costs)
-  minutes = mean * steps / (flops_per_second() * EFFICIENCY) / 60
   count = len({program_key(planned.trial) for planned in plan.trials})
+  expected = estimate(plan.trials, plan.devices, count)
+  # Of a search, not all points are trained to the end.
+  share = steps / sum(planned.stop for planned in plan.trials)
+  how = (
+    'as the last runs on this machine were'
+    if expected.measured
+    else 'rough: a quarter of the rate of a matrix product; the first trial '
+    'that ends here will tell'
+  )
   console.print(
     f'{trials} trials, {count} programs to compile, '
-    f'{mean * steps / 1e12:.2f} TFLOP: about {minutes:.1f} minutes and a few '
-    'seconds for each program (rough: a quarter of the rate of a matrix '
-    f'product), {disk / 2**20:.0f} MiB of checkpoints'
+    f'{mean * steps / 1e12:.2f} TFLOP: about '
+    f'{expected.seconds * share / 60:.1f} minutes ({how}), '
+    f'{disk / 2**20:.0f} MiB of checkpoints'
   )
   _, free = split(plan.base)
   console.print(

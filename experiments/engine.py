@@ -114,7 +114,7 @@ def _execute(
   ledger = Ledger(plan.workdir)
   trials, steps = size(plan)
   with Terminal(trials, steps) as terminal:
-    recorder = Recorder(ledger, terminal, plan.metric)
+    recorder = Recorder(ledger, terminal, plan.metric, plan.devices)
     if plan.command.merge is not None:
       merge(plan, ledger, terminal)
     else:

@@ -1,5 +1,6 @@
 """How trials end: on the record, and on the terminal."""
 
+import collections
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from experiments.cost import cost_on
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import program_key
+from experiments.speed import remember
 from experiments.terminal import Terminal
 from train.figure import VAL_LOSS, Figure
 from train.schema import to_flags
@@ -16,8 +18,17 @@ from train.schema import to_flags
 class Recorder:
   """The only one that adds to the record."""
 
-  def __init__(self, ledger: Ledger, terminal: Terminal, metric: Figure):
+  def __init__(
+    self,
+    ledger: Ledger,
+    terminal: Terminal,
+    metric: Figure,
+    devices: Sequence[Any],
+  ):
     self._ledger, self._terminal, self._metric = ledger, terminal, metric
+    self._devices = devices
+    # How many trials of each program were begun together.
+    self._beside: dict[Hashable, int] = collections.defaultdict(int)
 
   def settled(self, planned: Planned) -> bool:
     """Returns whether a trial need not run now."""
@@ -31,6 +42,8 @@ class Recorder:
         self._say(planned, 'done before')
       else:
         groups.setdefault(program_key(planned.trial), []).append(planned)
+    for key, group in groups.items():
+      self._beside[key] = len(group)
     return list(groups.values())
 
   def end(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
@@ -45,6 +58,8 @@ class Recorder:
       'config': to_flags(config),
     }
     self._ledger.append(record)
+    alone = self._beside[program_key(planned.trial)] < 2
+    remember(planned, outcome, self._devices, alone)
     self._say(planned, _outcome(record, self._metric))
 
   def _say(self, planned: Planned, text: str) -> None:

@@ -1,0 +1,184 @@
+"""What --plan says: of each row what it will be, and how long it takes here."""
+
+import json
+import math
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import pytest
+
+from experiments import catalogue, speed
+from experiments.command import Command
+from experiments.experiment import BASE, Experiment, Row
+from experiments.inputs import Planned
+from experiments.plan import Plan, make_plan
+from experiments.rows import Requests
+from train.config import Config
+from train.files import cache
+from train.schema import override
+from train.step import init_state
+from train.trial import Options
+
+TEXT = 'the quick brown fox jumps over the lazy dog, and naps.\n' * 40
+TINY = {'seq_len': '16', 'd_model': '16', 'num_heads': '2', 'num_layers': '2'}
+
+
+@pytest.fixture
+def folder(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> pathlib.Path:
+  """Returns a folder with a text; the user's cache there knows no speeds."""
+  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'cache'))
+  (tmp_path / 'text.txt').write_text(TEXT)
+  return tmp_path
+
+
+def plan_of(
+  folder: pathlib.Path, flags: dict[str, str], ablate: Sequence[str] = ()
+) -> Plan:
+  given = {'task.path': str(folder / 'text.txt')} if 'task' not in flags else {}
+  base = override(Config(), TINY | given | flags)
+  experiment = Experiment(
+    'x', 'x', 'x', 'x', 'own', 'x', base, (Row(BASE, {}),), 2, {}
+  )
+  command = Command(workdir=str(folder / 'run'))
+  return make_plan(
+    experiment, base, command, Options(), Requests(ablate=tuple(ablate))
+  )
+
+
+def initial_size(planned: Planned) -> int:
+  """Returns how many numbers a trial begins with."""
+  config, data = planned.trial.config, planned.trial.data
+  state = jax.eval_shape(
+    lambda: init_state(config, config.sizes(data.vocabulary))
+  )
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+
+
+CLASSES = {'task': 'most_frequent', 'model': 'classifier'}
+MATRIX = [
+  (
+    {},
+    (
+      'task.tokenizer=byte',
+      'task.tokenizer=word',
+      'tie_embeddings=false',
+      'task.tokenizer=byte tie_embeddings=false',
+      'projections=shared_kv',
+      'position=t5',
+      'd_model=32',
+      'output=differential',
+    ),
+  ),
+  (CLASSES, ('task.symbols=7', 'model.pooling=cls', 'norm=rmsnorm')),
+]
+
+
+@pytest.mark.parametrize(('flags', 'rows'), MATRIX, ids=['text', 'classes'])
+def test_planned_rows_are_those_that_are_trained(
+  folder: pathlib.Path,
+  capsys: pytest.CaptureFixture[str],
+  flags: dict[str, str],
+  rows: Sequence[str],
+) -> None:
+  """With the vocabulary of the row's own task, not with that of the base."""
+  plan = plan_of(folder, flags, rows)
+  catalogue.show_plan(plan)
+  said = re.findall(
+    r'(?m)^(\S.*?)  +([\d,]+)  +[\d,]+  ', capsys.readouterr().out
+  )
+  trained = {p.row: f'{initial_size(p):,}' for p in plan.trials}
+  assert set(trained) == {BASE, *rows}
+  # A long name is folded: what stands in front of the number is its beginning.
+  assert [number for _, number in said] == [trained[r.name] for r in plan.rows]
+
+
+# How long. --------------------------------------------------------------------
+
+
+def outcome(steps: int, train: float, rest: float) -> dict[str, Any]:
+  clock = {
+    'seconds': 3.0 + train + rest,
+    'compile_seconds': 3.0,
+    'train_seconds': train,
+  }
+  return {'status': 'ok', 'steps': steps, 'clock': clock}
+
+
+def test_a_trial_that_ended_tells_how_long_others_take(
+  folder: pathlib.Path,
+) -> None:
+  flags = {'steps': '100', 'eval_every': '25'}
+  plan = plan_of(folder, flags)
+  assert not speed.estimate(plan.trials, plan.devices, 1).measured
+  # Two trials side by side: 100 steps of 0.02 s and 4 evaluations of 0.5 s.
+  first = plan.trials[0]
+  speed.remember(first, outcome(100, 2.0, 2.0), plan.devices, alone=False)
+  found = speed.estimate(plan.trials, plan.devices, 1)
+  assert found.measured
+  assert found.seconds == pytest.approx(3.0 + 2 * (2.0 + 2.0))
+  # Half as many steps, the same evaluations; a program that has not run.
+  other = plan_of(folder, {'steps': '50', 'eval_every': '25', 'd_model': '32'})
+  ratio = speed._flops(other.trials[0]) / speed._flops(first)
+  assert ratio > 2
+  assert speed.estimate(other.trials, plan.devices, 1).seconds == (
+    pytest.approx(3.0 + 2 * ratio * (1.0 + 1.0))
+  )
+
+
+def test_a_lone_trial_tells_of_several_and_the_reverse(
+  folder: pathlib.Path,
+) -> None:
+  plan = plan_of(folder, {'steps': '100', 'eval_every': '100'})
+  lone, gain = plan.trials[:1], speed.GAIN * len(plan.devices)
+  speed.remember(lone[0], outcome(100, 8.0, 0.0), plan.devices, alone=True)
+  both = speed.estimate(plan.trials, plan.devices, 1)
+  assert both.seconds == pytest.approx(3.0 + 2 * 8.0 / gain)
+  assert speed.estimate(lone, plan.devices, 1).seconds == pytest.approx(11.0)
+  # The last trial of a program is what counts.
+  speed.remember(lone[0], outcome(100, 4.0, 0.0), plan.devices, alone=True)
+  assert speed.estimate(lone, plan.devices, 1).seconds == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    b'',
+    b'\xff\x00',
+    b'null',
+    b'[1]',
+    b'[' * 100_000,
+    b'[{"machine": 1}]',
+    pytest.param(b'"seconds": null', id='a number that is none'),
+    pytest.param(b'"seconds": -1.0', id='a negative time'),
+  ],
+)
+def test_speeds_that_cannot_be_read_are_as_if_there_were_none(
+  folder: pathlib.Path, damage: bytes
+) -> None:
+  plan = plan_of(folder, {'steps': '100'})
+  speed.remember(plan.trials[0], outcome(100, 2.0, 2.0), plan.devices, False)
+  path = cache() / 'speed.json'
+  whole = path.read_bytes()
+  assert json.loads(whole)
+  if damage.startswith(b'"'):
+    damage = re.sub(rb'"seconds": [\d.]+', damage, whole)
+    assert damage != whole
+  path.write_bytes(damage)
+  assert not speed.estimate(plan.trials, plan.devices, 1).measured
+  # And the next trial that ends begins anew.
+  speed.remember(plan.trials[0], outcome(100, 2.0, 2.0), plan.devices, False)
+  assert path.read_bytes() == whole
+
+
+def test_what_cannot_be_kept_is_no_failure(
+  folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  plan = plan_of(folder, {'steps': '100'})
+  (folder / 'file').write_text('')
+  monkeypatch.setenv('ABLAX_CACHE', str(folder / 'file'))
+  speed.remember(plan.trials[0], outcome(100, 2.0, 2.0), plan.devices, False)
