@@ -6,6 +6,7 @@ of all pairs.
 """
 
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -26,6 +27,7 @@ from train.schema import override, to_flags
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 PARTS = 48  # of the covering array, each a test
+TURNS = 8  # runs with ABLAX_PART=0, 1, ... that try all of them together
 
 
 # Refusals. --------------------------------------------------------------------
@@ -246,6 +248,16 @@ def test_accepted_choices_are_flags() -> None:
 # Covering arrays. -------------------------------------------------------------
 
 
+def test_the_turns_hold_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+  seen = []
+  for part in range(TURNS):
+    monkeypatch.setenv('ABLAX_PART', str(part))
+    seen += turn()
+  assert sorted(seen) == [*range(PARTS)]
+  monkeypatch.setenv('ABLAX_PART', '')
+  assert turn() == range(PARTS)
+
+
 def test_the_array_holds_every_accepted_pair() -> None:
   columns = covering.columns()
   held = {
@@ -285,9 +297,15 @@ def test_a_sample_of_every_choice(row: Row) -> None:
   check(row)
 
 
-@pytest.mark.full  # Some 20 minutes of compilation.
+def turn() -> range:
+  """Returns the parts that $ABLAX_PART chooses; all where it is empty."""
+  chosen = os.environ.get('ABLAX_PART')
+  return range(int(chosen), PARTS, TURNS) if chosen else range(PARTS)
+
+
+@pytest.mark.full  # Some 20 minutes of compilation; an eighth of that a turn.
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize('part', range(PARTS))
+@pytest.mark.parametrize('part', turn())
 def test_all_pairs(part: int) -> None:
   """Tries each row of the part, whatever befalls another."""
   wrong = []

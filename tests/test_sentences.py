@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lessons import PAIRS
 from model.architecture import Architecture
 from model.family import Classifier, EncoderDecoder
 from model.field import FieldError
@@ -23,10 +24,6 @@ from train.tasks.classification import Classification
 from train.tasks.translation import Translation
 from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
 from train.vocabulary import Characters, Special
-
-PAIRS = [
-  (f'{"go " * n}{n}', f'geh {"geh " * (n % 7)}{n}') for n in range(1, 31)
-]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from absl import flags
 import alone
 from compilations import Compilations
 from experiments.cli import main
+from lessons import LESSONS
 from model.network import Source
 from test_sentences import PAIRS, translation
 from train.bleu import Bleu, corpus_bleu
@@ -292,23 +293,7 @@ def test_what_is_in_pieces_is_said(tmp_path: pathlib.Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   """Returns a workdir: a model that has learned to say `geh` and a number."""
   folder = tmp_path_factory.mktemp('translate')
-  for name, pairs in (('train', PAIRS), ('held', PAIRS[:9])):
-    text = ''.join(f'{source}\t{target}\n' for source, target in pairs)
-    (folder / f'{name}.tsv').write_text(text)
-  config = override(
-    translation(2),
-    {
-      'task.data': 'tsv',
-      'task.data.train': str(folder / 'train.tsv'),
-      'task.data.validation': str(folder / 'held.tsv'),
-      'steps': '300',
-      'eval_every': '300',
-      'seq_len': '12',
-      'batch_size': '8',
-      'learning_rate': '1e-2',
-      'd_model': '32',
-    },
-  )
+  config = LESSONS['translation'].make(folder)
   data = config.task.load()
   cpus = Shared(tuple(jax.local_devices(backend='cpu')[:1]))
   trial = Trial('t', config, folder / 'runs' / 't', data)
@@ -319,8 +304,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   metrics = json.loads((trained / 'result.json').read_text())
-  assert metrics['bleu'] > 90
-  assert metrics['brevity_penalty'] > 0.9
+  lesson = LESSONS['translation']
+  assert metrics[lesson.figure] < lesson.bound
+  assert metrics['bleu'] == pytest.approx(100)
+  assert metrics['brevity_penalty'] == 1
   # Every figure by which trials can be compared is there, and has a direction.
   assert set(metrics) == {*Translation.measured(), 'best_step'}
   lines = (trained / 'runs' / 't' / 'written.tsv').read_text().splitlines()
