@@ -12,6 +12,7 @@ from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from experiments.experiment import Experiment
 from experiments.plan import Plan, program_key
 from experiments.rows import configure
+from experiments.shown import shown
 from experiments.stages import size
 from model.architecture import Architecture
 from model.field import split, variant_list, variants
@@ -87,7 +88,7 @@ def show_plan(plan: Plan) -> None:
   costs = [cost_on(config, plan.data.vocabulary) for config in configs]
   for row, figures in zip(plan.rows, costs, strict=True):
     table.add_row(
-      Text(row.name),
+      Text(shown(row.name)),
       f'{figures.parameters:,}',
       f'{figures.flops_per_token:,}',
       f'{figures.state_bytes / 2**20:.1f} MiB',
