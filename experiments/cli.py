@@ -91,15 +91,7 @@ def _main(
       prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
       'has no effect without --generate=WORKDIR:TRIAL: drop it',
     )
-  split_cpu(len(cores()))
-  requests = Requests(
-    **{name: tuple(_many(name, values)) for name in MANY},
-    ablate_from=command.ablate_from,
-    add_one=command.add_one,
-    trials=command.trials,
-    search_seed=command.search_seed,
-  )
-  plan = make_plan(experiment, base, command, options, requests)
+  plan = _plan(experiment, base, command, options, values)
   if not command.plan:
     memory.check(plan)
   _introduce(plan)
@@ -178,6 +170,25 @@ def _introduce(plan: Plan) -> None:
   for warning in (accelerator_warning(), memory.warning(plan)):
     if warning:
       warn(f'warning: {warning}')
+
+
+def _plan(
+  experiment: Experiment,
+  base: Config,
+  command: Command,
+  options: Options,
+  values: flags.FlagValues,
+) -> Plan:
+  """Returns the trials of a command, all of them checked."""
+  split_cpu(len(cores()))
+  requests = Requests(
+    **{name: tuple(_many(name, values)) for name in MANY},
+    ablate_from=command.ablate_from,
+    add_one=command.add_one,
+    trials=command.trials,
+    search_seed=command.search_seed,
+  )
+  return make_plan(experiment, base, command, options, requests)
 
 
 # What says where the run was.

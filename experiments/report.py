@@ -139,10 +139,7 @@ def render(report: Report) -> str:
     statement=table_files.statement(report.table),
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
-    charts=(
-      ('Validation loss', charts.chart(report.curves, report.table)),
-      ('Training loss', charts.chart(report.train_curves, report.table)),
-    ),
+    charts=_charts(report),
     reading=charts.READING,
     sensitivities=sensitivities(report.tuned, report.table),
     single=[row.row for row in report.table.rows if row.seeds == 1],
@@ -156,6 +153,14 @@ def render(report: Report) -> str:
       ensure_ascii=False,
     ),
   )
+
+
+def _charts(report: Report) -> list[tuple[str, charts.Chart | None]]:
+  """Returns the learning curves."""
+  return [
+    ('Validation loss', charts.chart(report.curves, report.table)),
+    ('Training loss', charts.chart(report.train_curves, report.table)),
+  ]
 
 
 def _attention(report: Report) -> tuple[list[_Maps], list[_Pictures]]:
