@@ -13,7 +13,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from experiments.shown import shown
 
@@ -56,7 +56,7 @@ class _Enduring(io.FileIO):
     super().__init__(descriptor, 'w', closefd=False)
     self.error: OSError | None = None
 
-  def write(self, data, /) -> int:  # pyright: ignore[reportMissingParameterType]  # its type is private to typeshed
+  def write(self, data: Any, /) -> int:
     """Writes what can be written; says that all was."""
     try:
       while (count := super().write(data)) is None:  # its reader is slow
