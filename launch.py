@@ -9,7 +9,7 @@
   python launch.py ... --plan                       what would run; runs nothing
 
 Repeating a command resumes it.  Exit code 0: done; 1: a trial failed; 2: the
-command line is wrong; 130, 143: interrupted and saved.
+command line is wrong; 129, 130, 143: interrupted and saved.
 """
 
 import sys

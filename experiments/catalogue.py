@@ -12,6 +12,7 @@ from experiments.cost import cost_on
 from experiments.experiment import Experiment
 from experiments.plan import Plan, program_key
 from experiments.rows import configure
+from experiments.shown import shown
 from experiments.speed import estimate
 from experiments.stages import size
 from model.architecture import Architecture
@@ -93,7 +94,7 @@ def show_plan(plan: Plan) -> None:
   ]
   for row, figures in zip(plan.rows, costs, strict=True):
     table.add_row(
-      Text(row.name),
+      Text(shown(row.name)),
       f'{figures.parameters:,}',
       f'{figures.flops_per_token:,}',
       f'{figures.state_bytes / 2**20:.1f} MiB',

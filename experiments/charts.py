@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import axes
 from experiments import table as tables
+from experiments.shown import shown
 
 Points = Sequence[tuple[int, float]]
 Curves = Mapping[str, Mapping[int, Points]]
@@ -268,7 +269,8 @@ def _line(
 
 def short(row: str) -> str:
   """Returns the name of a row as long as there is room for."""
-  return row if len(row) <= 28 else row[:27] + '…'
+  name = shown(row)
+  return name if len(name) <= 28 else name[:27] + '…'
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:

@@ -1,20 +1,22 @@
 """The command line: parse, check everything, then act."""
 
 import itertools
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import catalogue, engine, trained, worker
+from experiments import advice, catalogue, engine, memory, trained, worker
 from experiments.attention import describe_backends
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
 from experiments.experiment import Experiment, discover
+from experiments.flagfile import expand
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
 from experiments.rows import Requests
+from experiments.shown import shorten
 from experiments.stages import size
+from experiments.streams import Output, complain, lasting, say, warn
 from model.field import FieldError
 from train.config import Config
 from train.cores import cores, split_cpu
@@ -33,34 +35,42 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     values: an empty set of flags to define ours in.
     usage: what --help begins with.
   """
-  if len(argv) == 3 and argv[1] == worker.WORD:
-    return worker.main(argv[2])
-  try:
-    return _main(argv, values, usage)
-  except (FieldError, DataError, Refused) as e:
-    print(f'launch.py: {" ".join(str(e).split())}', file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('launch.py: interrupted before anything ran', file=sys.stderr)
-    return 130
+  with lasting() as output:
+    if len(argv) == 3 and argv[1] == worker.WORD:
+      return worker.main(argv[2])
+    try:
+      return _main(argv, values, usage, output)
+    except (FieldError, DataError, Refused) as e:
+      complain(shorten(str(e)))
+      return 2
+    except KeyboardInterrupt:
+      complain('interrupted before anything ran')
+      return 130
+    except Exception as e:
+      if (reason := advice.of_memory(e)) is None:
+        raise
+      complain(f'{reason}; what was saved is kept')
+      return 1
 
 
-def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
+def _main(
+  argv: Sequence[str], values: flags.FlagValues, usage: str, output: Output
+) -> int:
   parse(argv, values)
   if values['help'].value:
     catalogue.show_help(usage)
-    return 0
+    return output.told()
   command = override(Command(), present(Command, values))
   if command.list:
     catalogue.show_list(discover())
-    return 0
+    return output.told()
   if command.evaluate is not None:
     records = (Config, Options, Generation)
     given = {k: v for r in records for k, v in present(r, values).items()}
     prompts = _many('prompt', values)
-    return trained.evaluate(
-      command, given | ({'prompt': prompts[0]} if prompts else {})
-    )
+    given |= {'prompt': prompts[0]} if prompts else {}
+    trained.evaluate(command, given)
+    return output.told()
   experiment = choose(command.experiment)
   base = override(experiment.base, present(Config, values))
   if command.smoke:
@@ -73,26 +83,21 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   prompts = _many('prompt', values)
   if command.generate is not None:
     given = {**present(Config, values), **present(Options, values)}
-    return trained.generate(command, given, generation, prompts)
+    trained.generate(command, given, generation, prompts)
+    return output.told()
   if idle := [*present(Generation, values), *(['prompt'] if prompts else [])]:
     raise FieldError(
       idle[0],
       prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
       'has no effect without --generate=WORKDIR:TRIAL: drop it',
     )
-  split_cpu(len(cores()))
-  requests = Requests(
-    **{name: tuple(_many(name, values)) for name in MANY},
-    ablate_from=command.ablate_from,
-    add_one=command.add_one,
-    trials=command.trials,
-    search_seed=command.search_seed,
-  )
-  plan = make_plan(experiment, base, command, options, requests)
+  plan = _plan(experiment, base, command, options, values)
+  if not command.plan:
+    memory.check(plan)
   _introduce(plan)
   if command.plan:
     catalogue.show_plan(plan)
-    return 0
+    return output.told()
   words = ['python', *argv]
   return engine.execute(plan, words, _flag_lines(plan, command, values))
 
@@ -109,7 +114,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   flags.DEFINE_multi_string('prompt', [], PROMPT, flag_values=values)
   flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
   try:
-    rest = values(argv)
+    rest = values(expand(argv))
   except flags.UnrecognizedFlagError as e:
     records = (Command, Options, Config, Generation)
     known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
@@ -146,24 +151,44 @@ def _introduce(plan: Plan) -> None:
   more = ', with those that select' if plan.candidates else ''
   if plan.command.shard is not None:
     more = f' in shard {plan.command.shard}'
-  print(
+  say(
     f'{plan.experiment.name}: {plan.experiment.title} '
     f'({rows} rows, {seeds} seeds, {trials} trials{more})'
   )
   if plan.left_out:
-    print(f'left out, the same as another row: {", ".join(plan.left_out)}')
+    say(f'left out, the same as another row: {", ".join(plan.left_out)}')
   for note in plan.notes:
-    print(f'matched {note}')
-  print(f'data: {plan.data.description}')
+    say(f'matched {note}')
+  say(f'data: {plan.data.description}')
   if note := plan.base.task.notes(plan.data, plan.base.seq_len):
-    print(f'data: {note}')
+    say(f'data: {note}')
   devices = plan.devices
-  print(f'devices: {len(devices)} x {devices[0].device_kind}')
+  say(f'devices: {len(devices)} x {devices[0].device_kind}')
   attention = describe_backends(plan.base, plan.rows, devices[0].platform)
-  print(f'attention: {attention}')
-  print(f'workdir: {plan.workdir}', flush=True)
-  if warning := accelerator_warning():
-    print(f'warning: {warning}', file=sys.stderr)
+  say(f'attention: {attention}')
+  say(f'workdir: {plan.workdir}')
+  for warning in (accelerator_warning(), memory.warning(plan)):
+    if warning:
+      warn(f'warning: {warning}')
+
+
+def _plan(
+  experiment: Experiment,
+  base: Config,
+  command: Command,
+  options: Options,
+  values: flags.FlagValues,
+) -> Plan:
+  """Returns the trials of a command, all of them checked."""
+  split_cpu(len(cores()))
+  requests = Requests(
+    **{name: tuple(_many(name, values)) for name in MANY},
+    ablate_from=command.ablate_from,
+    add_one=command.add_one,
+    trials=command.trials,
+    search_seed=command.search_seed,
+  )
+  return make_plan(experiment, base, command, options, requests)
 
 
 # What says where the run was.

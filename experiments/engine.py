@@ -1,13 +1,12 @@
 """The engine: runs the trials of a plan and keeps the record."""
 
 import contextlib
-import shlex
 import signal
-import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
+from experiments import advice
 from experiments.attention import backends
 from experiments.environment import environment
 from experiments.inputs import Planned
@@ -18,20 +17,26 @@ from experiments.plan import Plan, check_writable
 from experiments.pool import Pool
 from experiments.recorder import Recorder
 from experiments.results import finish
+from experiments.shown import command_line
+from experiments.signals import stop_signals
 from experiments.stages import size, stages
+from experiments.streams import complain, say
 from experiments.terminal import Terminal
 from train.files import write_atomically, write_json
 from train.trial import Interrupted
 
 
 class Stop:
-  """Remembers SIGINT and SIGTERM; a second one ends the process at once."""
+  """Remembers SIGINT, SIGTERM, SIGHUP; a second one ends the process at once.
+
+  But for SIGHUP: a terminal that closes may send it twice, and a service that
+  is stopped after SIGTERM.
+  """
 
   def __init__(self) -> None:
     self.signal: int | None = None
     self._before = {
-      number: signal.signal(number, self._handle)
-      for number in (signal.SIGINT, signal.SIGTERM)
+      number: signal.signal(number, self._handle) for number in stop_signals()
     }
 
   def restore(self) -> None:
@@ -41,8 +46,9 @@ class Stop:
 
   def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame
-    self.signal = number
-    signal.signal(number, signal.SIG_DFL)
+    self.signal = self.signal or number
+    again = signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL
+    signal.signal(number, again)
 
   def requested(self) -> bool:
     """Returns whether to stop at the next chunk."""
@@ -89,14 +95,12 @@ def execute(
       return _execute(plan, command, flag_lines, stop, lock)
   except Interrupted:
     assert stop.signal is not None
-    print(f'\nsaved; to go on: {shlex.join(command)}', flush=True)
+    say('')
+    say(f'saved; to go on: {command_line(command)}')
     return 128 + stop.signal
   except OSError as e:
-    print(
-      f'{plan.workdir}: cannot be written ({e}); what was saved '
-      f'is kept; make room, then: {shlex.join(command)}',
-      file=sys.stderr,
-    )
+    what, fix = advice.of_the_disk(plan.workdir, e)
+    complain(f'{what}; {fix}, then: {command_line(command)}')
     return 1
   finally:
     stop.restore()

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from experiments.shown import shown
+
 MISSING = '–'
 _TEX = str.maketrans(
   {
@@ -21,7 +23,13 @@ _TEX = str.maketrans(
     '_': r'\_',
     '{': r'\{',
     '}': r'\}',
-    MISSING: '--',
+    '|': r'\textbar{}',
+    # Neither active under babel nor lacking in an encoding of fonts.
+    '"': r'{\char34}',
+    '`': r'\textasciigrave{}',
+    # What follows the end of a row is an argument of it.
+    '[': '{[}',
+    '*': '{*}',
     '±': r'$\pm$',
   }
 )
@@ -31,8 +39,18 @@ _MARKDOWN = str.maketrans(
     '|': r'\|',
     '*': r'\*',
     '`': r'\`',
+    '[': r'\[',
+    ']': r'\]',
+    '~': r'\~',
     '<': '&lt;',
   }
+)
+_ENTITY = re.compile(r'&(?=[#\w])')
+_MARKUP = re.compile(
+  r'(?<!\w)_|_(?!\w)'  # emphasis, which within a word is none
+  r'|(?<=\w):(?=//)|(?<=\bwww)\.|@'  # what becomes a link
+  # What makes a line a heading, a quotation or a list.
+  r'|^[#>=]|^[-+](?=\s)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)'
 )
 
 
@@ -101,12 +119,20 @@ def json_text(value: Any) -> str:
 
 def markdown(text: str) -> str:
   """Returns `text` without a meaning for Markdown or HTML."""
-  return text.translate(_MARKDOWN)
+  text = _ENTITY.sub('&amp;', shown(text)).translate(_MARKDOWN)
+  return _MARKUP.sub(r'\\\g<0>', text)
 
 
 def tex(text: str) -> str:
   """Returns `text` without a meaning for TeX."""
-  return text.translate(_TEX)
+  hyphens = shown(text).translate(_TEX)
+  return re.sub('-(?=-)', '-{}', hyphens).replace(MISSING, '--')
+
+
+def csv_text(text: str) -> str:
+  """Returns `text` that no spreadsheet takes for a formula."""
+  text = shown(text)
+  return f"'{text}" if text.lstrip()[:1] in ('=', '+', '-', '@') else text
 
 
 def tex_number(text: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+from experiments.streams import say
 from train.files import append_lines, mend_lines
 
 FINISHED = ('ok', 'diverged')
@@ -62,14 +63,14 @@ def locked(workdir: pathlib.Path) -> Iterator[int]:
   with (workdir / '.lock').open('a+') as f:
     waited = False
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while (owner := _hold(f)) is not None:
+    while (owner := _hold(f, workdir)) is not None:
       if _lives(owner) or time.monotonic() > deadline:
         raise Refused(
           f'--workdir={workdir}: process {owner} works there: wait for it, or '
           'give another --workdir'
         )
       if not waited:
-        print(f'workers of process {owner} still save: waiting', flush=True)
+        say(f'workers of process {owner} still save: waiting')
       waited = True
       time.sleep(0.1)
     f.truncate(0)
@@ -78,13 +79,18 @@ def locked(workdir: pathlib.Path) -> Iterator[int]:
     yield f.fileno()
 
 
-def _hold(f: TextIO) -> str | None:
+def _hold(f: TextIO, workdir: pathlib.Path) -> str | None:
   """Takes the lock; returns the process that has it, if one does."""
   try:
     fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     f.seek(0)
     return f.read().strip() or 'unknown'
+  except OSError as e:
+    raise Refused(
+      f'--workdir={workdir}: its file system has no locks ({e.strerror}), so '
+      'that two runs could spoil each other: give a --workdir on a local disk'
+    ) from e
   return None
 
 
@@ -119,6 +125,8 @@ def reading(workdir: pathlib.Path) -> Iterator[None]:
         f'--merge={workdir}: process {f.read().strip() or "unknown"} works '
         'there: wait for it'
       ) from None
+    except OSError:  # its file system has no locks, so nobody works there
+      pass
     yield
 
 

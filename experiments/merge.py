@@ -47,7 +47,7 @@ def sources(plan: Plan) -> Iterator[list[Source]]:
     found = []
     for name in shlex.split(plan.command.merge or ''):
       path = pathlib.Path(name)
-      if not (path / 'config.json').exists():
+      if not os.path.exists(path / 'config.json'):
         raise Refused(f'--merge={path}: is no working directory of a run')
       if path.resolve() == plan.workdir.resolve():
         raise Refused(f'--merge={path}: is what it would be merged into')

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments import advice
 from experiments.inputs import Planned
 from experiments.layout import describe_choice, write_choice
 from experiments.plan import Plan
@@ -44,6 +45,8 @@ from train.trial import Interrupted, Progress
 LAUNCH = pathlib.Path(__file__).resolve().parent.parent / 'launch.py'
 LEASE_SECONDS = 60.0  # after so much silence a worker is ended
 ATTEMPTS = 3  # workers that a trial may cost
+# The kernel kills so, XLA and malloc end so, where memory is too little.
+_OF_MEMORY = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV)
 SAVE_SECONDS = 300.0  # that workers may take to save, when all is to stop
 
 
@@ -62,13 +65,19 @@ class _Member:
     """Returns its name in the queue."""
     return _owner(self.place)
 
+  def likely(self) -> str:
+    """Returns what a signal at its end tells of memory, in brackets."""
+    if self.silent or -self.process.returncode not in _OF_MEMORY:
+      return ''
+    return f' (likely {advice.MEMORY})'
+
   def ending(self) -> str:
     """Returns how it ended; waits for that."""
     code = self.process.wait()
     if self.silent:
       how = 'gave no sign of life and was ended'
     elif code < 0:
-      how = f'was killed by {signal.Signals(-code).name}'
+      how = f'was killed by {_name(-code)}'
     else:
       how = f'ended with exit code {code}'
     return f'{self.owner} (process {self.process.pid}) {how}'
@@ -77,6 +86,14 @@ class _Member:
     """Sends a word, if it still listens."""
     with contextlib.suppress(OSError):
       self.channel.send_bytes(word)
+
+
+def _name(number: int) -> str:
+  """Returns the name of a signal."""
+  try:
+    return signal.Signals(number).name
+  except ValueError:  # of a real-time signal
+    return f'signal {number}'
 
 
 def _owner(place: int) -> str:
@@ -211,9 +228,10 @@ class Pool:
     again, failed = self._queue.give_back(member.owner, ATTEMPTS)
     if closing:
       return
-    self._terminal.warn(f'{reason}; {len(again)} trials go to others')
+    why = member.likely()
+    self._terminal.warn(f'{reason}{why}; {len(again)} trials go to others')
     for trial in failed:
-      self._fail(trial, f'{reason}, as {ATTEMPTS - 1} before')
+      self._fail(trial, f'{reason}, as {ATTEMPTS - 1} before{why}')
     if self._left and (again or failed):
       self._start(member.place)
     elif not self._members:  # It began nothing, and no other could.

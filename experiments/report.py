@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jinja2
+import markupsafe
 import numpy as np
 from numpy import typing as npt
 from PIL import Image
@@ -17,6 +18,7 @@ from experiments import charts, formats, table_files
 from experiments import table as tables
 from experiments.forest import forest
 from experiments.sensitivity import sensitivities
+from experiments.shown import shown, shown_text
 from experiments.tuning import Tuned
 from train.files import write_atomically
 
@@ -111,6 +113,7 @@ def render(report: Report) -> str:
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=_shown,
   )
   environment.filters |= {
     'number': formats.number,
@@ -123,6 +126,7 @@ def render(report: Report) -> str:
     'tuned': table_files.format_tuned,
     'p': formats.p_value,
     'percent': formats.percent,
+    'text': _lines,
   }
   maps, pictures = _attention(report)
   rows = [row.row for row in report.table.rows]
@@ -135,10 +139,7 @@ def render(report: Report) -> str:
     statement=table_files.statement(report.table),
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
-    charts=(
-      ('Validation loss', charts.chart(report.curves, report.table)),
-      ('Training loss', charts.chart(report.train_curves, report.table)),
-    ),
+    charts=_charts(report),
     reading=charts.READING,
     sensitivities=sensitivities(report.tuned, report.table),
     single=[row.row for row in report.table.rows if row.seeds == 1],
@@ -152,6 +153,14 @@ def render(report: Report) -> str:
       ensure_ascii=False,
     ),
   )
+
+
+def _charts(report: Report) -> list[tuple[str, charts.Chart | None]]:
+  """Returns the learning curves."""
+  return [
+    ('Validation loss', charts.chart(report.curves, report.table)),
+    ('Training loss', charts.chart(report.train_curves, report.table)),
+  ]
 
 
 def _attention(report: Report) -> tuple[list[_Maps], list[_Pictures]]:
@@ -189,7 +198,7 @@ def _encode(row: str, kind: str, maps: AttentionMaps, size: int) -> _Maps:
       f'The first {size} of {max(maps.weights_LNTS.shape[2:])} tokens.'
     )
   encoded = _Maps(
-    row=row,
+    row=shown(row),
     kind=kind,
     queries=[_visible(token) for token in maps.queries[:size]],
     keys=[_visible(token) for token in maps.keys[:size]],
@@ -247,4 +256,16 @@ def _picture(map_TS: npt.NDArray[np.uint8], zero: int, span: int) -> str:
 
 def _visible(token: str) -> str:
   """Returns a token whose white space can be seen."""
-  return token.translate(_VISIBLE) or '∅'
+  return shown(token.translate(_VISIBLE)) or '∅'
+
+
+def _shown(value: object) -> object:
+  """Returns what the template puts in, without what cannot be seen."""
+  if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
+    return shown(value)
+  return value
+
+
+def _lines(text: str) -> markupsafe.Markup:
+  """Returns a text of several lines for the template."""
+  return markupsafe.escape(shown_text(text))

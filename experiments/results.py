@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, Sample, write_report
+from experiments.shown import command_line
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
 from train.figure import VAL_LOSS
@@ -94,7 +94,7 @@ def _report(
     title=plan.experiment.title,
     claim=plan.experiment.claim,
     citation=plan.experiment.citation,
-    command=shlex.join(command),
+    command=command_line(command),
     definitions=_definitions(plan),
     table=table,
     curves=_curves(trials, VAL_LOSS.name),
@@ -105,7 +105,7 @@ def _report(
     samples=_samples(trials),
     environment=json.loads((plan.workdir / 'environment.json').read_text()),
     row_commands={
-      row.name: shlex.join(
+      row.name: command_line(
         [
           *_without(command, ('workdir', 'only', 'lanes')),
           *_anew(plan),

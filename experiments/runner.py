@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from experiments import advice
 from experiments.inputs import Planned
 from train import loop
 from train.parallel import Layout, Shared
@@ -105,12 +106,21 @@ class Runner:
 def one_line(error: Exception) -> str:
   """Returns the type and the first line of an error."""
   first = str(error).splitlines()[0] if str(error) else ''
-  return f'{type(error).__name__}: {first}'[:300]
+  plain = f'{type(error).__name__}: {first}'[:300]
+  return advice.of_memory(error) or plain
 
 
 def _of_the_disk(error: Exception) -> OSError | None:
   """Returns the error of the disk that Orbax wrapped in one of its own."""
-  for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+  for code in (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.ESTALE,
+  ):
     if os.strerror(code) in str(error):
       return OSError(code, os.strerror(code))
   return None

@@ -11,6 +11,7 @@ from rich import box, text
 from rich import table as rich_table
 
 from experiments import formats, power
+from experiments.shown import shown
 from experiments.statistics import Interval
 from experiments.table import RowSummary, Table
 from train.files import write_atomically
@@ -45,7 +46,7 @@ def render(table: Table) -> rich_table.Table:
   """Returns the table for a terminal of 80 columns."""
   half = f'± {formats.percent(table.confidence)}'
   best = 'lower' if table.lower_is_better else 'higher'
-  lines = ''.join(f'{line}\n' for line in _note_lines(table))
+  lines = ''.join(f'{shown(line)}\n' for line in _note_lines(table))
   rendered = rich_table.Table(
     title=text.Text(f'{formats.title(table.metric)} ({best} is better)'),
     box=box.SIMPLE_HEAD,
@@ -54,7 +55,9 @@ def render(table: Table) -> rich_table.Table:
     title_justify='left',
     caption_justify='left',
     caption_style='',
-    caption=text.Text.assemble((lines, 'yellow'), (statement(table), 'dim')),
+    caption=text.Text.assemble(
+      (lines, 'yellow'), (shown(statement(table)), 'dim')
+    ),
   )
   rendered.add_column('row', max_width=34, overflow='fold')
   for header in ('n', 'mean', half, 'vs base', half):
@@ -64,7 +67,7 @@ def render(table: Table) -> rich_table.Table:
     rendered.add_column(formats.title(name), justify='right')
   for row in table.rows:
     rendered.add_row(
-      text.Text(row.row),
+      text.Text(shown(row.row)),
       str(row.seeds),
       formats.number(row.mean),
       format_half(row.interval),
@@ -229,7 +232,12 @@ def _format_csv(table: Table) -> str:
         line |= {figure: value.get(figure) for figure in table.figures}
       elif name != 'values':
         line[name] = value
-    lines.append(line)
+    lines.append(
+      {
+        name: formats.csv_text(value) if isinstance(value, str) else value
+        for name, value in line.items()
+      }
+    )
   file = io.StringIO()
   writer = csv.DictWriter(file, list(lines[0]), lineterminator='\n')
   writer.writeheader()
@@ -241,7 +249,7 @@ def _format_markdown(table: Table) -> str:
   """Returns a GitHub table, its notes below."""
   columns = _columns(table)
   lines = [
-    [column.title for column in columns],
+    [formats.markdown(column.title) for column in columns],
     ['---:' if column.numeric else ':---' for column in columns],
     *(
       [formats.markdown(column.cell(row)) for column in columns]

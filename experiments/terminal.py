@@ -12,6 +12,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from experiments.shown import shown
+from experiments.streams import warn
 from train.trial import Progress as Figures
 
 
@@ -23,10 +25,10 @@ class Terminal:
     self._console = Console(file=sys.stdout)
     self._live = self._console.is_terminal
     self._bar = Progress(
-      TextColumn('{task.description}'),
+      TextColumn('{task.description}', markup=False),
       BarColumn(bar_width=12),
       TaskProgressColumn(),
-      TextColumn('{task.fields[figures]}'),
+      TextColumn('{task.fields[figures]}', markup=False),
       TimeRemainingColumn(compact=True),
       console=self._console,
       disable=not self._live,
@@ -44,7 +46,9 @@ class Terminal:
 
   def say(self, text: str) -> None:
     """Prints a line above the live one."""
-    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    self._console.print(
+      shown(text), highlight=False, markup=False, soft_wrap=True
+    )
 
   def show(self, table: Table) -> None:
     """Prints a table."""
@@ -52,12 +56,12 @@ class Terminal:
 
   def warn(self, text: str) -> None:
     """Prints a warning to stderr."""
-    print(f'warning: {text}', file=sys.stderr, flush=True)
+    warn(f'warning: {text}')
 
   def begin(self, name: str) -> None:
     """A trial begins."""
     self._bar.update(
-      self._task, description=f'{name[:24]:24}', figures='compiling'
+      self._task, description=f'{shown(name)[:24]:24}', figures='compiling'
     )
 
   def advance(self, figures: Figures) -> None:

@@ -1,10 +1,11 @@
 """Commands on a trained trial: evaluate it on a text, or let it write."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 from experiments.command import Command
+from experiments.shown import shown_text
+from experiments.streams import warn
 from model.field import FieldError
 from train.generate import Generation, continued
 from train.load import Loaded, load
@@ -14,7 +15,7 @@ from train.translate import Translator, texts_of
 from train.vocabulary import Special
 
 
-def evaluate(command: Command, given: Mapping[str, str]) -> int:
+def evaluate(command: Command, given: Mapping[str, str]) -> None:
   """Evaluates a trial, and prints a line of JSON.
 
   Args:
@@ -30,9 +31,8 @@ def evaluate(command: Command, given: Mapping[str, str]) -> int:
   loaded = _trial('evaluate', command.evaluate, command, idle)
   # Without flags of a task, what its trial was evaluated on: the same figures.
   other = override(loaded.config, given).task if given else None
-  figures = loaded.evaluate(other, _say)
+  figures = loaded.evaluate(other, warn)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
-  return 0
 
 
 def generate(
@@ -40,7 +40,7 @@ def generate(
   given: Mapping[str, str],
   generation: Generation,
   prompts: Sequence[str],
-) -> int:
+) -> None:
   """Prints each prompt and what a trial writes after it, or its translation.
 
   Args:
@@ -57,7 +57,7 @@ def generate(
     if 'seed' in given:
       raise FieldError('seed', seed, 'draws nothing of a translation: drop it')
     _translate(loaded, task, generation, prompts)
-    return 0
+    return
   if generation.length_penalty is not None:
     raise FieldError(
       'length_penalty',
@@ -71,8 +71,7 @@ def generate(
   for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
     if n:
       print('-' * 40)
-    print(prompt + text)
-  return 0
+    print(shown_text(prompt + text))
 
 
 def _translate(
@@ -108,11 +107,8 @@ def _translate(
       penalty,
       'compares hypotheses, of which there is one: make --beam larger',
     )
-  print(*texts_of(translator, prompts, beam, penalty), sep='\n')
-
-
-def _say(line: str) -> None:
-  print(line, file=sys.stderr)
+  for text in texts_of(translator, prompts, beam, penalty):
+    print(shown_text(text))
 
 
 def _say_unknown(loaded: Loaded, prompt: str) -> None:
@@ -121,7 +117,7 @@ def _say_unknown(loaded: Loaded, prompt: str) -> None:
     return
   ids = loaded.encode(prompt)
   if unknown := int((ids == loaded.vocabulary.id_of(Special.UNK)).sum()):
-    _say(f'--prompt={prompt}: {unknown} of its {ids.size} tokens are <unk>')
+    warn(f'--prompt={prompt}: {unknown} of its {ids.size} tokens are <unk>')
 
 
 def _trial(

@@ -26,6 +26,7 @@ from experiments.inputs import Planned, planned
 from experiments.loader import Loader
 from experiments.queue import Lease, Queue
 from experiments.runner import Runner, one_line
+from experiments.signals import stop_signals
 from model.field import FieldError
 from train.config import Config
 from train.cores import pin, split_cpu
@@ -137,7 +138,7 @@ class _Worker:
     self._loader = Loader(duty.workdir)
     self._known: dict[str, dict[str, Any]] = {}
     self._wake, self._stopping, self._signal = threading.Event(), False, 0
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
       signal.signal(number, self._handle)
 
   def run(self) -> int:
@@ -218,7 +219,7 @@ class _Worker:
 
   def _handle(self, number: int, frame: FrameType | None) -> None:
     del frame
-    self._stopping, self._signal = True, number
+    self._stopping, self._signal = True, self._signal or number
 
   def _send(self, message: Message) -> None:
     try:

@@ -114,7 +114,7 @@ def _forgotten_programs() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
   """Whoever runs the engine in his own process keeps his signal handlers."""
-  numbers = signal.SIGINT, signal.SIGTERM
+  numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
   before = [signal.getsignal(number) for number in numbers]
   yield
   assert [signal.getsignal(number) for number in numbers] == before

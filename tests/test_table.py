@@ -447,7 +447,7 @@ def test_json_has_no_nan() -> None:
 def test_tex_is_escaped(tmp_path: pathlib.Path) -> None:
   table_files.write(_example(), tmp_path)
   written = (tmp_path / 'table.tex').read_text()
-  assert r'a\_b \& 50\% | \textless{}i\textgreater{} & $2$' in written
+  assert r'a\_b \& 50\% \textbar{} \textless{}i\textgreater{} & $2$' in written
   assert (
     r'x\_1 \#2 \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}'
     in written

@@ -52,15 +52,19 @@ def fetch(remote: Remote) -> str:
 def _is(path: pathlib.Path, remote: Remote) -> bool:
   """Returns whether a file, or what is packed in it, has the checksum."""
   try:
-    found = [path.read_bytes()]
+    with path.open('rb') as f:
+      found = [hashlib.file_digest(f, 'sha256').hexdigest()]
   except OSError as e:
     raise DataError(
       f'{path}: cannot be read ({e.strerror}): mend it, or unset ABLAX_DATA'
     ) from e
   if path.suffix == '.gz':
-    with contextlib.suppress(EOFError, OSError, zlib.error):
-      found.append(gzip.decompress(found[0]))
-  return remote.sha256 in [hashlib.sha256(d).hexdigest() for d in found]
+    with (
+      contextlib.suppress(EOFError, OSError, zlib.error),
+      gzip.open(path) as packed,
+    ):
+      found.append(hashlib.file_digest(packed, 'sha256').hexdigest())
+  return remote.sha256 in found
 
 
 def download(remote: Remote) -> pathlib.Path:

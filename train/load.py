@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -190,7 +191,8 @@ def here(config: Config, platform: str) -> Config:
 def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
   """Returns the run directory of a trial named by id, ROW or ROW/SEED."""
   runs = workdir / 'runs'
-  ids = sorted(p.name for p in runs.iterdir()) if runs.is_dir() else []
+  # os.path, for pathlib raises where a name is too long or out of reach.
+  ids = sorted(p.name for p in runs.iterdir()) if os.path.isdir(runs) else []
   if not ids:
     raise DataError(f'{workdir}: is not a working directory with trials')
   row, _, seed = trial.rpartition('/') if '/' in trial else (trial, '', '')

@@ -3,12 +3,17 @@
 import codecs
 import gzip
 import pathlib
+import stat
 import zlib
 from collections.abc import Iterator
 
 from train.task import DataError
 
 PIECE = 2**20  # bytes
+# Text packs to a third or a tenth; what was made to fill a memory, to a
+# thousandth.
+SMALL = 2**26  # characters that any packed file may unpack to
+TIMES = 100  # its size, which those of a larger one may be
 
 
 def pieces(path: pathlib.Path) -> Iterator[str]:
@@ -52,5 +57,29 @@ def pieces(path: pathlib.Path) -> Iterator[str]:
 
 
 def read_file(path: pathlib.Path) -> str:
-  """Returns the text of a file."""
-  return ''.join(pieces(path))
+  """Returns the text of a file, which is held as a whole.
+
+  Raises:
+    DataError: it is no file, cannot be read, is not UTF-8 text, or unpacks to
+      far more than text does.
+  """
+  try:
+    about = path.stat()
+  except OSError:
+    return ''.join(pieces(path))  # raises what is wrong
+  if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+    raise DataError(
+      f'{path}: is a pipe or a device, and a table is read more than once: '
+      'write it to a file'
+    )
+  found, size = [], 0
+  most = max(SMALL, TIMES * about.st_size)
+  for piece in pieces(path):
+    found.append(piece)
+    size += len(piece)
+    if size > most and path.suffix == '.gz':
+      raise DataError(
+        f'{path}: unpacks to more than {most:,} characters, of '
+        f'{about.st_size:,} bytes: unpack it (gunzip), if it is meant'
+      )
+  return ''.join(found)
