@@ -1,0 +1,93 @@
+"""How many of a row's seeds diverged, against the base's: an exact test.
+
+Fisher's exact test, two-sided, over all seeds that both ran. It asks how often
+a split as lopsided as the one seen comes up when the divergences, as many as
+were seen, fall on the base's seeds and the row's alike.
+"""
+
+import fractions
+import functools
+import math
+
+import numpy as np
+from numpy import typing as npt
+
+_MOST_SEEDS = 1000
+
+
+@functools.cache
+def p_values(seeds: int) -> npt.NDArray[np.float64]:
+  """Returns p by how many of the row's seeds diverged, then of the base's."""
+  p = np.ones((seeds + 1, seeds + 1))
+  for total in range(2 * seeds + 1):
+    ways = _ways(seeds, total)
+    for row, way in ways.items():
+      # In whole numbers, so that a mirror image counts as just as likely.
+      as_rare = sum(other for other in ways.values() if other <= way)
+      p[row, total - row] = _share(as_rare, seeds, total)
+  p.flags.writeable = False
+  return p
+
+
+@functools.cache
+def reachable(seeds: int, alpha: float) -> npt.NDArray[np.bool_]:
+  """Returns, by how many diverged in all, whether any split has p <= alpha.
+
+  What is asked depends on the total alone, which Fisher's test takes as given;
+  where no split can, the test is not counted among those tried (Tarone).
+  """
+  return np.array(
+    [
+      _share(_rarest(_ways(seeds, total)), seeds, total) <= alpha
+      for total in range(2 * seeds + 1)
+    ]
+  )
+
+
+def seeds_needed(row: int, base: int, seeds: int, level: float) -> int | None:
+  """Returns from how many seeds on the same shares diverged have p <= level.
+
+  Args:
+    row: of its `seeds`, those that diverged.
+    base: the same of the base.
+    seeds: that both ran.
+    level: what p may be at most.
+
+  Returns:
+    The fewest, more than `seeds`; None where the shares are equal, or where
+    more than a thousand were needed.
+  """
+  if row == base:
+    return None
+  for n in range(seeds + 1, _MOST_SEEDS + 1):
+    more = round(row * n / seeds)
+    if _p_value(more, round(base * n / seeds), n) <= level:
+      return n
+  return None
+
+
+def _p_value(row: int, base: int, seeds: int) -> float:
+  """Returns a single p of `p_values`, of any number of seeds."""
+  ways = _ways(seeds, row + base)
+  return _share(
+    sum(way for way in ways.values() if way <= ways[row]), seeds, row + base
+  )
+
+
+def _ways(seeds: int, total: int) -> dict[int, int]:
+  """Returns in how many ways the row has so many of `total` divergences."""
+  return {
+    row: math.comb(seeds, row) * math.comb(seeds, total - row)
+    for row in range(max(0, total - seeds), min(seeds, total) + 1)
+  }
+
+
+def _rarest(ways: dict[int, int]) -> int:
+  """Returns the ways of the most lopsided split and of its mirror image."""
+  least = min(ways.values())
+  return sum(way for way in ways.values() if way == least)
+
+
+def _share(ways: int, seeds: int, total: int) -> float:
+  """Returns `ways` as a share of all."""
+  return float(fractions.Fraction(ways, math.comb(2 * seeds, total)))
