@@ -46,8 +46,8 @@ class Paired:
 class Decision:
   """The tests, NaN where there is none, and what is called, by table and row.
 
-  1 is worse and -1 better: `mean_way` is where a difference points, if it does
-  at all, and `called` what the row is called. `tests` is by how much p was
+  1 is worse and -1 better: `mean_way` is the side that a difference is on,
+  and `called` what the row is called. `tests` is by how much p was
   multiplied; `opposed` a row not called because its two tests point in opposite
   ways; `within` one whose difference lies within the margin.
   """
@@ -95,14 +95,13 @@ def decide(
   p[np.isnan(smaller)] = np.nan
   p_holm, p_tost_holm = holm(p), holm(p_tost)
   up = 1 if lower_is_better else -1
-  mean_way = np.where(
-    p_paired <= alpha, up * np.sign(paired.difference), 0
-  ).astype(np.int64)
+  mean_way = up * np.sign(np.nan_to_num(paired.difference)).astype(np.int64)
   lost_way = np.sign(paired.row_diverged - paired.base_diverged)
   agree = np.where(lost_way, mean_way * lost_way >= 0, paired.one_sided == 0)
   found = p_holm <= alpha
-  opposed = found & (mean_way != 0) & ~agree
-  way = np.where(mean_way, mean_way, lost_way)
+  points = p_paired <= alpha
+  opposed = found & points & ~agree
+  way = np.where(points, mean_way, lost_way)
   return Decision(
     paired=paired,
     p_paired=p_paired,

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 from numpy import typing as npt
+from scipy import special
 
 _MOST_SEEDS = 1000
 
@@ -67,11 +68,18 @@ def seeds_needed(row: int, base: int, seeds: int, level: float) -> int | None:
 
 
 def _p_value(row: int, base: int, seeds: int) -> float:
-  """Returns a single p of `p_values`, of any number of seeds."""
-  ways = _ways(seeds, row + base)
-  return _share(
-    sum(way for way in ways.values() if way <= ways[row]), seeds, row + base
+  """Returns a single p of `p_values`, of many seeds as fast as of few."""
+  total = row + base
+  rows = np.arange(max(0, total - seeds), min(seeds, total) + 1)
+  ways = sum(
+    special.gammaln(seeds + 1)
+    - special.gammaln(lost + 1)
+    - special.gammaln(seeds - lost + 1)
+    for lost in (rows, total - rows)
   )
+  shares = special.softmax(ways)
+  # Of a mirror image rounding may have made another number.
+  return float(shares[shares <= shares[rows == row] * (1 + 1e-7)].sum())
 
 
 def _ways(seeds: int, total: int) -> dict[int, int]:

@@ -1,5 +1,7 @@
 """Why a verdict is what it is, in words, and what its seeds cannot show."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from experiments import divergence
@@ -11,6 +13,25 @@ def few_pairs(decision: Decision, row: int) -> bool:
   paired = decision.paired
   return bool(
     paired.seeds[row] >= TWO_MODES and 1 < paired.pairs[row] < TWO_MODES
+  )
+
+
+def tests(diverged: bool) -> str:
+  """Returns by what tests rows are called better or worse."""
+  if not diverged:
+    return 'paired t test'
+  return (
+    "paired t test over the seeds that ended in both and Fisher's exact test "
+    'of how many diverged, twice the smaller p where both can tell'
+  )
+
+
+def trusted(seeds: Sequence[int | None]) -> str:
+  """Returns what verdicts of so few seeds, by row, have to trust."""
+  if not any(n and 1 < n < TWO_MODES for n in seeds):
+    return ''
+  return (
+    f' Fewer than {TWO_MODES} seeds have to trust the noise to have one mode.'
   )
 
 
@@ -29,8 +50,11 @@ def reason(decision: Decision, row: int, verdict: Verdict, alpha: float) -> str:
   if verdict in ('better', 'worse'):
     if decision.p_diverged[row] < np.nan_to_num(decision.p_paired[row], nan=1):
       found.append(_counted(decision, row))
-    elif paired.one_sided[row] and lost == base_lost:
-      found.append(_counts(decision, row))
+      if decision.mean_way[row] * decision.called[row] < 0:
+        other = 'better' if verdict == 'worse' else 'worse'
+        found.append(
+          f'{other} over the seeds of both: p {decision.p_paired[row]:.2g}'
+        )
     if decision.within[row]:
       found.append('yet within the margin')
   elif verdict == 'undecided':

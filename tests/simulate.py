@@ -8,6 +8,7 @@ called so wrongly. Then every row differs by just the margin: who is called
 equivalent is called so wrongly. A rule fails where the lower end of the exact
 99.9 % interval of the share of tables with such a row is above alpha.
 
+`--within` makes the two modes of bimodal noise narrower or wider, and
 `--choice` shows instead how two exact tests of the divergences do.
 """
 
@@ -29,8 +30,9 @@ CONFIDENCE = 0.999
 CHANCES = (0.0, 0.1, 0.3, 0.5, 0.8, 0.95)
 SEEDS = (2, 3, 4, 5, 10, 20)
 ROWS = (1, 4, 20)
+WITHIN = 0.5
 NOISES = ('normal', 't3', 'bimodal')
-_MODES, _WITHIN = 1.0, 0.1  # two modes at +-1, each so wide
+_MODES = 1.0  # two, at +-1, equally likely: the worst for a t test
 _MARGIN = {'normal': 8.0, 't3': 8.0, 'bimodal': 2 * _MODES}
 _CHUNK = 2_000_000  # numbers in memory at once
 Floats = npt.NDArray[np.float64]
@@ -42,7 +44,8 @@ class Setting:
   """What is drawn: `chance` is of divergence, the same for base and rows.
 
   With a `common` cause every run, with chance 1/2, diverges or not as its seed
-  does, else by itself.
+  does, else by itself. `within` is the standard deviation of each of two modes,
+  of which the one is at 1 and the other at -1.
   """
 
   seeds: int
@@ -50,6 +53,7 @@ class Setting:
   noise: str
   chance: float = 0.0
   common: bool = False
+  within: float = dataclasses.field(default=WITHIN, repr=False)
 
   @property
   def trusted(self) -> bool:
@@ -80,11 +84,11 @@ def lower_end(count: int, of: int) -> float:
   return float(special.betaincinv(count, of - count + 1, (1 - CONFIDENCE) / 2))
 
 
-def settings(seeds: Sequence[int] = SEEDS) -> Iterator[Setting]:
+def settings(within: float = WITHIN) -> Iterator[Setting]:
   """Yields every combination; without divergence there is no common cause."""
-  for n, rows, noise, chance in itertools.product(seeds, ROWS, NOISES, CHANCES):
+  for n, rows, kind, chance in itertools.product(SEEDS, ROWS, NOISES, CHANCES):
     for common in (False, True) if chance else (False,):
-      yield Setting(n, rows, noise, chance, common)
+      yield Setting(n, rows, kind, chance, common, within)
 
 
 def simulate(setting: Setting, tables: int, seed: int = 0) -> Found:
@@ -95,7 +99,7 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Found:
   wrong = wrong_equivalent = 0
   for start in range(0, tables, at_once):
     shape = (min(at_once, tables - start), setting.rows + 1, setting.seeds)
-    values = noise(rng, setting.noise, shape)
+    values = noise(rng, setting, shape)
     lost = diverged(rng, setting.chance, setting.common, shape)
     base, rows = values[:, 0], values[:, 1:]
     for shift in (0.0, margin):
@@ -115,14 +119,14 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Found:
 
 
 def noise(
-  rng: np.random.Generator, kind: str, shape: tuple[int, ...]
+  rng: np.random.Generator, setting: Setting, shape: tuple[int, ...]
 ) -> Floats:
-  """Returns noise of one of `NOISES`."""
-  if kind == 't3':
+  """Returns the noise of every run."""
+  if setting.noise == 't3':
     return rng.standard_t(3, shape)
-  if kind == 'bimodal':
+  if setting.noise == 'bimodal':
     modes = _MODES * (2.0 * rng.integers(0, 2, shape) - 1)
-    return modes + _WITHIN * rng.standard_normal(shape)
+    return modes + setting.within * rng.standard_normal(shape)
   return rng.standard_normal(shape)
 
 
@@ -205,12 +209,15 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tables', type=int, default=10_000)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--within', type=float, default=WITHIN)
   parser.add_argument('--choice', action='store_true')
   asked = parser.parse_args()
   if asked.choice:
     print(*choice(asked.tables, asked.seed), sep='\n')
     return 0
-  found = [simulate(one, asked.tables, asked.seed) for one in settings()]
+  found = [
+    simulate(one, asked.tables, asked.seed) for one in settings(asked.within)
+  ]
   print(*report(found), sep='\n')
   return any(one.exceeds and one.setting.trusted for one in found)
 
