@@ -139,7 +139,7 @@ def _pair(base: Floats, rows: Floats) -> Paired:
   x, y = (np.where(both, values, 0.0) for values in (base, rows))
   difference = y - x
   pairs = both.sum(-1)
-  with np.errstate(invalid='ignore', divide='ignore'):
+  with np.errstate(all='ignore'):
     mean = difference.sum(-1) / pairs
     square = np.where(both, difference - mean[..., None], 0.0) ** 2
     sd = np.sqrt(square.sum(-1) / np.where(pairs > 1, pairs - 1, np.nan))
@@ -164,7 +164,7 @@ def _paired_tests(paired: Paired, margin: float) -> tuple[Floats, Floats]:
   """Returns p of no difference and of one of at least the margin."""
   n, size = paired.pairs, np.abs(paired.difference)
   freedom = np.fmax(n - 1, 1)
-  with np.errstate(invalid='ignore', divide='ignore'):
+  with np.errstate(all='ignore'):
     error = paired.sd / np.sqrt(n)
     p = 2 * special.stdtr(freedom, -size / error)
     p_tost = special.stdtr(freedom, (size - margin) / error)
