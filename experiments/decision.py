@@ -196,11 +196,13 @@ def _diverged_test(paired: Paired, alpha: float) -> tuple[Floats, Bools]:
   p = np.full(paired.pairs.shape, np.nan)
   counts = np.zeros(p.shape, bool)
   total = paired.row_diverged + paired.base_diverged
-  for seeds in np.unique(paired.seeds[total > 0]).tolist():
-    at = (paired.seeds == seeds) & (total > 0)
-    table = divergence.p_values(seeds)
-    p[at] = table[paired.row_diverged[at], paired.base_diverged[at]]
-    counts[at] = divergence.reachable(seeds, alpha)[total[at]]
+  for seeds in np.unique(paired.seeds).tolist():
+    of = paired.seeds == seeds
+    for lost in np.unique(total[of & (total > 0)]).tolist():
+      at = of & (total == lost)
+      possible = divergence.p_values(seeds, lost)
+      p[at] = possible[paired.row_diverged[at]]
+      counts[at] = possible.min() <= alpha
   return p, counts
 
 

@@ -26,32 +26,23 @@ _MOST_SEEDS = 1000
 
 
 @functools.cache
-def p_values(seeds: int) -> npt.NDArray[np.float64]:
-  """Returns p by how many of the row's seeds diverged, then of the base's."""
-  p = np.ones((seeds + 1, seeds + 1))
-  for total in range(2 * seeds + 1):
-    ways = _ways(seeds, total)
-    for row, way in ways.items():
-      # In whole numbers, so that a mirror image counts as just as likely.
-      as_rare = sum(other for other in ways.values() if other <= way)
-      p[row, total - row] = _share(as_rare, seeds, total)
+def p_values(seeds: int, total: int) -> npt.NDArray[np.float64]:
+  """Returns p by how many of `total` divergences are the row's; 1 if too many.
+
+  Whether any of them is small hangs on the total alone, which the test takes as
+  given: where none is, it need not be counted among those tried (Tarone).
+  """
+  p = np.ones(seeds + 1)
+  ways = {
+    row: math.comb(seeds, row) * math.comb(seeds, total - row)
+    for row in range(max(0, total - seeds), min(seeds, total) + 1)
+  }
+  for row, way in ways.items():
+    # In whole numbers, so that a mirror image counts as just as likely.
+    as_rare = sum(other for other in ways.values() if other <= way)
+    p[row] = fractions.Fraction(as_rare, math.comb(2 * seeds, total))
   p.flags.writeable = False
   return p
-
-
-@functools.cache
-def reachable(seeds: int, alpha: float) -> npt.NDArray[np.bool_]:
-  """Returns, by how many diverged in all, whether any split has p <= alpha.
-
-  What is asked depends on the total alone, which Fisher's test takes as given;
-  where no split can, the test is not counted among those tried (Tarone).
-  """
-  return np.array(
-    [
-      _share(_rarest(_ways(seeds, total)), seeds, total) <= alpha
-      for total in range(2 * seeds + 1)
-    ]
-  )
 
 
 def seeds_needed(row: int, base: int, seeds: int, level: float) -> int | None:
@@ -89,22 +80,3 @@ def _p_value(row: int, base: int, seeds: int) -> float:
   shares = special.softmax(ways)
   # Of a mirror image rounding may have made another number.
   return float(shares[shares <= shares[rows == row] * (1 + 1e-7)].sum())
-
-
-def _ways(seeds: int, total: int) -> dict[int, int]:
-  """Returns in how many ways the row has so many of `total` divergences."""
-  return {
-    row: math.comb(seeds, row) * math.comb(seeds, total - row)
-    for row in range(max(0, total - seeds), min(seeds, total) + 1)
-  }
-
-
-def _rarest(ways: dict[int, int]) -> int:
-  """Returns the ways of the most lopsided split and of its mirror image."""
-  least = min(ways.values())
-  return sum(way for way in ways.values() if way == least)
-
-
-def _share(ways: int, seeds: int, total: int) -> float:
-  """Returns `ways` as a share of all."""
-  return float(fractions.Fraction(ways, math.comb(2 * seeds, total)))

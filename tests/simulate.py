@@ -172,7 +172,9 @@ def choice(tables: int, seed: int = 0) -> Iterator[str]:
       of_seed = rng.random((tables, 1, n))
       drawn = np.where(rng.random(drawn.shape) < 0.5, of_seed, drawn)
     base, row = drawn[:, 0] < low, drawn[:, 1] < high
-    fisher = divergence.p_values(n)[row.sum(-1), base.sum(-1)]
+    fisher = np.array([divergence.p_values(n, k) for k in range(2 * n + 1)])[
+      row.sum(-1) + base.sum(-1), row.sum(-1)
+    ]
     alone = (row & ~base).sum(-1), (base & ~row).sum(-1)
     fewer = np.minimum(*alone)
     sign = np.fmin(1.0, 2 * special.bdtr(fewer, alone[0] + alone[1], 0.5))

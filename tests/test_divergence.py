@@ -41,32 +41,30 @@ def _values(seeds: int, shift: float = 0.0, lost: int = 0) -> list[float]:
   return [*values[: seeds - lost], *[math.inf] * lost]
 
 
+def _fisher(seeds: int, row: int, base: int) -> float:
+  return divergence.p_values(seeds, row + base)[row]
+
+
+def _reachable(seeds: int, total: int) -> bool:
+  return divergence.p_values(seeds, total).min() <= ALPHA
+
+
 # The tests, against other implementations. ------------------------------------
 
 
 def test_fisher_equals_that_of_scipy() -> None:
   for seeds in (1, 2, 3, 5, 8):
-    found = divergence.p_values(seeds)
     for row, base in itertools.product(range(seeds + 1), repeat=2):
       counts = [[row, seeds - row], [base, seeds - base]]
       expected = stats.fisher_exact(counts)[1]
-      assert found[row, base] == pytest.approx(expected, rel=1e-12)
-  assert divergence.p_values(5)[5, 0] == 2 / math.comb(10, 5)
+      assert _fisher(seeds, row, base) == pytest.approx(expected, rel=1e-12)
+  assert _fisher(5, 5, 0) == 2 / math.comb(10, 5)
 
 
 def test_what_divergences_can_reach_hangs_on_their_total_alone() -> None:
-  for seeds in (2, 3, 4, 5, 10):
-    p = divergence.p_values(seeds)
-    for total, can in enumerate(divergence.reachable(seeds, ALPHA)):
-      best = min(
-        p[row, total - row]
-        for row in range(seeds + 1)
-        if 0 <= total - row <= seeds
-      )
-      assert can == (best <= ALPHA)
   # Of five seeds it takes four divergences, and as many that ended well.
-  assert np.flatnonzero(divergence.reachable(5, ALPHA)).tolist() == [4, 5, 6]
-  assert not divergence.reachable(3, ALPHA).any()
+  assert [total for total in range(11) if _reachable(5, total)] == [4, 5, 6]
+  assert not any(_reachable(3, total) for total in range(7))
 
 
 def test_seeds_needed_are_the_first_that_can_show_it() -> None:
@@ -78,7 +76,7 @@ def test_seeds_needed_are_the_first_that_can_show_it() -> None:
   assert needed is not None
   for seeds in range(6, needed + 1):
     row, base = round(3 * seeds / 5), round(seeds / 5)
-    p = divergence.p_values(seeds)[row, base]
+    p = _fisher(seeds, row, base)
     assert (p <= ALPHA) == (seeds == needed)
   # More than a thousand are as good as none.
   assert divergence.seeds_needed(50, 49, 100, ALPHA) is None
@@ -111,7 +109,7 @@ def test_too_few_divergences_to_tell_anything_cost_nothing() -> None:
   found = _compare(base, row)
   expected = stats.ttest_rel(row[:6], base[:6]).pvalue
   assert found.p == pytest.approx(expected, rel=1e-9)
-  assert found.p_diverged == pytest.approx(divergence.p_values(8)[2, 0])
+  assert found.p_diverged == pytest.approx(_fisher(8, 2, 0))
 
 
 @pytest.mark.parametrize(('shift', 'lost'), [(1.0, 4), (3.0, 4), (0.1, 7)])
@@ -122,9 +120,9 @@ def test_where_both_can_tell_p_is_twice_the_smaller(
   ended = 12 - lost
   found = _compare(base, row)
   p_paired = stats.ttest_rel(row[:ended], base[:ended]).pvalue
-  p_diverged = divergence.p_values(12)[lost, 0]
-  assert divergence.reachable(12, ALPHA)[lost] or lost < 5
-  factor = 2 if divergence.reachable(12, ALPHA)[lost] else 1
+  p_diverged = _fisher(12, lost, 0)
+  factor = 2 if lost > 4 else 1
+  assert _reachable(12, lost) == (factor == 2)
   assert found.p_paired == pytest.approx(p_paired, rel=1e-9)
   assert found.p_diverged == pytest.approx(p_diverged)
   smaller = min(p_paired, p_diverged) if factor == 2 else p_paired
@@ -153,7 +151,7 @@ def test_divergence_alone_is_called_as_its_seeds_allow() -> None:
 def test_one_pair_left_has_no_t_test_and_still_pays_for_two() -> None:
   found = _compare(_values(6), _values(6, lost=5))
   assert found.p_paired is None
-  assert found.p == pytest.approx(2 * divergence.p_values(6)[5, 0])
+  assert found.p == pytest.approx(2 * _fisher(6, 5, 0))
   assert found.verdict == 'worse'
 
 
@@ -291,8 +289,9 @@ def test_the_factor_two_is_enough(seeds: int, common: float) -> None:
   )
   both, row, base, pairs = splits.T
   log_ways = special.gammaln(seeds + 1) - special.gammaln(splits + 1).sum(-1)
-  lost = divergence.p_values(seeds)[both + row, both + base]
-  can = divergence.reachable(seeds, ALPHA)[2 * both + row + base]
+  counts = list(zip(both + row, both + base, strict=True))
+  lost = np.array([_fisher(seeds, *count) for count in counts])
+  can = np.array([_reachable(seeds, sum(count)) for count in counts])
   for rows, chance in itertools.product(
     (1, 2, 3, 4, 6, 20), (0.02, 0.1, 0.2, 0.3, 0.5, 0.8, 0.95)
   ):
