@@ -87,7 +87,7 @@ def decide(
   p_diverged, counts = _diverged_test(paired, alpha)
   two = counts & ~np.isnan(p_paired)
   # Where no seed is left to pair, there is but one test.
-  tests = np.where(two | (counts & (paired.pairs > 0)), 2, 1)
+  tests = np.where(counts & (paired.pairs > 0), 2, 1)
   smaller = np.where(
     two, np.fmin(p_paired, p_diverged), _first(p_paired, p_diverged)
   )
