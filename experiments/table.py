@@ -27,7 +27,8 @@ _COMMON = {'best_step', 'diverged_at', *(figure.name for figure in COMMON)}
 class RowSummary:
   """One row over its seeds; `difference` is row - base, paired by seed.
 
-  The tests and `smallest_effect` are those of `statistics.Comparison`;
+  `compared` is how many seeds ran in both; the tests and `smallest_effect` are
+  those of `statistics.Comparison`;
   `seeds_needed` is how many find a difference as large as the margin, with
   the same power; `tuned` is what the row chose for itself, by flag; `figures`
   are means of what the task measures besides, such as BLEU, and of the loss
@@ -44,6 +45,9 @@ class RowSummary:
   difference: float | None
   difference_interval: Interval | None
   difference_sd: float | None
+  compared: int | None
+  p_paired: float | None
+  p_diverged: float | None
   p: float | None
   p_holm: float | None
   p_tost: float | None
@@ -81,6 +85,11 @@ class Table:
   @property
   def confidence(self) -> float:
     return 1 - self.alpha
+
+  @property
+  def diverged(self) -> bool:
+    """Whether any seed did that a verdict is about."""
+    return any(row.p_diverged is not None for row in self.rows)
 
   @property
   def figures(self) -> list[str]:
@@ -182,6 +191,9 @@ def _summarise_row(
     difference=compared and compared.difference,
     difference_interval=compared and compared.interval,
     difference_sd=compared and compared.sd,
+    compared=compared and compared.seeds,
+    p_paired=compared and compared.p_paired,
+    p_diverged=compared and compared.p_diverged,
     p=compared and compared.p,
     p_holm=compared and compared.p_holm,
     p_tost=compared and compared.p_tost,

@@ -10,7 +10,7 @@ from typing import Any
 from rich import box, text
 from rich import table as rich_table
 
-from experiments import formats, power
+from experiments import formats, power, reasons
 from experiments.shown import shown
 from experiments.statistics import Interval
 from experiments.table import RowSummary, Table
@@ -100,10 +100,12 @@ def statement(table: Table) -> str:
     f'{margin} in every row that is undecided (power '
     f'{formats.percent(power.POWER)}).'
   )
+  tests = reasons.tests(table.diverged)
+  trusted = reasons.trusted([row.compared for row in table.rows])
   return (
-    f'{intervals} for each row alone. Verdicts: paired t test ({corrected}, '
+    f'{intervals} for each row alone. Verdicts: {tests} ({corrected}, '
     f'{alpha}); then equivalence within ±{width}, {margin} of {table.base} '
-    f'(TOST, likewise); else undecided.{advice or ""}'
+    f'(TOST, likewise); else undecided.{advice or ""}{trusted}'
   )
 
 
@@ -166,6 +168,10 @@ def _columns(table: Table) -> tuple[_Column, ...]:
   """Returns the columns of table.md and table.tex; new ones belong here."""
   half = f' ± {formats.percent(table.confidence)}'
   flops_title, flops_of = flops(table)
+  both = (
+    _Column('p (t)', lambda row: formats.p_value(row.p_paired)),
+    _Column('p (diverged)', lambda row: formats.p_value(row.p_diverged)),
+  )
   return (
     _Column('row', lambda row: row.row, numeric=False),
     _Column('n', lambda row: str(row.seeds)),
@@ -181,6 +187,7 @@ def _columns(table: Table) -> tuple[_Column, ...]:
         else _format_pm(row.difference, row.difference_interval, signed=True)
       ),
     ),
+    *(both if table.diverged else ()),
     _Column('p (Holm)', lambda row: formats.p_value(row.p_holm)),
     _Column('verdict', _format_verdict, numeric=False),
     _Column('detectable', lambda row: formats.number(row.smallest_effect)),

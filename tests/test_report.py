@@ -242,8 +242,12 @@ def test_verdicts_are_words_with_their_reasons() -> None:
     'equivalent†',
     'undecided†',
     '† same: the same numbers as the base',
-    '† few: 1 paired seed; 2 diverged',
-    '† gone: 3 seeds diverged, with the base none of them',
+    '† few: 1 paired seed; 2 of 3 diverged, base 0 of 3: p 0.4; 4 rows need '
+    '0.0063, so 10 seeds; 2 diverged',
+    '† gone: no paired seed; 3 of 3 diverged, base 0 of 3: p 0.1; 4 rows need '
+    '0.013, so 5 seeds; 3 diverged',
+    't –; diverged 0.400',
+    'Fewer than 5 seeds have to trust the noise to have one mode.',
     'Holm over 4 rows, 5 %',
     'seeds for 1 %',
     'within ±0.0200, 1 % of qkv',

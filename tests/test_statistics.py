@@ -1,6 +1,5 @@
 """Verdicts against SciPy and statsmodels, and by simulation of whole tables."""
 
-import gc
 import math
 from collections.abc import Mapping, Sequence
 
@@ -10,16 +9,10 @@ from scipy import stats
 from statsmodels.stats import power as sm_power
 from statsmodels.stats import weightstats
 
-from experiments import power, statistics
+from experiments import decision, power, statistics
 
 Values = Sequence[float]
 _NAN = math.nan
-
-
-@pytest.fixture(autouse=True)
-def many_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-  """Saves 40 ms a table: multipletests collects garbage at each call."""
-  monkeypatch.setattr(gc, 'collect', lambda: 0)
 
 
 def _seeds(values: Values) -> dict[int, float]:
@@ -47,7 +40,7 @@ def _compare(
 
 def _tables(
   shifts: Values, tables: int, margin: float, seeds: int = 5
-) -> list[dict[str, statistics.Comparison]]:
+) -> decision.Decision:
   """Returns tables of rows at `shifts` from the base, in units of its noise.
 
   The rows share the base, as they do in a table, so that their differences are
@@ -55,14 +48,7 @@ def _tables(
   """
   noise = np.random.default_rng(7).normal(size=(tables, len(shifts) + 1, seeds))
   noise[:, 1:] += np.asarray(shifts)[:, None]
-  return [
-    statistics.compare(
-      _seeds(base),
-      {str(i): _seeds(row) for i, row in enumerate(rows)},
-      margin,
-    )
-    for base, *rows in noise
-  ]
+  return decision.decide(noise[:, 0], noise[:, 1:], margin, 0.05)
 
 
 def _error(share: float, tables: int) -> float:
@@ -187,12 +173,11 @@ def test_seeds_needed_at_its_ends() -> None:
 
 def test_null_rows_are_called_at_most_at_alpha() -> None:
   tables = _tables([0.0] * 6, 1500, margin=0.0)
-  called = np.mean(
-    [any(c.verdict != 'undecided' for c in t.values()) for t in tables]
-  )
+  called = np.mean((tables.called != 0).any(-1))
   assert called <= 0.05 + _error(0.05, 1500)
   # Nor is the level given away: correlated rows leave about 4 %.
   assert called >= 0.05 / 2
+  assert not tables.within.any()
 
 
 def test_a_shift_of_the_smallest_effect_is_found_with_its_power() -> None:
@@ -200,14 +185,11 @@ def test_a_shift_of_the_smallest_effect_is_found_with_its_power() -> None:
   shift = math.sqrt(2) * power.smallest_effect(5, 0.05 / 6)
   tables = _tables([shift] + [0.0] * 5, 1500, margin=0.0)
   # At Holm's first level, as in a table where no other row is called ...
-  first = np.mean(
-    [c.p is not None and c.p <= 0.05 / 6 for c in (t['0'] for t in tables)]
-  )
+  first = np.mean(tables.p[:, 0] <= 0.05 / 6)
   assert abs(first - power.POWER) <= _error(power.POWER, 1500)
   # ... and at least so often by the verdict, which may profit from the others.
-  verdicts = [t['0'].verdict for t in tables]
-  assert verdicts.count('worse') / 1500 >= first
-  assert 'better' not in verdicts
+  assert np.mean(tables.called[:, 0] == 1) >= first
+  assert not np.any(tables.called[:, 0] == -1)
 
 
 @pytest.mark.parametrize('others', [[], [8.0, -8.0], [8.0] * 5])
@@ -216,23 +198,15 @@ def test_rows_at_the_margin_pass_as_equivalent_at_most_at_alpha(
 ) -> None:
   # The noise is small against the margin of 8: else none would ever pass.
   tables = _tables([8.0, *others], 1000, margin=8.0)
-  passed = np.mean(
-    [
-      # The tests alone: that the difference is called first hides most of it.
-      any(
-        c.p_tost_holm is not None and c.p_tost_holm <= 0.05 for c in t.values()
-      )
-      for t in tables
-    ]
-  )
+  # The tests alone: that the difference is called first hides most of it.
+  passed = np.mean(tables.within.any(-1))
   assert passed <= 0.05 + _error(0.05, 1000)
   assert passed >= 0.05 / 3
 
 
 def test_equal_rows_are_found_equivalent() -> None:
   tables = _tables([0.0] * 6, 300, margin=8.0)
-  verdicts = [c.verdict for t in tables for c in t.values()]
-  assert verdicts.count('equivalent') / len(verdicts) > 0.9
+  assert np.mean(tables.within & (tables.called == 0)) > 0.9
 
 
 # Corners. ---------------------------------------------------------------------
@@ -346,9 +320,14 @@ def _lose(values: Values, *seeds: int) -> list[float]:
       'not called worse: 1 seed diverged',
     ),
     # Nothing left to pair.
-    (_BASE, [_NAN] * 4, 'worse', '4 seeds diverged, with the base'),
-    ([_NAN] * 4, _BASE, 'better', '4 seeds diverged with the base, here'),
-    (_lose(_BASE, 0), [_NAN] * 4, 'worse', '3 seeds diverged'),
+    (_BASE, [_NAN] * 4, 'worse', '4 of 4 diverged, base 0 of 4: p 0.029'),
+    ([_NAN] * 4, _BASE, 'better', '0 of 4 diverged, base 4 of 4: p 0.029'),
+    (
+      _lose(_BASE, 0),
+      [_NAN] * 4,
+      'undecided',
+      'no paired seed; 4 of 4 diverged, base 1 of 4: p 0.14',
+    ),
     ([_NAN] * 4, [_NAN] * 4, 'undecided', 'no paired seed'),
     ([1.0], [_NAN], 'undecided', 'no paired seed'),
     ([1.0, 2.0, _NAN, _NAN], [_NAN, _NAN, 1.0, 2.0], 'undecided', 'no paired'),

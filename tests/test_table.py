@@ -351,11 +351,58 @@ def test_a_diverged_trial_is_a_result() -> None:
   rows = ['base', 'gone', 'lucky', 'crashed', 'null']
   table = tables.summarise(records, rows, 'base')
   found = {row.row: (row.verdict, row.reason) for row in table.rows}
-  reason = '4 seeds diverged, with the base none of them'
-  assert found['gone'] == found['null'] == ('worse', reason)
-  reason = 'not called better: 1 seed diverged here, not with the base'
-  assert found['lucky'] == ('undecided', reason)
+  # Of four rows, four seeds cannot tell: p would have to be 0.0125.
+  reason = (
+    'no paired seed; 4 of 4 diverged, base 0 of 4: p 0.029; '
+    '4 rows need 0.013, so 5 seeds'
+  )
+  assert found['gone'] == found['null'] == ('undecided', reason)
+  verdict, reason = found['lucky']
+  assert verdict == 'undecided'
+  assert reason.startswith(
+    'not called better: 1 seed diverged here, not with the base (t test: p '
+  )
+  assert reason.endswith('; of divergence: p 1)')
   assert found['crashed'] == ('better', '')
+  alone = tables.summarise(records, ['base', 'gone'], 'base')
+  gone = _only(alone, 'gone')
+  reason = '4 of 4 diverged, base 0 of 4: p 0.029'
+  assert (gone.verdict, gone.reason) == ('worse', reason)
+  assert (gone.p_paired, gone.p_diverged) == (None, gone.p)
+
+
+def test_a_table_shows_both_tests_and_what_its_seeds_trust(
+  tmp_path: pathlib.Path,
+) -> None:
+  records = [
+    *_records({'base': [1.0, 2.0, 3.0, 4.0], 'row': [1.5, 2.6]}),
+    *(_record('row', seed, status='diverged') for seed in (2, 3)),
+  ]
+  table = tables.summarise(records, ['base', 'row'], 'base')
+  table_files.write(table, tmp_path)
+  markdown = (tmp_path / 'table.md').read_text()
+  assert '| p (t) | p (diverged) | p (Holm) | verdict |' in markdown
+  assert '| 0.058 | 0.429 | 0.058 | undecided |' in markdown
+  with (tmp_path / 'table.csv').open(newline='') as file:
+    line = list(csv.DictReader(file))[1]
+  assert float(line['p_paired']) == pytest.approx(0.0577, abs=1e-4)
+  assert float(line['p_diverged']) == pytest.approx(3 / 7)
+  printed = ' '.join(_printed(table).split())
+  for part in (
+    '2 of 4 diverged, base 0 of 4: p 0.43; one row needs 0.025, so 11 seeds',
+    "and Fisher's exact test of how many diverged",
+    'Fewer than 5 seeds have to trust the noise to have one mode.',
+  ):
+    assert part in printed, part
+    assert part in markdown, part
+  quiet = tables.summarise(
+    _records({'base': [1.0] * 5, 'row': [2.0] * 5}), ['base', 'row'], 'base'
+  )
+  table_files.write(quiet, tmp_path)
+  markdown = (tmp_path / 'table.md').read_text()
+  assert '| p (Holm) | verdict |' in markdown
+  for word in ('p (t)', 'Fisher', 'one mode'):
+    assert word not in markdown
 
 
 def test_a_verdict_can_be_withheld(tmp_path: pathlib.Path) -> None:
