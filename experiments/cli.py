@@ -162,6 +162,9 @@ def _introduce(plan: Plan) -> None:
   attention = describe_backends(plan.base, plan.rows, devices[0].platform)
   print(f'attention: {attention}')
   print(f'workdir: {plan.workdir}', flush=True)
+  for line, found in plan.warnings.items():
+    of = f' (in row {", ".join(map(repr, found))})' if found else ''
+    print(f'warning: {line}{of}', file=sys.stderr)
   if warning := accelerator_warning():
     print(f'warning: {warning}', file=sys.stderr)
 
