@@ -1,10 +1,10 @@
 """Compiled gradients equal central differences, where XLA fuses logits too.
 
 A forward pass cannot see that logits are computed twice and rounded in two
-ways: the weights differ by a rounding, their gradients by a key.
+ways: the weights differ by a rounding, their gradients by a key.  Compiled as
+trials are: `quick_compilation` fuses less, and would hide it.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from model import transformer
 from model.architecture import Architecture
+from model.attention import Keys, Queries
 from model.backend import Chunked
 from model.field import variants
 from model.normalizer import Normalizer, Softmax
@@ -123,7 +124,9 @@ def test_compiled_gradients_are_central_differences(normalizer: Any) -> None:
         )
 
 
-@pytest.mark.parametrize('normalizer', NORMALIZERS, ids=by_tag)
+@pytest.mark.parametrize(
+  'normalizer', [Softmax(), Sparsemax(), Entmax15()], ids=by_tag
+)
 def test_float32_rounds_the_gradient_of_float64(normalizer: Any) -> None:
   """Of the same program: which keys have weight is not a matter of rounding."""
   with jax.enable_x64(True):
@@ -133,9 +136,8 @@ def test_float32_rounds_the_gradient_of_float64(normalizer: Any) -> None:
         exact = np.asarray(gradient(*given(case, seed)))
         narrow = gradient(*(np.float32(a) for a in given(case, seed)))
         size = np.abs(exact).max()
-        np.testing.assert_allclose(
-          narrow, exact, rtol=0, atol=1e-4 + 1e-3 * size
-        )
+        allowed = 1e-4 + 1e-3 * size
+        np.testing.assert_allclose(narrow, exact, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize('normalizer', [Sparsemax(), Entmax15()], ids=by_tag)
@@ -160,8 +162,10 @@ def test_a_key_at_the_cut_has_no_weight_and_no_gradient(
   gradient = jax.jit(jax.grad(first))(logits_BNTS)[0, 0]
   np.testing.assert_array_equal(gradient[0], 0.0)
   np.testing.assert_array_equal(gradient[2], 0.0)
-  np.testing.assert_allclose(gradient[1, 2:], 0.0)
-  assert gradient[1, 0] == -gradient[1, 1] != 0
+  # The root of 2 is rounded, so that such a key is at the cut all but.
+  np.testing.assert_allclose(gradient[1, 2:], 0.0, atol=1e-6)
+  np.testing.assert_allclose(gradient[1, 0], -gradient[1, 1], rtol=1e-5)
+  assert abs(gradient[1, 0]) > 0.1
 
 
 @pytest.mark.parametrize('normalizer', NORMALIZERS, ids=by_tag)
@@ -181,9 +185,8 @@ def test_logits_of_1e10_give_finite_weights_and_gradients(
   @jax.jit
   def both(*given: Any) -> tuple[Any, Any]:
     by = jnp.arange(1.0, LENGTH + 1)
-    return weights(*given), jax.grad(lambda *g: (weights(*g) * by).sum())(
-      *given
-    )
+    gradient = jax.grad(lambda *given: (weights(*given) * by).sum())
+    return weights(*given), gradient(*given)
 
   shape = (2, LENGTH, HEADS, WIDTH // HEADS)
   for seed in range(3):
@@ -204,33 +207,22 @@ def test_chunks_of_logits_of_1e10_are_the_whole() -> None:
 
   @jax.jit
   def chunked(q: Any, k: Any, v: Any) -> Any:
-    from model.attention import Keys, Queries
-
-    tables = {'score': {}, 'scale': {}, 'position': {}, 'normalizer': {}}
-    parts = dataclasses.replace(arch).parts
-    tables |= {'output_plain': {}}
-    return (
-      Chunked(2)
-      .attend(
-        parts,
-        tables,
-        Queries(q, q[..., 0], jnp.asarray(TIMES), None, {}),
-        Keys(k, v, jnp.asarray(TIMES), None, {}),
-        None,
-      )
-      .out_BTNH
-    )
+    names = ('score', 'scale', 'position', 'normalizer', 'output_plain')
+    queries = Queries(q, q[..., 0], jnp.asarray(TIMES), None, {})
+    keys = Keys(k, v, jnp.asarray(TIMES), None, {})
+    tables = {name: {} for name in names}
+    return Chunked(2).attend(arch.parts, tables, queries, keys, None).out_BTNH
 
   np.testing.assert_allclose(
     chunked(q, k, np.float32(v)), whole(q, k, np.float32(v)), rtol=1e-5
   )
 
 
+# `hard` goes straight through: its forward pass stands still.
 IN_A_MODEL = [
-  pytest.param(
-    n, marks=() if n.tag in ('sparsemax', 'softmax') else pytest.mark.slow
-  )
+  pytest.param(n, marks=() if n.tag == 'sparsemax' else pytest.mark.slow)
   for n in NORMALIZERS
+  if n.tag != 'hard'
 ]
 
 
@@ -264,8 +256,6 @@ def test_a_whole_model_has_the_gradient_of_central_differences(
         blocks = params['blocks'] | {'attention': attention}
         return float(total(params | {'blocks': blocks}))
 
-      if normalizer.tag == 'hard':
-        continue  # goes straight through: the forward pass stands still
       expected = (moved(STEP) - moved(-STEP)) / (2 * STEP)
       scale = float(np.abs(gradient).sum())
       found = float(np.sum(gradient * way))

@@ -174,6 +174,15 @@ class Optimization(Record):
       return frozenset()
     return matching('freeze', self.freeze, table)
 
+  def decayed(self, table: Mapping[str, Param]) -> frozenset[str]:
+    """Returns the paths of the parameters that decay."""
+    frozen = self.frozen(table)
+    return frozenset(
+      path
+      for path, what in table.items()
+      if path not in frozen and (self.decay == 'all' or what.is_matrix)
+    )
+
   def rate(self, step: jax.Array, total: jax.Array) -> jax.Array:
     """Returns the learning rate of a step, the first of which is 0.
 
@@ -191,11 +200,8 @@ class Optimization(Record):
     Gradients of frozen parameters arrive as zeros; they do not decay, so their
     update is exactly zero.
     """
-    frozen = self.frozen(table)
-    decays = {
-      path: path not in frozen and (self.decay == 'all' or what.is_matrix)
-      for path, what in table.items()
-    }
+    decayed = self.decayed(table)
+    decays = {path: path in decayed for path in table}
     chain = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
     chain.append(self.optimizer.scale())
     if not (isinstance(self.weight_decay, float) and self.weight_decay == 0.0):
