@@ -127,27 +127,39 @@ def test_what_trains_nothing_is_refused(
     configure(base, Row('x', {name: value}))
 
 
-def changed(**changes: object) -> Config:
-  rules = dataclasses.replace(
-    Config().optimization, **({'warmup_steps': 5} | changes)
-  )
-  return dataclasses.replace(Config(), steps=6, optimization=rules)
+RULES = Optimization(warmup_steps=5)
+
+
+def changed(optimization: Optimization) -> Config:
+  return dataclasses.replace(Config(), steps=6, optimization=optimization)
 
 
 @pytest.mark.parametrize(
   ('config', 'parts'),
   [
-    (changed(), None),
-    (changed(warmup_steps=6), ('--warmup_steps=6', '--steps=6', '0.86')),
-    (changed(warmup_steps=99), ('--warmup_steps=99', '0.06')),
+    (changed(RULES), None),
     (
-      changed(learning_rate=2.0, weight_decay=0.5),
+      changed(dataclasses.replace(RULES, warmup_steps=6)),
+      ('--warmup_steps=6', '--steps=6', '0.86'),
+    ),
+    (
+      changed(dataclasses.replace(RULES, warmup_steps=99)),
+      ('--warmup_steps=99', '0.06'),
+    ),
+    (
+      changed(dataclasses.replace(RULES, learning_rate=2.0, weight_decay=0.5)),
       ('--weight_decay=0.5', '--learning_rate=2'),
     ),
-    (changed(learning_rate=2.0, weight_decay=0.4), None),
+    (
+      changed(dataclasses.replace(RULES, learning_rate=2.0, weight_decay=0.4)),
+      None,
+    ),
     (changed(optimizer=Sgd(1.0)), ('--optimizer.momentum=1',)),
-    (changed(freeze='.'), ('--freeze=.', 'every parameter')),
-    (changed(freeze='bias|^b|^e'), None),
+    (
+      changed(dataclasses.replace(RULES, freeze='.')),
+      ('--freeze=.', 'every parameter'),
+    ),
+    (changed(dataclasses.replace(RULES, freeze='bias|^b|^e')), None),
   ],
 )
 def test_what_is_rather_not_meant_is_warned_of(
