@@ -167,6 +167,9 @@ def _introduce(plan: Plan) -> None:
   attention = describe_backends(plan.base, plan.rows, devices[0].platform)
   say(f'attention: {attention}')
   say(f'workdir: {plan.workdir}')
+  for line, found in plan.warnings.items():
+    of = f' (in row {", ".join(map(repr, found))})' if found else ''
+    warn(f'warning: {line}{of}')
   for warning in (accelerator_warning(), memory.warning(plan)):
     if warning:
       warn(f'warning: {warning}')

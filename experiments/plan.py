@@ -54,6 +54,19 @@ class Plan:
   options: Options
   data: Data
 
+  @property
+  def warnings(self) -> dict[str, tuple[str, ...]]:
+    """Returns what is to be warned of, and of which rows; none is all."""
+    rows_of: dict[str, list[str]] = {}
+    for one in self.trials:
+      for line in one.trial.config.warnings():
+        rows_of.setdefault(line, []).append(one.row)
+    every = len({one.row for one in self.trials})
+    return {
+      line: tuple(dict.fromkeys(rows)) if len(set(rows)) < every else ()
+      for line, rows in rows_of.items()
+    }
+
 
 def make_plan(
   experiment: Experiment,

@@ -31,14 +31,17 @@ def finish(
   """Writes the table and the report of what there is, and shows the table."""
   selection = select(plan, ledger)
   trials = selection.verdict(plan)
+  rows = [r.name for r in plan.rows if r.name not in selection.retired]
+  base = BASE if BASE in rows else rows[0]
+  warned = _warned(plan.warnings, base)
   records = []
   for planned in trials:
     record = ledger.record(planned.trial.id)
     if record is not None:
       tuned = {flag: float(v) for flag, v in planned.point.items()}
-      records.append({**record, 'row': planned.row, 'tuned': tuned})
-  rows = [r.name for r in plan.rows if r.name not in selection.retired]
-  base = BASE if BASE in rows else rows[0]
+      own = {'row': planned.row, 'tuned': tuned}
+      own['warnings'] = warned.get(planned.row, [])
+      records.append({**record, **own})
   missing = [p for p in trials if ledger.record(p.trial.id) is None]
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:
@@ -68,6 +71,17 @@ def finish(
     )
     terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
   terminal.say(f'report: {path}')
+
+
+def _warned(
+  warnings: Mapping[str, Sequence[str]], base: str
+) -> dict[str, list[str]]:
+  """Returns the warnings by row; those of every row stand with the base."""
+  found: dict[str, list[str]] = {}
+  for line, rows in warnings.items():
+    for row in rows or [base]:
+      found.setdefault(row, []).append(line if rows else f'every row: {line}')
+  return found
 
 
 def _withheld(

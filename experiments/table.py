@@ -110,7 +110,8 @@ def summarise(
 
   Args:
     records: of the verdict's seeds; they may have 'parameters',
-      'flops_per_token' and 'tuned': what the row chose for itself, by flag.
+      'flops_per_token', 'tuned': what the row chose for itself, by flag, and
+      'warnings': lines on its configuration.
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
@@ -177,7 +178,7 @@ def _summarise_row(
   ok = [trial for trial in trials if trial['status'] == 'ok']
   values = _values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
-  notes = _notes(trials, values, metric)
+  notes = [*_notes(trials, values, metric), *(_last(trials, 'warnings') or [])]
   if compared and 0 < compared.pairs < len(values):
     notes.append(f'difference over the {compared.pairs} seeds of both')
   return RowSummary(

@@ -134,8 +134,10 @@ class Architecture(Choices):
         f'--output={unparse(self.output)} has {maps}',
       )
     rotated = dataclasses.replace(dims, head_dim=rotary // maps)
-    if problem := self.position.problem(rotated):
-      yield problem
+    for stack in self.stacks:
+      position = self.position.directed(stack.sees_future)
+      if problem := position.problem(rotated):
+        yield problem
 
   def _output_problems(self, dims: Dims) -> Iterator[FieldError]:
     """Yields what is wrong between outputs and the rest."""

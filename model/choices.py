@@ -121,10 +121,10 @@ class Choices(Record):
   def parts_of(self, stack: Stack) -> Parts:
     """Returns what self-attention is composed of; outputs in their order."""
     return Parts(
-      score=self.score,
+      score=self.score.directed(stack.sees_future),
       scale=self.scale,
       logit_cap=self.logit_cap,
-      position=self.position,
+      position=self.position.directed(stack.sees_future),
       mask=stack.mask,
       normalizer=self.normalizer,
       output=tuple(sorted(self.output, key=lambda output: output.stage)),

@@ -36,6 +36,11 @@ class Stack:
   attends_itself: bool = True
   attends_memory: bool = False
 
+  @property
+  def sees_future(self) -> bool:
+    """Returns whether a query may see a later key."""
+    return not any(mask.hides_future for mask in self.mask)
+
   def site(self, place: str) -> str:
     """Returns the name of a place of dropout, which no other stack has."""
     return place if self.name == BLOCKS else f'{self.name}/{place}'

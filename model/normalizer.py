@@ -10,7 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from model.online import LOWEST, Grown, Online
+from model.online import LOWEST, Grown, Online, pinned
 from model.parameter import Dims, Kind, Param, Params, param
 from model.sparse import Entmax15, Hard, Relu, Relu2, Sparsemax, TopK
 
@@ -34,6 +34,7 @@ class Softmax(Online, tag='softmax'):
   ) -> Grown:
     """Returns exp(logits - the largest so far)."""
     del params, n_B1T1
+    logits_BNTS = pinned(logits_BNTS)
     largest_BNT1 = jnp.max(
       logits_BNTS, -1, keepdims=True, where=mask_B1TS, initial=LOWEST
     )

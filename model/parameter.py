@@ -11,13 +11,13 @@ import dataclasses
 import enum
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model.field import Variant, field
+from model.field import FieldError, Variant, field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ Params = Mapping[str, jax.Array]
 
 
 class Kind(enum.Enum):
-  """The part that a parameter plays; initialisers and decay go by it."""
+  """What a parameter starts from; whether it decays is `Param.is_matrix`."""
 
   EMBEDDING = 'embedding'
   MATRIX = 'matrix'
@@ -63,11 +63,20 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Param:
-  """One parameter: its axes, e.g. 'D->NH' (inputs, outputs), and its part."""
+  """One parameter: its axes, e.g. 'D->NH' (inputs, outputs), and its start.
+
+  Gains, biases and vectors that nothing is looked up in or multiplied by have
+  no inputs: '->D'.
+  """
 
   axes: str
   shape: tuple[int, ...]
   init: Kind
+
+  @property
+  def is_matrix(self) -> bool:
+    """Returns whether it maps inputs to outputs: a matrix or an embedding."""
+    return not self.axes.startswith('->')
 
   @property
   def fans(self) -> tuple[int, int]:
@@ -99,6 +108,12 @@ def add_bias(x: jax.Array, params: Params, name: str) -> jax.Array:
   return x + params[name] if name in params else x
 
 
+_STILL = (
+  'starts every matrix from 0, where a product of two has no gradient and '
+  'learns nothing: make it larger'
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Gpt2(Variant, tag='gpt2'):
   """Normal(0, std), residual projections / sqrt(2L) (Radford et al. 2019).
@@ -107,6 +122,11 @@ class Gpt2(Variant, tag='gpt2'):
   """
 
   std: float = field(0.02, 'Standard deviation.', min=0.0, traced=True)
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong with the fields."""
+    if self.std == 0:
+      yield FieldError('std', self.std, _STILL)
 
   def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
     """Returns the initial value of one matrix or embedding."""
@@ -124,6 +144,11 @@ class Xavier(Variant, tag='xavier'):
   """
 
   gain: float = field(1.0, 'Multiplies every limit.', min=0.0, traced=True)
+
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what is wrong with the fields."""
+    if self.gain == 0:
+      yield FieldError('gain', self.gain, _STILL)
 
   def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
     """Returns the initial value of one matrix or embedding."""

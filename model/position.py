@@ -6,11 +6,13 @@ logits.
 """
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.field import FieldError, Variant, field
 from model.parameter import Dims, Kind, Param, Params, param
@@ -34,6 +36,11 @@ class NoPosition(Variant, tag='none'):
     """Returns the parameters, which all layers share."""
     del dims
     return {}
+
+  def directed(self, sees_future: bool) -> 'NoPosition':
+    """Returns the variant in a stack whose queries see later keys, or not."""
+    del sees_future
+    return self
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
@@ -130,7 +137,8 @@ class Alibi(NoPosition, tag='alibi'):
 
   arXiv:2108.12409.  m = 2^(-8 i / N) for head i of N = 1, 2, 4, ...; for other
   N the slopes of the power of two below, then every other slope of the one
-  above, as in the authors' code.
+  above, as in the authors' code.  Where later keys are seen, before and behind
+  are alike.
   """
 
   biases: ClassVar[bool] = True
@@ -151,27 +159,39 @@ class T5(NoPosition, tag='t5'):
 
   arXiv:1910.10683, section 2.1 and the authors' code: one bucket for each
   distance below half of the buckets, then buckets that grow by a factor up to
-  `max_distance`, beyond which all share the last.  All layers share the biases.
-  Departure: they start from 0.
+  `max_distance`, beyond which all share the last.  All layers of a stack share
+  the biases.  Departure: they start from 0.
   """
 
   biases: ClassVar[bool] = True
 
   buckets: int = field(32, 'Trained biases for each head.', min=4)
   max_distance: int = field(128, 'Distance from which all are alike.', min=2)
-  bidirectional: bool = field(
-    False, 'Half of the buckets for the future, which otherwise is distance 0.'
+  bidirectional: bool | None = field(
+    None,
+    'Half of the buckets for the future, which otherwise is distance 0; none '
+    'is what the mask of each stack needs: true where later keys are seen.',
   )
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the biases, [buckets, N]."""
-    return {'bias': param('R->N', Kind.BIAS, dims, {'R': self.buckets})}
+    return {'bias': param('->RN', Kind.BIAS, dims, {'R': self.buckets})}
+
+  def directed(self, sees_future: bool) -> 'T5':
+    """Returns the variant in a stack whose queries see later keys, or not."""
+    if self.bidirectional is not None:
+      return self
+    return dataclasses.replace(self, bidirectional=sees_future)
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
     del dims
     if self.bidirectional and self.buckets % 2:
-      return _even('position.buckets', self.buckets, 'half are for the future')
+      return _even(
+        'position.buckets',
+        self.buckets,
+        'half are for the future, or --position.bidirectional=false',
+      )
     near = self._one_way() // 2
     if self.max_distance > near:
       return None
@@ -202,20 +222,47 @@ class T5(NoPosition, tag='t5'):
     else:
       first_TS = jnp.zeros_like(back_TS)
       distance_TS = jnp.maximum(back_TS, 0)
-    # The logarithm is not taken of 0, where the other branch is.
-    ratio_TS = jnp.maximum(distance_TS, near) / near
-    step = (count - near) / math.log(self.max_distance / near)
-    far_TS = near + (jnp.log(ratio_TS) * step).astype(jnp.int32)
-    far_TS = jnp.minimum(far_TS, count - 1)
+    first = np.array(_first_distances(count, self.max_distance), np.int32)
+    far_TS = near + jnp.searchsorted(
+      first, distance_TS, side='right', method='scan_unrolled'
+    ).astype(distance_TS.dtype)
     return first_TS + jnp.where(distance_TS < near, distance_TS, far_TS)
 
 
 Position = NoPosition | Sinusoidal | Learned | Rope | Alibi | T5
 
 
+@functools.cache
+def _first_distances(count: int, largest: int) -> tuple[int, ...]:
+  """Returns where each bucket begins behind the first of those that grow.
+
+  With n buckets of one distance each, and c that grow, the one of distance d is
+  the floor of c log(d / n) / log(largest / n): at least j from the least d on
+  with d^c n^j >= largest^j n^c.  In whole numbers, for where the logarithm is a
+  whole number a rounded one falls to either side.
+  """
+  near = count // 2
+  growing = count - near
+  found = []
+  for j in range(1, growing):
+    common = math.gcd(j, growing)
+    up, c = j // common, growing // common
+    about = near * (largest / near) ** (j / growing)
+    least = math.ceil(about)
+    if abs(about - round(about)) > 1e-6 * about:
+      found.append(min(least, 2**31 - 1))
+      continue
+    while (least - 1) ** c * near**up >= largest**up * near**c:
+      least -= 1
+    while least**c * near**up < largest**up * near**c:
+      least += 1
+    found.append(min(least, 2**31 - 1))
+  return tuple(found)
+
+
 def _slopes(num_heads: int) -> list[float]:
   """Returns the slope of each head."""
-  below = 2 ** int(math.log2(num_heads))
+  below = 1 << (num_heads.bit_length() - 1)
   slopes = [2.0 ** (-8.0 * (n + 1) / below) for n in range(below)]
   between = [2.0 ** (-4.0 * (n + 1) / below) for n in range(0, 2 * below, 2)]
   return (slopes + between)[:num_heads]

@@ -19,6 +19,10 @@ class NoQkNorm(Part, tag='none'):
     del width
     return None
 
+  def silent(self) -> FieldError | None:
+    """Returns why no logit says anything, if none does."""
+    return None
+
   def query(self, params: Params, q_BTNH: jax.Array) -> jax.Array:
     """Returns the normalised queries."""
     del params
@@ -94,6 +98,14 @@ class L2QkNorm(NoQkNorm, tag='l2'):
 
   start: float = field(10.0, 'g at the start.', min=0.0, traced=True)
   eps: float = field(1e-6, 'Added to the squared length.', min=0.0)
+
+  def silent(self) -> FieldError | None:
+    """Returns why no logit says anything, if none does."""
+    if self.start != 0:
+      return None
+    return FieldError(
+      'start', self.start, 'makes every score 0: queries and keys learn nothing'
+    )
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns g / `start`, which heads share."""

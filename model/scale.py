@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from model.field import field
+from model.field import FieldError, field
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
 
@@ -19,6 +19,10 @@ class Rsqrt(Part, tag='rsqrt'):
   """
 
   counts: ClassVar[bool] = False
+
+  def silent(self) -> FieldError | None:
+    """Returns why no logit says anything, if none does."""
+    return None
 
   def factor(
     self, params: Params, head_dim: int, n_B1T1: jax.Array | None
@@ -51,6 +55,14 @@ class Constant(Rsqrt, tag='constant'):
   """Logits times a constant, whatever the head width."""
 
   value: float = field(0.125, 'The factor.', traced=True)
+
+  def silent(self) -> FieldError | None:
+    """Returns why no logit says anything, if none does."""
+    if self.value != 0:
+      return None
+    return FieldError(
+      'value', self.value, 'makes every score 0: queries and keys learn nothing'
+    )
 
   def factor(
     self, params: Params, head_dim: int, n_B1T1: jax.Array | None

@@ -29,6 +29,11 @@ class Dot(Part, tag='dot'):
   reads: ClassVar[Reads] = Reads()
   positive: ClassVar[bool] = True
 
+  def directed(self, sees_future: bool) -> 'Dot':
+    """Returns the variant in a stack whose queries see later keys, or not."""
+    del sees_future
+    return self
+
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
     del dims
@@ -222,7 +227,7 @@ class Fixed(Dot, tag='fixed'):
   """A bell around a fixed place: hard-coded heads (You et al. 2020).
 
   -(s - c)^2 / (2 std^2), arXiv:2005.00742, section 3.  Heads take the places c
-  in turn: t - 1, t + 1 (with `both`), t and, of Raganato et al. 2020
+  in turn: t - 1, t + 1 (in an encoder), t and, of Raganato et al. 2020
   (arXiv:2002.10260), the first.  A place that is hidden leaves its neighbours.
   The paper has --scale=none and std 1.
   """
@@ -230,14 +235,22 @@ class Fixed(Dot, tag='fixed'):
   reads: ClassVar[Reads] = Reads(query=False, key=False)
   positive: ClassVar[bool] = False
 
-  places: Literal['past', 'both'] = field(
-    'past', 'No head looks ahead, or the second does:'
+  places: Literal['auto', 'past', 'both'] = field(
+    'auto',
+    'No head looks ahead, or the second does; auto: where the mask of its '
+    'stack shows later keys:',
   )
   std: float = field(1.0, 'Width of the bell.', min=0.01, traced=True)
 
+  def directed(self, sees_future: bool) -> 'Fixed':
+    """Returns the variant in a stack whose queries see later keys, or not."""
+    if self.places != 'auto':
+      return self
+    return dataclasses.replace(self, places='both' if sees_future else 'past')
+
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
-    if self.places == 'past' or dims.num_heads > 1:
+    if self.places != 'both' or dims.num_heads > 1:
       return None
     return FieldError(
       'score.places',

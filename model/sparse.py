@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
-from model.online import LOWEST, Grown, Online, Rule
+from model.online import LOWEST, Grown, Online, Rule, pinned
 from model.parameter import Params
 
 
@@ -82,12 +82,7 @@ class Sparsemax(Rule, tag='sparsemax'):
   ) -> jax.Array:
     """Returns max(0, z - tau)."""
     del params, n_B1T1
-    z_BNTS = _below_0(logits_BNTS, mask_B1TS)
-    tau_BNTS = (_running(z_BNTS) - 1.0) / _ranks(z_BNTS)
-    held_BNTS, k_BNT1 = _support(z_BNTS, tau_BNTS, mask_B1TS)
-    # The same threshold again, of which only the sum has a gradient.
-    sum_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS)
-    return jnp.where(held_BNTS, z_BNTS - (sum_BNT1 - 1.0) / k_BNT1, 0.0)
+    return _nearest(logits_BNTS, mask_B1TS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +102,7 @@ class Entmax15(Rule, tag='entmax15'):
   ) -> jax.Array:
     """Returns max(0, z / 2 - tau)^2."""
     del params, n_B1T1
-    z_BNTS = _below_0(logits_BNTS / 2.0, mask_B1TS)
-    k_S = _ranks(z_BNTS)
-    mean_BNTS = _running(z_BNTS) / k_S
-    # Sum of squares less k mean^2, of numbers between -1 and 0.
-    spread_BNTS = _running(jnp.square(z_BNTS)) - k_S * jnp.square(mean_BNTS)
-    root_BNTS = jnp.sqrt(jnp.maximum(1.0 - spread_BNTS, 0.0) / k_S)
-    held_BNTS, k_BNT1 = _support(z_BNTS, mean_BNTS - root_BNTS, mask_B1TS)
-    mean_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS) / k_BNT1
-    apart_BNTS = jnp.where(held_BNTS, z_BNTS - mean_BNT1, 0.0)
-    spread_BNT1 = jnp.sum(jnp.square(apart_BNTS), -1, keepdims=True)
-    root_BNT1 = jnp.sqrt((1.0 - spread_BNT1) / k_BNT1)
-    return jnp.where(held_BNTS, jnp.square(apart_BNTS + root_BNT1), 0.0)
+    return _between(logits_BNTS, mask_B1TS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +134,8 @@ class TopK(Rule, tag='topk'):
   ) -> jax.Array:
     """Returns the softmax over the keys with the k largest logits."""
     del params, n_B1T1
-    seen_BNTS = jnp.where(mask_B1TS, logits_BNTS, LOWEST)
-    # By place: XLA may compute logits twice and round them in two ways, so that
-    # a comparison with the k-th would leave it out.
+    seen_BNTS = jnp.where(mask_B1TS, pinned(logits_BNTS), LOWEST)
+    # By place: of equals, a comparison with the k-th would keep all.
     _, best_BNTX = jax.lax.top_k(
       jax.lax.stop_gradient(seen_BNTS), min(self.k, logits_BNTS.shape[-1])
     )
@@ -180,7 +163,7 @@ class Hard(Rule, tag='hard'):
     """Returns the choice, with the gradient of the softmax."""
     del params, n_B1T1
     soft_BNTS = _softmax(logits_BNTS, mask_B1TS)
-    seen_BNTS = jnp.where(mask_B1TS, logits_BNTS, -jnp.inf)
+    seen_BNTS = jnp.where(mask_B1TS, pinned(logits_BNTS), -jnp.inf)
     best_BNT = jnp.argmax(seen_BNTS, -1)
     hard_BNTS = jax.nn.one_hot(best_BNT, mask_B1TS.shape[-1], dtype=bool)
     hard_BNTS = (hard_BNTS & mask_B1TS).astype(soft_BNTS.dtype)
@@ -188,17 +171,104 @@ class Hard(Rule, tag='hard'):
     return hard_BNTS + (soft_BNTS - jax.lax.stop_gradient(soft_BNTS))
 
 
-def _below_0(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
-  """Returns logits less the largest that is seen; masked ones are -1.
+# The two with a threshold.  Their gradients are functions of the weights alone
+# (Martins & Astudillo 2016, equation 14; Peters et al. 2019, proposition 2), so
+# that no second comparison of logits decides again which keys have weight.
 
-  Below -1 no key has weight, in `sparsemax` as in `entmax15`.  So all are cut
-  there, and no sum of them overflows.
+_Given = tuple[jax.Array, jax.Array]
+
+
+@jax.custom_jvp
+def _nearest(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+  """Returns the weights of sparsemax."""
+  z_BNTS, order_BNTS = _descending(logits_BNTS, mask_B1TS)
+  k_S = _ranks(z_BNTS)
+  tau_BNTS = (jnp.cumsum(z_BNTS, -1) - 1.0) / k_S
+  held_BNTS, k_BNT1 = _support(z_BNTS, tau_BNTS)
+  sum_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS)
+  above_BNTS = jnp.maximum(z_BNTS - (sum_BNT1 - 1.0) / k_BNT1, 0.0)
+  weights_BNTS = jnp.where(held_BNTS, above_BNTS, 0.0)
+  return _in_place(weights_BNTS, order_BNTS, mask_B1TS)
+
+
+@_nearest.defjvp
+def _nearest_jvp(
+  primals: _Given, tangents: _Given
+) -> tuple[jax.Array, jax.Array]:
+  weights_BNTS = _nearest(*primals)
+  moved_BNTS, _ = tangents
+  held_BNTS = (weights_BNTS > 0.0).astype(weights_BNTS.dtype)
+  return weights_BNTS, _apart(moved_BNTS, held_BNTS)
+
+
+@jax.custom_jvp
+def _between(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+  """Returns the weights of entmax15."""
+  z_BNTS, order_BNTS = _descending(logits_BNTS / 2.0, mask_B1TS)
+  k_S = _ranks(z_BNTS)
+  mean_BNTS = jnp.cumsum(z_BNTS, -1) / k_S
+  # Sum of squares less k mean^2, of numbers between -1 and 0.
+  spread_BNTS = jnp.cumsum(jnp.square(z_BNTS), -1)
+  spread_BNTS -= k_S * jnp.square(mean_BNTS)
+  root_BNTS = jnp.sqrt(jnp.maximum(1.0 - spread_BNTS, 0.0) / k_S)
+  held_BNTS, k_BNT1 = _support(z_BNTS, mean_BNTS - root_BNTS)
+  mean_BNT1 = jnp.sum(z_BNTS, -1, keepdims=True, where=held_BNTS) / k_BNT1
+  apart_BNTS = jnp.where(held_BNTS, z_BNTS - mean_BNT1, 0.0)
+  spread_BNT1 = jnp.sum(jnp.square(apart_BNTS), -1, keepdims=True)
+  root_BNT1 = jnp.sqrt(jnp.maximum(1.0 - spread_BNT1, 0.0) / k_BNT1)
+  above_BNTS = jnp.maximum(apart_BNTS + root_BNT1, 0.0)
+  weights_BNTS = jnp.where(held_BNTS, jnp.square(above_BNTS), 0.0)
+  return _in_place(weights_BNTS, order_BNTS, mask_B1TS)
+
+
+@_between.defjvp
+def _between_jvp(
+  primals: _Given, tangents: _Given
+) -> tuple[jax.Array, jax.Array]:
+  weights_BNTS = _between(*primals)
+  moved_BNTS, _ = tangents
+  held_BNTS = weights_BNTS > 0.0
+  # The slope of a root at 0 is infinite.
+  root_BNTS = jnp.sqrt(jnp.where(held_BNTS, weights_BNTS, 1.0))
+  return weights_BNTS, _apart(moved_BNTS, jnp.where(held_BNTS, root_BNTS, 0.0))
+
+
+def _apart(moved_BNTS: jax.Array, slope_BNTS: jax.Array) -> jax.Array:
+  """Returns how weights move: slope (moved - mean of moved by slope)."""
+  total_BNT1 = slope_BNTS.sum(-1, keepdims=True)
+  share_BNTS = slope_BNTS / jnp.where(total_BNT1 == 0.0, 1.0, total_BNT1)
+  mean_BNT1 = jnp.sum(share_BNTS * moved_BNTS, -1, keepdims=True)
+  return slope_BNTS * (moved_BNTS - mean_BNT1)
+
+
+def _descending(
+  logits_BNTS: jax.Array, mask_B1TS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns logits less the largest that is seen, sorted, and their places.
+
+  All that follows reads what was sorted, which is computed once.  Below -1 no
+  key has weight, in `sparsemax` as in `entmax15`: so all are cut there, masked
+  ones too, and no sum of them overflows.
   """
-  largest_BNT1 = jnp.max(
-    logits_BNTS, -1, keepdims=True, where=mask_B1TS, initial=LOWEST
+  seen_BNTS = jnp.where(mask_B1TS, pinned(logits_BNTS), LOWEST)
+  place_BNTS = jax.lax.broadcasted_iota(
+    jnp.int32, seen_BNTS.shape, seen_BNTS.ndim - 1
   )
-  shifted_BNTS = logits_BNTS - jax.lax.stop_gradient(largest_BNT1)
-  return jnp.where(mask_B1TS, jnp.maximum(shifted_BNTS, -1.0), -1.0)
+  falling_BNTS, order_BNTS = jax.lax.sort(
+    (-seen_BNTS, place_BNTS), dimension=-1, num_keys=1, is_stable=True
+  )
+  shifted_BNTS = falling_BNTS[..., :1] - falling_BNTS
+  return jnp.maximum(shifted_BNTS, -1.0), order_BNTS
+
+
+def _in_place(
+  weights_BNTS: jax.Array, order_BNTS: jax.Array, mask_B1TS: jax.Array
+) -> jax.Array:
+  """Returns weights of sorted keys where the keys stand; 0 if masked."""
+  weights_BNTS = jnp.put_along_axis(
+    jnp.zeros_like(weights_BNTS), order_BNTS, weights_BNTS, -1, inplace=False
+  )
+  return jnp.where(mask_B1TS, weights_BNTS, 0.0)
 
 
 def _ranks(z_BNTS: jax.Array) -> jax.Array:
@@ -206,33 +276,23 @@ def _ranks(z_BNTS: jax.Array) -> jax.Array:
   return jnp.arange(1, z_BNTS.shape[-1] + 1, dtype=z_BNTS.dtype)
 
 
-def _running(z_BNTS: jax.Array) -> jax.Array:
-  """Returns the sums of the 1, 2, ... S nearest to 0, without gradient."""
-  z_BNTS = jax.lax.stop_gradient(z_BNTS)
-  order = jnp.argsort(jnp.abs(z_BNTS), -1)
-  return jnp.cumsum(jnp.take_along_axis(z_BNTS, order, -1), -1)
-
-
 def _support(
-  z_BNTS: jax.Array, tau_BNTS: jax.Array, mask_B1TS: jax.Array
+  z_BNTS: jax.Array, tau_BNTS: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns which keys have weight, and how many at least 1.
+  """Returns which of the sorted keys have weight, and how many, at least 1.
 
   tau holds the threshold if the k largest had weight: k is right if they are
-  above it, and the largest such k is the one.
+  above it, and the largest such k is the one.  A key at the cut has none.
   """
-  z_BNTS = jax.lax.stop_gradient(z_BNTS)
-  sorted_BNTS = -jnp.sort(-z_BNTS, -1)
-  k_BNT1 = jnp.sum(sorted_BNTS > tau_BNTS, -1, keepdims=True)
-  last_BNT1 = jnp.maximum(k_BNT1 - 1, 0)
-  tau_BNT1 = jnp.take_along_axis(tau_BNTS, last_BNT1, -1)
-  held_BNTS = (z_BNTS > tau_BNT1) & mask_B1TS
-  k_BNT1 = jnp.maximum(held_BNTS.sum(-1, keepdims=True), 1)
+  above_BNTS = (z_BNTS > tau_BNTS) & (z_BNTS > -1.0)
+  k_BNT1 = jnp.maximum(above_BNTS.sum(-1, keepdims=True), 1)
+  held_BNTS = _ranks(z_BNTS) <= k_BNT1
   return held_BNTS, k_BNT1.astype(z_BNTS.dtype)
 
 
 def _softmax(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
   """Returns the softmax over what is seen; zeros where nothing is."""
+  logits_BNTS = pinned(logits_BNTS)
   largest_BNT1 = jnp.max(
     logits_BNTS, -1, keepdims=True, where=mask_B1TS, initial=LOWEST
   )

@@ -7,9 +7,11 @@ a member of a union means; a member without an entry fails the collection of
 `test_reference.py`.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,7 +136,7 @@ def fixed_score(
   s: int,
 ) -> float:
   """You et al. 2020, section 3: the logarithm of a normal density around c."""
-  places = [t - 1, t, 0] if variant.places == 'past' else [t - 1, t + 1, t, 0]
+  places = [t - 1, t + 1, t, 0] if variant.places == 'both' else [t - 1, t, 0]
   center = places[n % len(places)]
   return -((s - center) ** 2) / (2 * variant.std**2)
 
@@ -464,6 +466,21 @@ def masks_of(arch: Any, encodes_source: bool) -> list[tuple[str, Any]]:
   return [*((t, m) for t, m in found if t in kept), ('padding', None)]
 
 
+def directed(arch: Any, encodes_source: bool) -> Any:
+  """Returns the choices with a side for each `auto`: the mask of the stack's.
+
+  Positions and scores look ahead where a query may see a later key.
+  """
+  ahead = all(tag != 'causal' for tag, _ in masks_of(arch, encodes_source))
+  position, score = arch.position, arch.score
+  if position.tag == 't5' and position.bidirectional is None:
+    position = dataclasses.replace(position, bidirectional=ahead)
+  if score.tag == 'fixed' and score.places == 'auto':
+    places = 'both' if ahead else 'past'
+    score = dataclasses.replace(score, places=places)
+  return dataclasses.replace(arch, position=position, score=score)
+
+
 # Position: of an embedding, a query or key, or a logit of head n of N. --------
 
 
@@ -538,6 +555,19 @@ def alibi(
   return -slope * abs(t - s)
 
 
+def t5_far(distance: int, exact: int, growing: int, largest: int) -> int:
+  """Returns the bucket of a far distance, in fractions.
+
+  exact + floor(growing log(distance / exact) / log(largest / exact)), at most
+  the last: the floor is the largest j whose power is not beyond the distance.
+  """
+  power = Fraction(distance, exact) ** growing
+  reached = [
+    j for j in range(growing) if Fraction(largest, exact) ** j <= power
+  ]
+  return exact + max(reached)
+
+
 def t5(
   variant: Any, params: Params, n: int, num_heads: int, t: int, s: int
 ) -> float:
@@ -554,8 +584,7 @@ def t5(
   if distance < exact:
     bucket = distance
   else:
-    share = math.log(distance / exact) / math.log(variant.max_distance / exact)
-    bucket = min(exact + int(share * (buckets - exact)), buckets - 1)
+    bucket = t5_far(distance, exact, buckets - exact, variant.max_distance)
   return params['bias'][first + bucket, n]
 
 
@@ -1153,6 +1182,7 @@ def attention(
   projections = REFERENCES['projections'][arch.projections.tag]
   crosses = source is not None
   position = REFERENCES['position']['none' if crosses else arch.position.tag]
+  arch = directed(arch, encodes_source)
   qk_norm = REFERENCES['qk_norm'][arch.qk_norm.tag]
   score = arch.score.tag
   if crosses and score in UNREADING:

@@ -285,9 +285,9 @@ def test_rows_differ_in_what_is_evaluated_only(ran: Ran) -> None:
 def test_a_trial_begins_with_the_average_of_another(
   ran: Ran, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-  """With a learning rate of 0 it stays there."""
+  """With all held it stays there."""
   record = ran.records['average=ema']
-  sizes = TINY | {'steps': '2', 'learning_rate': '0', 'average': 'ema'}
+  sizes = TINY | {'steps': '2', 'freeze': '.', 'average': 'ema'}
   words = [f'--{name}={value}' for name, value in sizes.items()]
   words += [
     f'--task.path={ran.workdir.parent}/text.txt',

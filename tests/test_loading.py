@@ -310,8 +310,8 @@ def test_init_from_starts_from_exactly_these_parameters(
   alone = ('--only=base', '--seeds=2')
   still = {
     'init_from': f'{ran.workdir}:{source["trial"]}',
-    # At a learning rate of 0 nothing moves, decay included.
-    'learning_rate': '0',
+    # Where all is held nothing moves, decay included.
+    'freeze': '.',
     'steps': '3',
   }
   assert _launch(tmp_path / 'new', *_flags(ran.text, still), *alone) == 0

@@ -80,6 +80,8 @@ def examples(cls: type[Variant]) -> list[Any]:
       options[name] = typing.get_args(hint)
     elif hint is bool:
       options[name] = (False, True)
+    elif hint == bool | None:
+      options[name] = (None, False, True)
     elif hint is float and default:
       low = -math.inf if meta.min is None else meta.min
       options[name] = (max(low, 0.75 * default),)

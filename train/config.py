@@ -52,6 +52,13 @@ class Config(Record):
         self.microbatches,
         f'must divide --batch_size={self.batch_size}',
       )
+    if self.label_smoothing == 1:
+      yield FieldError(
+        'label_smoothing',
+        self.label_smoothing,
+        'leaves the target no weight, so that nothing is learned: make it '
+        'smaller',
+      )
     yield from self._mask_problems()
     every = [parts.mask for parts in self.architecture.every_parts]
     most = max(in_sight(masks, self.seq_len) for masks in every)
@@ -64,6 +71,16 @@ class Config(Record):
       yield problem
     dims = self.dims(vocab_size=1)
     self.optimization.frozen(self.architecture.parameter_table(dims))
+
+  def warnings(self) -> list[str]:
+    """Returns what may be meant, and rather is not, one line each."""
+    arch = self.architecture
+    table = arch.parameter_table(self.dims(vocab_size=1))
+    doubts = [*self.optimization.warnings(table, self.steps)]
+    for flag, factor in (('scale', arch.scale), ('qk_norm', arch.qk_norm)):
+      if problem := factor.silent():
+        doubts.append(problem.under(f'{flag}.'))
+    return [str(doubt) for doubt in doubts]
 
   def _mask_problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between the mask, the length and the task."""

@@ -1,7 +1,7 @@
 """Optimisers, schedules, decay and freezing: the update as one chain."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from model.field import Record, Variant, field
-from model.parameter import Kind, Param
+from model.field import FieldError, Record, Variant, field
+from model.parameter import Param
 from train.average import Average, NoAverage
 from train.rules import matching
 
@@ -112,7 +112,8 @@ class Optimization(Record):
     traced=True,
   )
   decay: Literal['matrices', 'all'] = field(
-    'matrices', 'What decays; matrices includes embeddings:'
+    'matrices',
+    'What decays; matrices includes embeddings, and no gain, bias or vector:',
   )
   clip: float | None = field(
     1.0, 'Largest global norm of the gradient.', min=0.0, traced=True
@@ -122,11 +123,65 @@ class Optimization(Record):
   )
   average: Average = field(NoAverage(), 'What is evaluated and kept:')
 
+  def problems(self) -> Iterator[FieldError]:
+    """Yields what would train nothing."""
+    if self.learning_rate == 0:
+      yield FieldError(
+        'learning_rate',
+        self.learning_rate,
+        'moves nothing: make it larger, or say --freeze=. to train nothing',
+      )
+    if self.clip == 0:
+      yield FieldError(
+        'clip',
+        self.clip,
+        'clips every gradient to nothing: --clip=none is off',
+      )
+
+  def warnings(
+    self, table: Mapping[str, Param], steps: int
+  ) -> Iterator[FieldError]:
+    """Yields what may be meant, and rather is not, in a run of some steps."""
+    if self.warmup_steps >= steps:
+      share = steps / (self.warmup_steps + 1)
+      yield FieldError(
+        'warmup_steps',
+        self.warmup_steps,
+        f'is no shorter than --steps={steps}: the learning rate comes to '
+        f'{share:.2g} of --learning_rate={self.learning_rate:g}',
+      )
+    if self.learning_rate * self.weight_decay >= 1:
+      yield FieldError(
+        'weight_decay',
+        self.weight_decay,
+        f'times --learning_rate={self.learning_rate:g} takes all of a '
+        'parameter off in one step',
+      )
+    if isinstance(self.optimizer, Sgd) and self.optimizer.momentum == 1:
+      yield FieldError(
+        'optimizer.momentum',
+        self.optimizer.momentum,
+        'never forgets a gradient, so that steps only grow',
+      )
+    if len(self.frozen(table)) == len(table):
+      yield FieldError(
+        'freeze', self.freeze, 'holds every parameter: nothing is trained'
+      )
+
   def frozen(self, table: Mapping[str, Param]) -> frozenset[str]:
     """Returns the paths of the parameters that are not trained."""
     if self.freeze is None:
       return frozenset()
     return matching('freeze', self.freeze, table)
+
+  def decayed(self, table: Mapping[str, Param]) -> frozenset[str]:
+    """Returns the paths of the parameters that decay."""
+    frozen = self.frozen(table)
+    return frozenset(
+      path
+      for path, what in table.items()
+      if path not in frozen and (self.decay == 'all' or what.is_matrix)
+    )
 
   def rate(self, step: jax.Array, total: jax.Array) -> jax.Array:
     """Returns the learning rate of a step, the first of which is 0.
@@ -145,12 +200,8 @@ class Optimization(Record):
     Gradients of frozen parameters arrive as zeros; they do not decay, so their
     update is exactly zero.
     """
-    frozen = self.frozen(table)
-    decays = {
-      path: path not in frozen
-      and (self.decay == 'all' or what.init not in (Kind.SCALE, Kind.BIAS))
-      for path, what in table.items()
-    }
+    decayed = self.decayed(table)
+    decays = {path: path in decayed for path in table}
     chain = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
     chain.append(self.optimizer.scale())
     if not (isinstance(self.weight_decay, float) and self.weight_decay == 0.0):
