@@ -154,6 +154,8 @@ def _introduce(plan: Plan) -> None:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')
   for note in plan.notes:
     print(f'matched {note}')
+  for line in plan.comparable.lines():
+    print(line)
   print(f'data: {plan.data.description}')
   if note := plan.base.task.notes(plan.data, plan.base.seq_len):
     print(f'data: {note}')

@@ -132,7 +132,7 @@ def render(report: Report) -> str:
     strokes=charts.strokes(report.table),
     forest=forest(report.table),
     flops=table_files.flops(report.table),
-    statement=table_files.statement(report.table),
+    statement=table_files.explanation(report.table),
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
     charts=(

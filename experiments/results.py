@@ -11,6 +11,7 @@ import numpy as np
 from experiments import formats, table_files
 from experiments import table as tables
 from experiments.experiment import BASE
+from experiments.extent import differing
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
@@ -43,13 +44,19 @@ def finish(
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
+  by_row = {r: [t for t in records if t['row'] == r] for r in rows}
+  unlike = differing(plan.comparable, base, by_row)
+  unlike |= plan.comparable.withheld
+  shared = plan.comparable.positions
   table = tables.summarise(
     records,
     rows,
     base,
     plan.metric,
     plan.command.margin,
-    withheld=withheld,
+    withheld=withheld | unlike,
+    positions={row: at for row, at in shared.items() if row not in unlike},
+    incomparable=unlike,
   )
   table_files.write(table, plan.workdir)
   if selection != Selection({}, {}):

@@ -111,6 +111,7 @@ def compare(
   alpha: float = 0.05,
   lower_is_better: bool = True,
   withheld: Mapping[str, str] | None = None,
+  bases: Mapping[str, Mapping[int, float]] | None = None,
 ) -> dict[str, Comparison]:
   """Returns the comparison of each row with the base, as the module says.
 
@@ -121,8 +122,10 @@ def compare(
     alpha: chance of a wrong call of one kind among all rows.
     lower_is_better: of the metric.
     withheld: row -> why it gets no verdict, whatever its numbers say.
+    bases: row -> what the base has in its place, where that is not `base`.
   """
-  pairs = {name: _pair(base, row) for name, row in rows.items()}
+  own = bases or {}
+  pairs = {n: _pair(own.get(n, base), row) for n, row in rows.items()}
   tests = {
     name: _test(p, margin) if len(p.differences) > 1 else None
     for name, p in pairs.items()

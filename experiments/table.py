@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import power
+from experiments.extent import Record, bytes_of, extent, on_positions
+from experiments.row_notes import befallen, compared_on
 from experiments.statistics import (
   Comparison,
   Interval,
@@ -15,12 +17,14 @@ from experiments.statistics import (
   compare,
   mean_interval,
 )
-from train.figure import COMMON, VAL_LOSS, Figure
-
-Record = Mapping[str, Any]
+from train.evaluation import BYTES, TARGETS
+from train.figure import COMMON, PERPLEXITY, VAL_LOSS, Figure
 
 # What every trial has, and no table shows unless verdicts compare it.
-_COMMON = {'best_step', 'diverged_at', *(figure.name for figure in COMMON)}
+_COMMON = {
+  *('best_step', 'diverged_at', TARGETS, BYTES, PERPLEXITY.name),
+  *(figure.name for figure in COMMON),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,9 @@ class RowSummary:
   `seeds_needed` is how many find a difference as large as the margin, with
   the same power; `tuned` is what the row chose for itself, by flag; `figures`
   are means of what the task measures besides, such as BLEU, and of the loss
-  where that is not what is compared.
+  where that is not what is compared.  `targets` are those that figures are of,
+  and `bytes` what these stand for; at as many bytes a token, `context_bytes`
+  are those of the context, `trained_bytes` of what was trained on.
   """
 
   row: str
@@ -55,6 +61,10 @@ class RowSummary:
   parameters: int | None
   flops_per_token: float | None
   seconds: float | None
+  targets: int | None
+  bytes: int | None
+  context_bytes: float | None
+  trained_bytes: float | None
   tuned: Mapping[str, Any]
   figures: Mapping[str, float]
   values: Mapping[int, float]
@@ -96,6 +106,8 @@ def summarise(
   margin: float = 0.01,
   alpha: float = 0.05,
   withheld: Mapping[str, str] | None = None,
+  positions: Mapping[str, Sequence[int]] | None = None,
+  incomparable: Collection[str] = (),
 ) -> Table:
   """Returns the table of `rows`, in their order, from a trial ledger.
 
@@ -108,19 +120,34 @@ def summarise(
     margin: the difference that counts as none, as a share of the base's mean.
     alpha: level of the verdicts over all rows (see `statistics`).
     withheld: row -> why it gets no verdict.
+    positions: row -> those at which it is compared with the base, where not
+      both predict at all of them.
+    incomparable: rows whose figures are of other targets, so that there is no
+      difference.
   """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
   trials = _by_row(records, rows)
   name = metric.name
   absolute = _absolute(margin, _values(trials[base], name))
+  shared = {
+    row: tuple(on_positions(trials[who], name, at) for who in (base, row))
+    for row, at in (positions or {}).items()
+    if row in rows
+  }
+  outcomes = {
+    row: {} if row in incomparable else _outcomes(trials[row], name)
+    for row in rows
+    if row != base
+  }
   comparisons = compare(
     _outcomes(trials[base], name),
-    {row: _outcomes(trials[row], name) for row in rows if row != base},
+    outcomes | {row: _outcomes(own, name) for row, (_, own) in shared.items()},
     absolute or 0.0,
     alpha,
     metric.lower_is_better,
     withheld,
+    {row: _outcomes(theirs, name) for row, (theirs, _) in shared.items()},
   )
   needed = _seeds_needed(comparisons, absolute, alpha)
   return Table(
@@ -132,7 +159,13 @@ def summarise(
     absolute,
     tuple(
       _summarise_row(
-        row, trials[row], name, alpha, comparisons.get(row), needed.get(row)
+        row,
+        trials[row],
+        name,
+        alpha,
+        comparisons.get(row),
+        needed.get(row),
+        shared.get(row, ()),
       )
       for row in rows
     ),
@@ -163,14 +196,20 @@ def _summarise_row(
   alpha: float,
   compared: Comparison | None,
   seeds_needed: int | None,
+  shared: Sequence[Sequence[Record]],
 ) -> RowSummary:
-  """Returns the summary of one row; the base has no comparison."""
+  """Returns the summary of one row; the base has no comparison.
+
+  `shared` are the trials of the base and the row at the targets of both.
+  """
   ok = [trial for trial in trials if trial['status'] == 'ok']
   values = _values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
-  notes = _notes(trials, values, metric)
+  notes = befallen(trials, values, metric)
   if compared and 0 < compared.pairs < len(values):
     notes.append(f'difference over the {compared.pairs} seeds of both')
+  if shared:
+    notes.append(compared_on(shared, metric))
   return RowSummary(
     row=row,
     is_base=compared is None,
@@ -195,6 +234,10 @@ def _summarise_row(
     seconds=(
       float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
     ),
+    targets=extent(trials, TARGETS),
+    bytes=extent(trials, BYTES),
+    context_bytes=bytes_of(trials, lambda t: int(t['config']['seq_len'])),
+    trained_bytes=bytes_of(trials, lambda t: t['tokens']),
     tuned=_last(trials, 'tuned') or {},
     figures=_figures(ok, metric),
     values=values,
@@ -249,32 +292,3 @@ def _values(trials: Sequence[Record], metric: str) -> dict[int, float]:
     for seed, value in found.items()
     if value is not None and math.isfinite(value)
   }
-
-
-def _notes(
-  trials: Sequence[Record], values: Mapping[int, float], metric: str
-) -> list[str]:
-  """Returns what a mean over the seeds that ended well would hide."""
-  failed, diverged, unmeasured = [], [], []
-  for trial in trials:
-    seed = f'seed {trial["seed"]}'
-    if trial['status'] == 'failed':
-      error = trial.get('error', 'no message')
-      failed.append(f'{seed}: {" ".join(error.split())}')
-    elif trial['status'] == 'diverged':
-      step = trial['metrics'].get('diverged_at')
-      at = '' if step is None else f' at step {step}'
-      diverged.append(seed + at)
-    elif trial['seed'] not in values:
-      unmeasured.append(seed)
-  if not trials:
-    return ['no trial']
-  return [
-    f'{len(group)} {what}: {", ".join(group)}'
-    for what, group in (
-      ('failed', failed),
-      ('diverged', diverged),
-      (f'without a finite {metric}', unmeasured),
-    )
-    if group
-  ]

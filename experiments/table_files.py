@@ -10,7 +10,7 @@ from typing import Any
 from rich import box, text
 from rich import table as rich_table
 
-from experiments import formats, power
+from experiments import formats, judged_on, power
 from experiments.statistics import Interval
 from experiments.table import RowSummary, Table
 from train.files import write_atomically
@@ -54,7 +54,7 @@ def render(table: Table) -> rich_table.Table:
     title_justify='left',
     caption_justify='left',
     caption_style='',
-    caption=text.Text.assemble((lines, 'yellow'), (statement(table), 'dim')),
+    caption=text.Text.assemble((lines, 'yellow'), (explanation(table), 'dim')),
   )
   rendered.add_column('row', max_width=34, overflow='fold')
   for header in ('n', 'mean', half, 'vs base', half):
@@ -75,6 +75,11 @@ def render(table: Table) -> rich_table.Table:
       style='bold' if row.is_base else '',
     )
   return rendered
+
+
+def about(table: Table) -> str:
+  """Returns what figures are of, and how intervals and verdicts came about."""
+  return ' '.join([*judged_on.lines(table), statement(table)])
 
 
 def statement(table: Table) -> str:
@@ -195,6 +200,7 @@ def _columns(table: Table) -> tuple[_Column, ...]:
       )
       for name in table.figures
     ),
+    *(_Column(title, cell) for title, cell in judged_on.columns(table)),
     _Column('parameters', lambda row: formats.count(row.parameters)),
     _Column(flops_title, lambda row: flops_of[row.row]),
     _Column('seconds', lambda row: formats.seconds(row.seconds)),
@@ -250,7 +256,7 @@ def _format_markdown(table: Table) -> str:
   ]
   below = [f'- {formats.markdown(note)}' for note in _note_lines(table)]
   body = [f'| {" | ".join(line)} |' for line in lines]
-  about = formats.markdown(f'{statement(table)} {DETECTABLE}')
+  about = formats.markdown(f'{explanation(table)} {DETECTABLE}')
   return '\n'.join([*body, '', *below, *([''] if below else []), about]) + '\n'
 
 
@@ -282,7 +288,10 @@ def _format_tex(table: Table) -> str:
         r'\end{tabular}',
         *(
           rf'\par{{\footnotesize {formats.tex(note)}}}'
-          for note in (*_note_lines(table), f'{statement(table)} {DETECTABLE}')
+          for note in (
+            *_note_lines(table),
+            f'{explanation(table)} {DETECTABLE}',
+          )
         ),
       ]
     )
