@@ -10,9 +10,10 @@ from experiments import catalogue, engine, trained, worker
 from experiments.attention import describe_backends
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
-from experiments.experiment import Experiment, discover
+from experiments.experiment import BASE, Experiment, discover
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
+from experiments.question import label, question
 from experiments.rows import Requests
 from experiments.stages import size
 from model.field import FieldError
@@ -143,13 +144,16 @@ def _introduce(plan: Plan) -> None:
   """Prints what will run, on what."""
   rows, seeds = len(plan.rows), len(plan.seeds)
   trials, _ = size(plan)
+  asked = question(plan.experiment, plan.base, plan.rows)
   more = ', with those that select' if plan.candidates else ''
   if plan.command.shard is not None:
     more = f' in shard {plan.command.shard}'
   print(
-    f'{plan.experiment.name}: {plan.experiment.title} '
+    f'{plan.experiment.name}: {asked.title} '
     f'({rows} rows, {seeds} seeds, {trials} trials{more})'
   )
+  if (base := label(plan.base, plan.rows)) != BASE:
+    print(base)
   if plan.left_out:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')
   for note in plan.notes:

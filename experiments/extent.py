@@ -119,3 +119,28 @@ def _unequal(
   if ours is None or theirs is None or abs(ours - theirs) <= slack:
     return ''
   return f'was judged on {ours:,} {name}, the base on {theirs:,}'
+
+
+def outcomes_of(trials: Sequence[Record], metric: str) -> dict[int, float]:
+  """Returns the metric by seed, NaN where the training diverged."""
+  lost = {
+    trial['seed']: math.nan
+    for trial in trials
+    if trial['status'] == 'diverged'
+    or (trial['status'] == 'ok' and metric in trial['metrics'])
+  }
+  return lost | finite_values(trials, metric)
+
+
+def finite_values(trials: Sequence[Record], metric: str) -> dict[int, float]:
+  """Returns the metric of the trials that ended well, by seed."""
+  found = {
+    trial['seed']: trial['metrics'][metric]
+    for trial in trials
+    if trial['status'] == 'ok' and metric in trial['metrics']
+  }
+  return {
+    seed: float(value)
+    for seed, value in found.items()
+    if value is not None and math.isfinite(value)
+  }

@@ -23,6 +23,13 @@ def lines(table: Table) -> list[str]:
   return found
 
 
+def reach(table: Table) -> list[str]:
+  """Returns what verdicts do not reach, and what came after some were shown."""
+  if len(table.rows) < 2:
+    return []
+  return ['They are over seeds, on one validation part.', *table.before]
+
+
 def columns(table: Table) -> list[tuple[str, Callable[[RowSummary], str]]]:
   """Returns the columns of a written table, where the record knows of them."""
   if all(row.targets is None for row in table.rows):

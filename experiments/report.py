@@ -135,6 +135,7 @@ def render(report: Report) -> str:
     statement=table_files.explanation(report.table),
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
+    targets=any(row.targets for row in report.table.rows),
     charts=(
       ('Validation loss', charts.chart(report.curves, report.table)),
       ('Training loss', charts.chart(report.train_curves, report.table)),

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments import formats, table_files
+from experiments import comparisons, formats, table_files
 from experiments import table as tables
 from experiments.experiment import BASE
 from experiments.extent import differing
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
+from experiments.question import label, question
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
@@ -57,13 +58,19 @@ def finish(
     withheld=withheld | unlike,
     positions={row: at for row, at in shared.items() if row not in unlike},
     incomparable=unlike,
+    label=label(plan.base, plan.rows) if base == BASE else None,
   )
-  table_files.write(table, plan.workdir)
+  table = dataclasses.replace(table, before=comparisons.before(plan, table))
   if selection != Selection({}, {}):
     found = formats.finite(dataclasses.asdict(selection))
     write_json(plan.workdir / 'selection.json', found)
   report = _report(plan, trials, selection, table, command)
-  path = write_report(plan.workdir, report)
+  own = comparisons.home(plan)
+  own.mkdir(parents=True, exist_ok=True)
+  for folder in (own, plan.workdir):  # there, the last comparison's
+    table_files.write(table, folder)
+    path = write_report(folder, report)
+  comparisons.remember(plan, table)
   terminal.show(table_files.render(table))
   for row, why in selection.retired.items():
     terminal.say(f'{row}: {why}')
@@ -74,7 +81,7 @@ def finish(
       else '--merge joins them'
     )
     terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
-  terminal.say(f'report: {path}')
+  terminal.say(f'report: {path} (kept in {own})')
 
 
 def _withheld(
@@ -97,10 +104,11 @@ def _report(
   table: tables.Table,
   command: Sequence[str],
 ) -> Report:
+  asked = question(plan.experiment, plan.base, plan.rows)
   return Report(
-    title=plan.experiment.title,
-    claim=plan.experiment.claim,
-    citation=plan.experiment.citation,
+    title=asked.title,
+    claim=asked.claim,
+    citation=asked.citation,
     command=shlex.join(command),
     definitions=_definitions(plan),
     table=table,

@@ -1,12 +1,11 @@
 """What is said of a row below its table."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments import formats
-from experiments.extent import Record, extent
+from experiments.extent import Record, extent, finite_values
 from train.evaluation import TARGETS
 
 
@@ -26,9 +25,8 @@ def compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
 
 
 def _mean(trials: Sequence[Record], metric: str) -> float | None:
-  found = [t['metrics'][metric] for t in trials if t['status'] == 'ok']
-  finite = [x for x in found if x is not None and math.isfinite(x)]
-  return float(np.mean(finite)) if finite else None
+  found = list(finite_values(trials, metric).values())
+  return float(np.mean(found)) if found else None
 
 
 def befallen(

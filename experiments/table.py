@@ -1,14 +1,20 @@
 """Trial records -> an ablation table: paired differences and verdicts."""
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import power
-from experiments.extent import Record, bytes_of, extent, on_positions
+from experiments.extent import (
+  Record,
+  bytes_of,
+  extent,
+  finite_values,
+  on_positions,
+  outcomes_of,
+)
 from experiments.row_notes import befallen, compared_on
 from experiments.statistics import (
   Comparison,
@@ -31,6 +37,7 @@ _COMMON = {
 class RowSummary:
   """One row over its seeds; `difference` is row - base, paired by seed.
 
+  `label` is its name as it is shown: of the base, with what the others vary.
   The tests and `smallest_effect` are those of `statistics.Comparison`;
   `seeds_needed` is how many find a difference as large as the margin, with
   the same power; `tuned` is what the row chose for itself, by flag; `figures`
@@ -41,6 +48,7 @@ class RowSummary:
   """
 
   row: str
+  label: str
   is_base: bool
   seeds: int
   diverged: int
@@ -77,7 +85,8 @@ class Table:
 
   `margin` is a share of the base's mean, `absolute_margin` in the unit of the
   metric (None where the base has no mean); `alpha` is the level of the verdicts
-  over all rows, and 1 - alpha the confidence of each interval on its own.
+  over all rows, and 1 - alpha the confidence of each interval on its own;
+  `before` says what was added after a verdict had been shown.
   """
 
   metric: str
@@ -87,6 +96,7 @@ class Table:
   margin: float
   absolute_margin: float | None
   rows: tuple[RowSummary, ...]
+  before: tuple[str, ...] = ()
 
   @property
   def confidence(self) -> float:
@@ -108,6 +118,7 @@ def summarise(
   withheld: Mapping[str, str] | None = None,
   positions: Mapping[str, Sequence[int]] | None = None,
   incomparable: Collection[str] = (),
+  label: str | None = None,
 ) -> Table:
   """Returns the table of `rows`, in their order, from a trial ledger.
 
@@ -124,30 +135,32 @@ def summarise(
       both predict at all of them.
     incomparable: rows whose figures are of other targets, so that there is no
       difference.
+    label: how the base is shown.
   """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
   trials = _by_row(records, rows)
   name = metric.name
-  absolute = _absolute(margin, _values(trials[base], name))
+  absolute = _absolute(margin, finite_values(trials[base], name))
   shared = {
     row: tuple(on_positions(trials[who], name, at) for who in (base, row))
     for row, at in (positions or {}).items()
     if row in rows
   }
   outcomes = {
-    row: {} if row in incomparable else _outcomes(trials[row], name)
+    row: {} if row in incomparable else outcomes_of(trials[row], name)
     for row in rows
     if row != base
   }
   comparisons = compare(
-    _outcomes(trials[base], name),
-    outcomes | {row: _outcomes(own, name) for row, (_, own) in shared.items()},
+    outcomes_of(trials[base], name),
+    outcomes
+    | {row: outcomes_of(own, name) for row, (_, own) in shared.items()},
     absolute or 0.0,
     alpha,
     metric.lower_is_better,
     withheld,
-    {row: _outcomes(theirs, name) for row, (theirs, _) in shared.items()},
+    {row: outcomes_of(theirs, name) for row, (theirs, _) in shared.items()},
   )
   needed = _seeds_needed(comparisons, absolute, alpha)
   return Table(
@@ -166,6 +179,7 @@ def summarise(
         comparisons.get(row),
         needed.get(row),
         shared.get(row, ()),
+        label,
       )
       for row in rows
     ),
@@ -197,13 +211,14 @@ def _summarise_row(
   compared: Comparison | None,
   seeds_needed: int | None,
   shared: Sequence[Sequence[Record]],
+  label: str | None,
 ) -> RowSummary:
   """Returns the summary of one row; the base has no comparison.
 
   `shared` are the trials of the base and the row at the targets of both.
   """
   ok = [trial for trial in trials if trial['status'] == 'ok']
-  values = _values(trials, metric)
+  values = finite_values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
   notes = befallen(trials, values, metric)
   if compared and 0 < compared.pairs < len(values):
@@ -212,6 +227,7 @@ def _summarise_row(
     notes.append(compared_on(shared, metric))
   return RowSummary(
     row=row,
+    label=(label or row) if compared is None else row,
     is_base=compared is None,
     seeds=len(values),
     diverged=sum(t['status'] == 'diverged' for t in trials),
@@ -260,35 +276,10 @@ def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
   """Returns the mean of each figure to show besides the metric."""
   names = {name for trial in trials for name in trial['metrics']}
   names -= (_COMMON - {VAL_LOSS.name}) | {metric}
-  found = {name: _values(trials, name).values() for name in sorted(names)}
+  found = {name: finite_values(trials, name).values() for name in sorted(names)}
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 
 
 def _last(trials: Sequence[Record], name: str) -> Any:
   """Returns what the last trial that says it says, else None."""
   return next((t[name] for t in reversed(trials) if name in t), None)
-
-
-def _outcomes(trials: Sequence[Record], metric: str) -> dict[int, float]:
-  """Returns the metric by seed, NaN where the training diverged."""
-  lost = {
-    trial['seed']: math.nan
-    for trial in trials
-    if trial['status'] == 'diverged'
-    or (trial['status'] == 'ok' and metric in trial['metrics'])
-  }
-  return lost | _values(trials, metric)
-
-
-def _values(trials: Sequence[Record], metric: str) -> dict[int, float]:
-  """Returns the metric of the trials that ended well, by seed."""
-  found = {
-    trial['seed']: trial['metrics'][metric]
-    for trial in trials
-    if trial['status'] == 'ok' and metric in trial['metrics']
-  }
-  return {
-    seed: float(value)
-    for seed, value in found.items()
-    if value is not None and math.isfinite(value)
-  }
