@@ -14,7 +14,7 @@ from experiments.experiment import BASE, Experiment, discover
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
 from experiments.question import label, question
-from experiments.rows import Requests
+from experiments.rows import Requests, judged_whole
 from experiments.stages import size
 from model.field import FieldError
 from train.config import Config
@@ -89,6 +89,8 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     trials=command.trials,
     search_seed=command.search_seed,
   )
+  if 'eval_examples' not in present(Config, values) and not command.smoke:
+    base = judged_whole(base, experiment.rows, requests)
   plan = make_plan(experiment, base, command, options, requests)
   _introduce(plan)
   if command.plan:

@@ -9,7 +9,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from train.figure import BITS_PER_BYTE, VAL_LOSS, Figure
-from train.targets import BY_POSITION, Targets, obstacle, shared
+from train.targets import (
+  BY_POSITION,
+  Targets,
+  obstacle,
+  of_targets,
+  shared,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,7 @@ def comparable(
   for name, own in others.items():
     at = shared(first, own)
     why = obstacle(metric, first, own)
-    if not why and at is not None and metric.on_the_way:
+    if not why and at is not None and of_targets(metric):
       why = _apart(metric, first, own, at)
       if not why:
         positions[name] = at

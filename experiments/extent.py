@@ -3,6 +3,7 @@
 A plan says which rows have equal targets; the record says what was counted.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from train.evaluation import (
   perplexity,
 )
 from train.figure import BITS_PER_BYTE, PERPLEXITY, VAL_LOSS, Figure
+from train.targets import of_targets
 
 Record = Mapping[str, Any]
 # Bytes that the first token of a text may have, which nothing comes before, so
@@ -111,7 +113,7 @@ def _unequal(
   metric: Figure, base: Sequence[Record], row: Sequence[Record]
 ) -> str:
   """Returns why trials of a row were judged on other targets, if they were."""
-  if not metric.on_the_way:  # of whole texts, such as BLEU
+  if not of_targets(metric):
     return ''
   name = BYTES if metric == BITS_PER_BYTE else TARGETS
   ours, theirs = (extent(trials, name) for trials in (row, base))

@@ -18,6 +18,7 @@ from experiments import table as tables
 from experiments.forest import forest
 from experiments.sensitivity import sensitivities
 from experiments.tuning import Tuned
+from train.figure import VAL_LOSS
 from train.files import write_atomically
 
 _FILE = 'report.html'
@@ -57,6 +58,7 @@ class Report:
   definitions: str
   table: tables.Table
   curves: charts.Curves
+  plotted: str
   train_curves: charts.Curves
   tuned: Mapping[str, Tuned]
   retired: Mapping[str, str]
@@ -137,8 +139,11 @@ def render(report: Report) -> str:
     notes=table_files.notes(report.table),
     targets=any(row.targets for row in report.table.rows),
     charts=(
-      ('Validation loss', charts.chart(report.curves, report.table)),
-      ('Training loss', charts.chart(report.train_curves, report.table)),
+      (_title(report.plotted), charts.chart(report.curves, report.table)),
+      (
+        'Training loss, per token',
+        charts.chart(report.train_curves, report.table),
+      ),
     ),
     reading=charts.READING,
     sensitivities=sensitivities(report.tuned, report.table),
@@ -153,6 +158,13 @@ def render(report: Report) -> str:
       ensure_ascii=False,
     ),
   )
+
+
+def _title(plotted: str) -> str:
+  """Returns the title of the curves of an evaluation."""
+  if plotted == VAL_LOSS.name:
+    return 'Validation loss'
+  return f'Validation: {formats.title(plotted)}'
 
 
 def _attention(report: Report) -> tuple[list[_Maps], list[_Pictures]]:

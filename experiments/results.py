@@ -19,7 +19,7 @@ from experiments.question import label, question
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
-from train.figure import VAL_LOSS
+from train.figure import BITS_PER_BYTE, VAL_LOSS, Figure
 from train.files import read_lines, write_json
 from train.look import FILE as MAPS_FILE
 from train.look import MAPS, SOURCE, TEXT
@@ -112,7 +112,8 @@ def _report(
     command=shlex.join(command),
     definitions=_definitions(plan),
     table=table,
-    curves=_curves(trials, VAL_LOSS.name),
+    curves=_curves(trials, _plotted(plan.metric).name),
+    plotted=_plotted(plan.metric).name,
     train_curves=_curves(trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
@@ -138,6 +139,11 @@ def _report(
       if row.name not in selection.retired
     },
   )
+
+
+def _plotted(metric: Figure) -> Figure:
+  """Returns what is drawn over the steps: the loss, if that is comparable."""
+  return metric if metric == BITS_PER_BYTE else VAL_LOSS
 
 
 def _without(command: Sequence[str], flags: Sequence[str]) -> list[str]:

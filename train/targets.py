@@ -14,7 +14,13 @@ import numpy as np
 
 from model.mask import blind
 from train.config import Config
-from train.figure import BITS_PER_BYTE, PERPLEXITY, VAL_LOSS, Figure
+from train.figure import (
+  BITS_PER_BYTE,
+  COMMON,
+  PERPLEXITY,
+  VAL_LOSS,
+  Figure,
+)
 from train.schema import to_flags
 from train.task import TOKEN_BYTES, Data, spread
 
@@ -91,6 +97,11 @@ def _positions(config: Config) -> tuple[int, ...] | None:
   return tuple(np.flatnonzero(blind_T).tolist())
 
 
+def of_targets(metric: Figure) -> bool:
+  """Returns whether a figure is of single targets, not of texts, as BLEU is."""
+  return metric in (*COMMON, *BY_POSITION)
+
+
 def obstacle(metric: Figure, base: Targets, row: Targets) -> str:
   """Returns why a figure of a row says nothing against the base's, or ''.
 
@@ -107,8 +118,8 @@ def obstacle(metric: Figure, base: Targets, row: Targets) -> str:
       )
   if row.data != base.data:
     return 'is judged on other data than the base'
-  if metric not in BY_POSITION and not metric.on_the_way:
-    return ''  # what a task measures of whole texts, such as BLEU
+  if not of_targets(metric):
+    return ''
   return (
     _other_tokens(metric, base, row)
     or _other_examples(base, row)
