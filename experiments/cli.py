@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -63,10 +63,7 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
       command, given | ({'prompt': prompts[0]} if prompts else {})
     )
   experiment = choose(command.experiment)
-  base = override(experiment.base, present(Config, values))
-  if command.smoke:
-    smoke = dict(experiment.smoke) | present(Config, values)
-    base = override(experiment.base, smoke)
+  base = _base(experiment, command, present(Config, values))
   options = override(Options(), present(Options, values))
   for destination in options.log_to:
     destination.check()
@@ -98,6 +95,14 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     return 0
   words = ['python', *argv]
   return engine.execute(plan, words, _flag_lines(plan, command, values))
+
+
+def _base(
+  experiment: Experiment, command: Command, given: Mapping[str, str]
+) -> Config:
+  """Returns the configuration that rows change."""
+  smoke = dict(experiment.smoke) if command.smoke else {}
+  return override(experiment.base, smoke | dict(given))
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Collection, Mapping
 
 from experiments.plan import Plan
 from experiments.table import Table
@@ -39,10 +40,25 @@ def home(plan: Plan) -> pathlib.Path:
   return plan.workdir / FOLDER / name
 
 
-def before(plan: Plan, table: Table) -> tuple[str, ...]:
-  """Returns what of a table came after verdicts that were shown."""
-  mine, rows = home(plan).name, _judged(table)
-  seeds, added = set(), {}
+def judged(table: Table, withheld: Collection[str]) -> dict[str, int]:
+  """Returns over how many seeds each row was tested, if it got a verdict."""
+  return {
+    row.row: len(row.values)
+    for row in table.rows
+    if row.p is not None and row.row not in withheld
+  }
+
+
+def before(plan: Plan, rows: Mapping[str, int]) -> tuple[str, ...]:
+  """Returns what came after verdicts that were shown.
+
+  Args:
+    plan: of the comparison.
+    rows: that get a verdict now, and over how many seeds.
+  """
+  mine = home(plan).name
+  seeds: set[int] = set()
+  added: dict[str, None] = {}
   for shown in read_lines(plan.workdir / FOLDER / _SHOWN):
     theirs = shown['rows']
     if shown['comparison'] == mine:
@@ -56,21 +72,15 @@ def before(plan: Plan, table: Table) -> tuple[str, ...]:
       f'Seeds were added or left out after a verdict over {counts} was shown.'
     )
   if added:
-    said.append(
-      f'Rows were added after a verdict on others was shown: '
-      f'{", ".join(added)}.'
-    )
+    names = ', '.join(added)
+    said.append(f'Added after a verdict on other rows was shown: {names}.')
   return tuple(said)
 
 
-def remember(plan: Plan, table: Table) -> None:
-  """Keeps that the verdicts of a table were shown, each kind once."""
+def remember(plan: Plan, rows: Mapping[str, int]) -> None:
+  """Keeps which rows are shown with a verdict; the same once."""
   path = plan.workdir / FOLDER / _SHOWN
-  shown = {'comparison': home(plan).name, 'rows': _judged(table)}
-  if shown['rows'] and shown not in read_lines(path):
+  shown = {'comparison': home(plan).name, 'rows': dict(rows)}
+  if rows and shown not in read_lines(path):
+    path.parent.mkdir(exist_ok=True)
     append_lines(path, [shown])
-
-
-def _judged(table: Table) -> dict[str, int]:
-  """Returns over how many seeds each row was tested."""
-  return {row.row: len(row.values) for row in table.rows if row.p is not None}

@@ -3,8 +3,9 @@
 A plan says which rows have equal targets; the record says what was counted.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from experiments.comparable import Comparable
@@ -22,6 +23,51 @@ Record = Mapping[str, Any]
 # Bytes that the first token of a text may have, which nothing comes before, so
 # that nobody predicts it.
 _FIRST_TOKEN = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """To what rows can be compared with the base.
+
+  Attributes:
+    positions: row -> those at which the two are compared, where not both
+      predict at all of them.
+    incomparable: rows whose figures are of other targets.
+  """
+
+  positions: Mapping[str, Sequence[int]] = dataclasses.field(
+    default_factory=dict
+  )
+  incomparable: Collection[str] = ()
+
+  def shared(
+    self, trials: Mapping[str, Sequence[Record]], base: str, metric: str
+  ) -> dict[str, tuple[list[Record], list[Record]]]:
+    """Returns, by row, the base's and its trials at the positions of both."""
+    return {
+      row: (
+        on_positions(trials[base], metric, at),
+        on_positions(trials[row], metric, at),
+      )
+      for row, at in self.positions.items()
+      if row in trials
+    }
+
+  def outcomes(
+    self, trials: Mapping[str, Sequence[Record]], base: str, metric: str
+  ) -> dict[str, dict[int, float]]:
+    """Returns what is compared of each row, by seed: none of other targets."""
+    shared = self.shared(trials, base, metric)
+    return {
+      row: {}
+      if row in self.incomparable
+      else outcomes_of(shared.get(row, (own, own))[1], metric)
+      for row, own in trials.items()
+      if row != base
+    }
+
+
+EVERYTHING = Limits()
 
 
 def extent(trials: Sequence[Record], name: str) -> int | None:

@@ -45,7 +45,6 @@ class Plan:
   left_out: tuple[str, ...]  # rows that the flags make equal to another
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
-  metric: Figure  # that verdicts and the search compare
   comparable: Comparable
   search: Search
   candidates: tuple[Planned, ...]
@@ -57,6 +56,11 @@ class Plan:
   choice: Choice | None  # of a layout; none measures
   options: Options
   data: Data
+
+  @property
+  def metric(self) -> Figure:
+    """Returns the figure that verdicts and the search compare."""
+    return self.comparable.metric
 
 
 def make_plan(
@@ -89,7 +93,6 @@ def make_plan(
   for row, _, config in configs:
     shares = choice.layout.shares if choice else 1
     check_row(row, config, loader, shares, devices[0], options.feed)
-  judged = _judged(command, configs, loader, search)
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,
@@ -98,8 +101,7 @@ def make_plan(
     () if requests.any else _missing(experiment.rows, every),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
-    judged.metric,
-    judged,
+    _judged(command, configs, loader, search),
     search,
     every_trial(search.seeds, search.competing(rows)),
     workdir,

@@ -138,13 +138,7 @@ def render(report: Report) -> str:
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
     targets=any(row.targets for row in report.table.rows),
-    charts=(
-      (_title(report.plotted), charts.chart(report.curves, report.table)),
-      (
-        'Training loss, per token',
-        charts.chart(report.train_curves, report.table),
-      ),
-    ),
+    charts=_charts(report),
     reading=charts.READING,
     sensitivities=sensitivities(report.tuned, report.table),
     single=[row.row for row in report.table.rows if row.seeds == 1],
@@ -156,6 +150,17 @@ def render(report: Report) -> str:
       indent=2,
       default=str,
       ensure_ascii=False,
+    ),
+  )
+
+
+def _charts(report: Report) -> tuple[tuple[str, charts.Chart | None], ...]:
+  """Returns the curves over the steps, by title."""
+  return (
+    (_title(report.plotted), charts.chart(report.curves, report.table)),
+    (
+      'Training loss, per token',
+      charts.chart(report.train_curves, report.table),
     ),
   )
 

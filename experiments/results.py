@@ -11,7 +11,7 @@ import numpy as np
 from experiments import comparisons, formats, table_files
 from experiments import table as tables
 from experiments.experiment import BASE
-from experiments.extent import differing
+from experiments.extent import Limits, Record, differing
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
@@ -45,22 +45,7 @@ def finish(
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
-  by_row = {r: [t for t in records if t['row'] == r] for r in rows}
-  unlike = differing(plan.comparable, base, by_row)
-  unlike |= plan.comparable.withheld
-  shared = plan.comparable.positions
-  table = tables.summarise(
-    records,
-    rows,
-    base,
-    plan.metric,
-    plan.command.margin,
-    withheld=withheld | unlike,
-    positions={row: at for row, at in shared.items() if row not in unlike},
-    incomparable=unlike,
-    label=label(plan.base, plan.rows) if base == BASE else None,
-  )
-  table = dataclasses.replace(table, before=comparisons.before(plan, table))
+  table = _table(plan, records, rows, base, withheld)
   if selection != Selection({}, {}):
     found = formats.finite(dataclasses.asdict(selection))
     write_json(plan.workdir / 'selection.json', found)
@@ -70,7 +55,6 @@ def finish(
   for folder in (own, plan.workdir):  # there, the last comparison's
     table_files.write(table, folder)
     path = write_report(folder, report)
-  comparisons.remember(plan, table)
   terminal.show(table_files.render(table))
   for row, why in selection.retired.items():
     terminal.say(f'{row}: {why}')
@@ -82,6 +66,35 @@ def finish(
     )
     terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
   terminal.say(f'report: {path} (kept in {own})')
+
+
+def _table(
+  plan: Plan,
+  records: Sequence[Record],
+  rows: Sequence[str],
+  base: str,
+  withheld: Mapping[str, str],
+) -> tables.Table:
+  """Returns the table, and keeps which verdicts it shows."""
+  by_row = {r: [t for t in records if t['row'] == r] for r in rows}
+  unlike = differing(plan.comparable, base, by_row)
+  unlike |= plan.comparable.withheld
+  at = plan.comparable.positions
+  limits = Limits({r: at[r] for r in at if r not in unlike}, unlike)
+  why = {**withheld, **unlike}
+  table = tables.summarise(
+    records, rows, base, plan.metric, plan.command.margin, 0.05, why, limits
+  )
+  judged = comparisons.judged(table, why)
+  before = comparisons.before(plan, judged)
+  comparisons.remember(plan, judged)
+  if base == BASE:
+    name = label(plan.base, plan.rows)
+    shown = (
+      dataclasses.replace(r, label=name) if r.is_base else r for r in table.rows
+    )
+    table = dataclasses.replace(table, rows=tuple(shown))
+  return dataclasses.replace(table, before=before)
 
 
 def _withheld(

@@ -1,18 +1,19 @@
 """Trial records -> an ablation table: paired differences and verdicts."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import power
 from experiments.extent import (
+  EVERYTHING,
+  Limits,
   Record,
   bytes_of,
   extent,
   finite_values,
-  on_positions,
   outcomes_of,
 )
 from experiments.row_notes import befallen, compared_on
@@ -116,9 +117,7 @@ def summarise(
   margin: float = 0.01,
   alpha: float = 0.05,
   withheld: Mapping[str, str] | None = None,
-  positions: Mapping[str, Sequence[int]] | None = None,
-  incomparable: Collection[str] = (),
-  label: str | None = None,
+  limits: Limits = EVERYTHING,
 ) -> Table:
   """Returns the table of `rows`, in their order, from a trial ledger.
 
@@ -128,34 +127,20 @@ def summarise(
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
-    margin: the difference that counts as none, as a share of the base's mean.
+    margin: the difference that counts as none, a share of the base's mean.
     alpha: level of the verdicts over all rows (see `statistics`).
     withheld: row -> why it gets no verdict.
-    positions: row -> those at which it is compared with the base, where not
-      both predict at all of them.
-    incomparable: rows whose figures are of other targets, so that there is no
-      difference.
-    label: how the base is shown.
+    limits: to what rows can be compared with the base.
   """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
   trials = _by_row(records, rows)
   name = metric.name
   absolute = _absolute(margin, finite_values(trials[base], name))
-  shared = {
-    row: tuple(on_positions(trials[who], name, at) for who in (base, row))
-    for row, at in (positions or {}).items()
-    if row in rows
-  }
-  outcomes = {
-    row: {} if row in incomparable else outcomes_of(trials[row], name)
-    for row in rows
-    if row != base
-  }
+  shared = limits.shared(trials, base, name)
   comparisons = compare(
     outcomes_of(trials[base], name),
-    outcomes
-    | {row: outcomes_of(own, name) for row, (_, own) in shared.items()},
+    limits.outcomes(trials, base, name),
     absolute or 0.0,
     alpha,
     metric.lower_is_better,
@@ -163,27 +148,14 @@ def summarise(
     {row: outcomes_of(theirs, name) for row, (theirs, _) in shared.items()},
   )
   needed = _seeds_needed(comparisons, absolute, alpha)
-  return Table(
-    name,
-    metric.lower_is_better,
-    base,
-    alpha,
-    margin,
-    absolute,
-    tuple(
-      _summarise_row(
-        row,
-        trials[row],
-        name,
-        alpha,
-        comparisons.get(row),
-        needed.get(row),
-        shared.get(row, ()),
-        label,
-      )
-      for row in rows
-    ),
+  out = tuple(
+    _summarise_row(
+      row, own, name, alpha, comparisons.get(row), needed.get(row), shared
+    )
+    for row, own in trials.items()
   )
+  better = metric.lower_is_better
+  return Table(name, better, base, alpha, margin, absolute, out)
 
 
 def _absolute(margin: float, base: Mapping[int, float]) -> float | None:
@@ -210,24 +182,20 @@ def _summarise_row(
   alpha: float,
   compared: Comparison | None,
   seeds_needed: int | None,
-  shared: Sequence[Sequence[Record]],
-  label: str | None,
+  shared: Mapping[str, tuple[list[Record], list[Record]]],
 ) -> RowSummary:
-  """Returns the summary of one row; the base has no comparison.
-
-  `shared` are the trials of the base and the row at the targets of both.
-  """
+  """Returns the summary of one row; the base has no comparison."""
   ok = [trial for trial in trials if trial['status'] == 'ok']
   values = finite_values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
   notes = befallen(trials, values, metric)
   if compared and 0 < compared.pairs < len(values):
     notes.append(f'difference over the {compared.pairs} seeds of both')
-  if shared:
-    notes.append(compared_on(shared, metric))
+  if row in shared:
+    notes.append(compared_on(shared[row], metric))
   return RowSummary(
     row=row,
-    label=(label or row) if compared is None else row,
+    label=row,
     is_base=compared is None,
     seeds=len(values),
     diverged=sum(t['status'] == 'diverged' for t in trials),
@@ -247,9 +215,7 @@ def _summarise_row(
     reason=compared.reason if compared else '',
     parameters=_last(trials, 'parameters'),
     flops_per_token=_last(trials, 'flops_per_token'),
-    seconds=(
-      float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
-    ),
+    seconds=_seconds(ok),
     targets=extent(trials, TARGETS),
     bytes=extent(trials, BYTES),
     context_bytes=bytes_of(trials, lambda t: int(t['config']['seq_len'])),
@@ -259,6 +225,12 @@ def _summarise_row(
     values=values,
     note='; '.join(notes),
   )
+
+
+def _seconds(trials: Sequence[Record]) -> float | None:
+  """Returns the mean time of a trial."""
+  found = [trial['clock']['seconds'] for trial in trials]
+  return float(np.mean(found)) if found else None
 
 
 def _seeds_needed(
