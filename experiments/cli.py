@@ -167,6 +167,8 @@ def _introduce(plan: Plan) -> None:
     print(f'matched {note}')
   for line in plan.comparable.lines():
     print(line)
+  if plan.base.eval_examples is None and plan.experiment.base.eval_examples:
+    print('judged on all of the validation part: --eval_examples=none')
   print(f'data: {plan.data.description}')
   if note := plan.base.task.notes(plan.data, plan.base.seq_len):
     print(f'data: {note}')
