@@ -1,7 +1,7 @@
 """The command line: parse, check everything, then act."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -9,11 +9,12 @@ from experiments import advice, catalogue, engine, memory, trained, worker
 from experiments.attention import describe_backends
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning
-from experiments.experiment import Experiment, discover
+from experiments.experiment import BASE, Experiment, discover
 from experiments.flagfile import expand
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
-from experiments.rows import Requests
+from experiments.question import label, question
+from experiments.rows import Requests, judged_whole
 from experiments.shown import shorten
 from experiments.stages import size
 from experiments.streams import Output, complain, lasting, say, warn
@@ -72,10 +73,7 @@ def _main(
     trained.evaluate(command, given)
     return output.told()
   experiment = choose(command.experiment)
-  base = override(experiment.base, present(Config, values))
-  if command.smoke:
-    smoke = dict(experiment.smoke) | present(Config, values)
-    base = override(experiment.base, smoke)
+  base = _base(experiment, command, present(Config, values))
   options = override(Options(), present(Options, values))
   for destination in options.log_to:
     destination.check()
@@ -100,6 +98,14 @@ def _main(
     return output.told()
   words = ['python', *argv]
   return engine.execute(plan, words, _flag_lines(plan, command, values))
+
+
+def _base(
+  experiment: Experiment, command: Command, given: Mapping[str, str]
+) -> Config:
+  """Returns the configuration that rows change."""
+  smoke = dict(experiment.smoke) if command.smoke else {}
+  return override(experiment.base, smoke | dict(given))
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -148,17 +154,24 @@ def _introduce(plan: Plan) -> None:
   """Prints what will run, on what."""
   rows, seeds = len(plan.rows), len(plan.seeds)
   trials, _ = size(plan)
+  asked = question(plan.experiment, plan.base, plan.rows)
   more = ', with those that select' if plan.candidates else ''
   if plan.command.shard is not None:
     more = f' in shard {plan.command.shard}'
   say(
-    f'{plan.experiment.name}: {plan.experiment.title} '
+    f'{plan.experiment.name}: {asked.title} '
     f'({rows} rows, {seeds} seeds, {trials} trials{more})'
   )
+  if (base := label(plan.base, plan.rows)) != BASE:
+    say(base)
   if plan.left_out:
     say(f'left out, the same as another row: {", ".join(plan.left_out)}')
   for note in plan.notes:
     say(f'matched {note}')
+  for line in plan.comparable.lines():
+    say(line)
+  if plan.base.eval_examples is None and plan.experiment.base.eval_examples:
+    say('judged on all of the validation part: --eval_examples=none')
   say(f'data: {plan.data.description}')
   if note := plan.base.task.notes(plan.data, plan.base.seq_len):
     say(f'data: {note}')
@@ -191,6 +204,8 @@ def _plan(
     trials=command.trials,
     search_seed=command.search_seed,
   )
+  if 'eval_examples' not in present(Config, values) and not command.smoke:
+    base = judged_whole(base, experiment.rows, requests)
   return make_plan(experiment, base, command, options, requests)
 
 

@@ -76,13 +76,15 @@ def decide(
   """Returns what is called in each table.
 
   Args:
-    base: metric by table and seed: infinite if it diverged, NaN if not run.
+    base: metric by table and seed: infinite if it diverged, NaN if not run; or
+      by table, row and seed, where rows have bases of their own.
     rows: the same by table, row and seed.
     margin: the largest difference that counts as none; 0 calls none equivalent.
     alpha: chance of a wrong call of one kind among all rows of a table.
     lower_is_better: of the metric.
   """
-  paired = _pair(base[..., None, :], rows)
+  bases = base if base.ndim == rows.ndim else base[..., None, :]
+  paired = _pair(bases, rows)
   p_paired, p_tost = _paired_tests(paired, margin)
   p_diverged, counts = _diverged_test(paired, alpha)
   two = counts & ~np.isnan(p_paired)

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 
+from experiments.assignment import join
 from experiments.command import Command
-from experiments.experiment import Experiment, Row
+from experiments.comparable import Comparable, comparable
+from experiments.experiment import BASE, Experiment, Row
 from experiments.inputs import Planned, check_row, planned
 from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner
@@ -24,6 +26,7 @@ from model.field import FieldError, split
 from train.config import Config
 from train.figure import VAL_LOSS, Figure
 from train.schema import changes, suggest, to_flags
+from train.targets import obstacle, targets
 from train.task import Data
 from train.trial import Options, Trial
 
@@ -42,7 +45,7 @@ class Plan:
   left_out: tuple[str, ...]  # rows that the flags make equal to another
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
-  metric: Figure  # that verdicts and the search compare
+  comparable: Comparable
   search: Search
   candidates: tuple[Planned, ...]
   workdir: pathlib.Path
@@ -66,6 +69,11 @@ class Plan:
       line: tuple(dict.fromkeys(rows)) if len(set(rows)) < every else ()
       for line, rows in rows_of.items()
     }
+
+  @property
+  def metric(self) -> Figure:
+    """Returns the figure that verdicts and the search compare."""
+    return self.comparable.metric
 
 
 def make_plan(
@@ -106,7 +114,7 @@ def make_plan(
     () if requests.any else _missing(experiment.rows, every),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
-    _metric(command, configs),
+    _judged(command, configs, loader, search),
     search,
     every_trial(search.seeds, search.competing(rows)),
     workdir,
@@ -118,6 +126,36 @@ def make_plan(
     options,
     loader.data(base.task),
   )
+
+
+def _judged(
+  command: Command,
+  configs: Sequence[tuple[Row, Point, Config]],
+  loader: Loader,
+  search: Search,
+) -> Comparable:
+  """Returns how rows are compared, and refuses to select what cannot be."""
+  metric = _metric(command, configs)
+  rows = {}
+  for row, point, config in configs:
+    own = targets(config, loader.data(config.task))
+    first = rows.setdefault(row.name, own)
+    why = obstacle(metric, first, own)
+    if why or first.positions != own.positions:
+      raise FieldError(
+        'tune',
+        join(point),
+        f'cannot be chosen by {metric.name}: with it a trial '
+        f'{why or "predicts at other positions"}: drop it',
+      )
+  found = comparable(metric, BASE if BASE in rows else next(iter(rows)), rows)
+  if search.rungs:
+    apart = dict.fromkeys(found.positions, 'predicts at other positions')
+    for row, why in (apart | dict(found.withheld)).items():
+      raise FieldError(
+        'halving', command.halving, f'compares rows, and row {row!r} {why}'
+      )
+  return found
 
 
 def _metric(

@@ -20,6 +20,7 @@ from experiments.forest import forest
 from experiments.sensitivity import sensitivities
 from experiments.shown import shown, shown_text
 from experiments.tuning import Tuned
+from train.figure import VAL_LOSS
 from train.files import write_atomically
 
 _FILE = 'report.html'
@@ -59,6 +60,7 @@ class Report:
   definitions: str
   table: tables.Table
   curves: charts.Curves
+  plotted: str
   train_curves: charts.Curves
   tuned: Mapping[str, Tuned]
   retired: Mapping[str, str]
@@ -136,9 +138,10 @@ def render(report: Report) -> str:
     strokes=charts.strokes(report.table),
     forest=forest(report.table),
     flops=table_files.flops(report.table),
-    statement=table_files.statement(report.table),
+    statement=table_files.explanation(report.table),
     detectable=table_files.DETECTABLE,
     notes=table_files.notes(report.table),
+    targets=any(row.targets for row in report.table.rows),
     charts=_charts(report),
     reading=charts.READING,
     sensitivities=sensitivities(report.tuned, report.table),
@@ -155,12 +158,22 @@ def render(report: Report) -> str:
   )
 
 
-def _charts(report: Report) -> list[tuple[str, charts.Chart | None]]:
-  """Returns the learning curves."""
-  return [
-    ('Validation loss', charts.chart(report.curves, report.table)),
-    ('Training loss', charts.chart(report.train_curves, report.table)),
-  ]
+def _charts(report: Report) -> tuple[tuple[str, charts.Chart | None], ...]:
+  """Returns the curves over the steps, by title."""
+  return (
+    (_title(report.plotted), charts.chart(report.curves, report.table)),
+    (
+      'Training loss, per token',
+      charts.chart(report.train_curves, report.table),
+    ),
+  )
+
+
+def _title(plotted: str) -> str:
+  """Returns the title of the curves of an evaluation."""
+  if plotted == VAL_LOSS.name:
+    return 'Validation loss'
+  return f'Validation: {formats.title(plotted)}'
 
 
 def _attention(report: Report) -> tuple[list[_Maps], list[_Pictures]]:

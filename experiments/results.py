@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments import formats, table_files
+from experiments import comparisons, formats, table_files
 from experiments import table as tables
 from experiments.experiment import BASE
+from experiments.extent import Limits, Record, differing
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
+from experiments.question import label, question
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.shown import command_line
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
-from train.figure import VAL_LOSS
+from train.figure import BITS_PER_BYTE, VAL_LOSS, Figure
 from train.files import read_lines, write_json
 from train.look import FILE as MAPS_FILE
 from train.look import MAPS, SOURCE, TEXT
@@ -46,20 +48,16 @@ def finish(
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
-  table = tables.summarise(
-    records,
-    rows,
-    base,
-    plan.metric,
-    plan.command.margin,
-    withheld=withheld,
-  )
-  table_files.write(table, plan.workdir)
+  table = _table(plan, records, rows, base, withheld)
   if selection != Selection({}, {}):
     found = formats.finite(dataclasses.asdict(selection))
     write_json(plan.workdir / 'selection.json', found)
   report = _report(plan, trials, selection, table, command)
-  path = write_report(plan.workdir, report)
+  own = comparisons.home(plan)
+  own.mkdir(parents=True, exist_ok=True)
+  for folder in (own, plan.workdir):  # there, the last comparison's
+    table_files.write(table, folder)
+    path = write_report(folder, report)
   terminal.show(table_files.render(table))
   for row, why in selection.retired.items():
     terminal.say(f'{row}: {why}')
@@ -70,7 +68,36 @@ def finish(
       else '--merge joins them'
     )
     terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
-  terminal.say(f'report: {path}')
+  terminal.say(f'report: {path} (kept in {own})')
+
+
+def _table(
+  plan: Plan,
+  records: Sequence[Record],
+  rows: Sequence[str],
+  base: str,
+  withheld: Mapping[str, str],
+) -> tables.Table:
+  """Returns the table, and keeps which verdicts it shows."""
+  by_row = {r: [t for t in records if t['row'] == r] for r in rows}
+  unlike = differing(plan.comparable, base, by_row)
+  unlike |= plan.comparable.withheld
+  at = plan.comparable.positions
+  limits = Limits({r: at[r] for r in at if r not in unlike}, unlike)
+  why = {**withheld, **unlike}
+  table = tables.summarise(
+    records, rows, base, plan.metric, plan.command.margin, 0.05, why, limits
+  )
+  judged = comparisons.judged(table, why)
+  before = comparisons.before(plan, judged)
+  comparisons.remember(plan, judged)
+  if base == BASE:
+    name = label(plan.base, plan.rows)
+    shown = (
+      dataclasses.replace(r, label=name) if r.is_base else r for r in table.rows
+    )
+    table = dataclasses.replace(table, rows=tuple(shown))
+  return dataclasses.replace(table, before=before)
 
 
 def _warned(
@@ -104,14 +131,16 @@ def _report(
   table: tables.Table,
   command: Sequence[str],
 ) -> Report:
+  asked = question(plan.experiment, plan.base, plan.rows)
   return Report(
-    title=plan.experiment.title,
-    claim=plan.experiment.claim,
-    citation=plan.experiment.citation,
+    title=asked.title,
+    claim=asked.claim,
+    citation=asked.citation,
     command=command_line(command),
     definitions=_definitions(plan),
     table=table,
-    curves=_curves(trials, VAL_LOSS.name),
+    curves=_curves(trials, _plotted(plan.metric).name),
+    plotted=_plotted(plan.metric).name,
     train_curves=_curves(trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
@@ -137,6 +166,11 @@ def _report(
       if row.name not in selection.retired
     },
   )
+
+
+def _plotted(metric: Figure) -> Figure:
+  """Returns what is drawn over the steps: the loss, if that is comparable."""
+  return metric if metric == BITS_PER_BYTE else VAL_LOSS
 
 
 def _without(command: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -68,6 +68,28 @@ def expand(
   return tuple(out.values())
 
 
+def judged_whole(
+  base: Config, rows: Sequence[Row], requests: Requests
+) -> Config:
+  """Returns the base, judged on all of the text if rows cut that otherwise.
+
+  As many windows of other lengths, or of other tokens, are other parts of it.
+
+  Args:
+    base: its --eval_examples are the experiment's, not the user's.
+    rows: those of the experiment.
+    requests: what the command line asks for.
+  """
+  whole = dataclasses.replace(base, eval_examples=None)
+  cuts = [
+    field
+    for row in expand(base, rows, requests)
+    for field in row.changes
+    if field == 'seq_len' or field.startswith('task.tokenizer')
+  ]
+  return whole if cuts and base.task.by_position else base
+
+
 def configure(base: Config, row: Row) -> Config:
   """Returns the configuration of a row; errors name the row."""
   try:

@@ -101,6 +101,7 @@ def compare(
   alpha: float = 0.05,
   lower_is_better: bool = True,
   withheld: Mapping[str, str] | None = None,
+  bases: Mapping[str, Mapping[int, float]] | None = None,
 ) -> dict[str, Comparison]:
   """Returns the comparison of each row with the base, as the module says.
 
@@ -111,13 +112,13 @@ def compare(
     alpha: chance of a wrong call of one kind among all rows.
     lower_is_better: of the metric.
     withheld: row -> why it gets no verdict, whatever its numbers say.
+    bases: row -> what the base has in its place, where that is not `base`.
   """
-  seeds = sorted(base)
+  seeds, own = sorted(base), bases or {}
+  shape = len(rows), len(seeds)
   decision = decide(
-    np.array(_outcomes(base, seeds)),
-    np.reshape(
-      [_outcomes(row, seeds) for row in rows.values()], (len(rows), len(seeds))
-    ),
+    np.reshape([_outcomes(own.get(n, base), seeds) for n in rows], shape),
+    np.reshape([_outcomes(row, seeds) for row in rows.values()], shape),
     margin,
     alpha,
     lower_is_better,

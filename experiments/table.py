@@ -1,13 +1,22 @@
 """Trial records -> an ablation table: paired differences and verdicts."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import power
+from experiments.extent import (
+  EVERYTHING,
+  Limits,
+  Record,
+  bytes_of,
+  extent,
+  finite_values,
+  outcomes_of,
+)
+from experiments.row_notes import befallen, compared_on
 from experiments.statistics import (
   Comparison,
   Interval,
@@ -15,27 +24,33 @@ from experiments.statistics import (
   compare,
   mean_interval,
 )
-from train.figure import COMMON, VAL_LOSS, Figure
-
-Record = Mapping[str, Any]
+from train.evaluation import BYTES, TARGETS
+from train.figure import COMMON, PERPLEXITY, VAL_LOSS, Figure
 
 # What every trial has, and no table shows unless verdicts compare it.
-_COMMON = {'best_step', 'diverged_at', *(figure.name for figure in COMMON)}
+_COMMON = {
+  *('best_step', 'diverged_at', TARGETS, BYTES, PERPLEXITY.name),
+  *(figure.name for figure in COMMON),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSummary:
   """One row over its seeds; `difference` is row - base, paired by seed.
 
+  `label` is its name as it is shown: of the base, with what the others vary.
   `compared` is how many seeds ran in both; the tests and `smallest_effect` are
   those of `statistics.Comparison`;
   `seeds_needed` is how many find a difference as large as the margin, with
   the same power; `tuned` is what the row chose for itself, by flag; `figures`
   are means of what the task measures besides, such as BLEU, and of the loss
-  where that is not what is compared.
+  where that is not what is compared.  `targets` are those that figures are of,
+  and `bytes` what these stand for; at as many bytes a token, `context_bytes`
+  are those of the context, `trained_bytes` of what was trained on.
   """
 
   row: str
+  label: str
   is_base: bool
   seeds: int
   diverged: int
@@ -59,6 +74,10 @@ class RowSummary:
   parameters: int | None
   flops_per_token: float | None
   seconds: float | None
+  targets: int | None
+  bytes: int | None
+  context_bytes: float | None
+  trained_bytes: float | None
   tuned: Mapping[str, Any]
   figures: Mapping[str, float]
   values: Mapping[int, float]
@@ -71,7 +90,8 @@ class Table:
 
   `margin` is a share of the base's mean, `absolute_margin` in the unit of the
   metric (None where the base has no mean); `alpha` is the level of the verdicts
-  over all rows, and 1 - alpha the confidence of each interval on its own.
+  over all rows, and 1 - alpha the confidence of each interval on its own;
+  `before` says what was added after a verdict had been shown.
   """
 
   metric: str
@@ -81,6 +101,7 @@ class Table:
   margin: float
   absolute_margin: float | None
   rows: tuple[RowSummary, ...]
+  before: tuple[str, ...] = ()
 
   @property
   def confidence(self) -> float:
@@ -105,6 +126,7 @@ def summarise(
   margin: float = 0.01,
   alpha: float = 0.05,
   withheld: Mapping[str, str] | None = None,
+  limits: Limits = EVERYTHING,
 ) -> Table:
   """Returns the table of `rows`, in their order, from a trial ledger.
 
@@ -115,38 +137,35 @@ def summarise(
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
-    margin: the difference that counts as none, as a share of the base's mean.
+    margin: the difference that counts as none, a share of the base's mean.
     alpha: level of the verdicts over all rows (see `statistics`).
     withheld: row -> why it gets no verdict.
+    limits: to what rows can be compared with the base.
   """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
   trials = _by_row(records, rows)
   name = metric.name
-  absolute = _absolute(margin, _values(trials[base], name))
+  absolute = _absolute(margin, finite_values(trials[base], name))
+  shared = limits.shared(trials, base, name)
   comparisons = compare(
-    _outcomes(trials[base], name),
-    {row: _outcomes(trials[row], name) for row in rows if row != base},
+    outcomes_of(trials[base], name),
+    limits.outcomes(trials, base, name),
     absolute or 0.0,
     alpha,
     metric.lower_is_better,
     withheld,
+    {row: outcomes_of(theirs, name) for row, (theirs, _) in shared.items()},
   )
   needed = _seeds_needed(comparisons, absolute, alpha)
-  return Table(
-    name,
-    metric.lower_is_better,
-    base,
-    alpha,
-    margin,
-    absolute,
-    tuple(
-      _summarise_row(
-        row, trials[row], name, alpha, comparisons.get(row), needed.get(row)
-      )
-      for row in rows
-    ),
+  out = tuple(
+    _summarise_row(
+      row, own, name, alpha, comparisons.get(row), needed.get(row), shared
+    )
+    for row, own in trials.items()
   )
+  better = metric.lower_is_better
+  return Table(name, better, base, alpha, margin, absolute, out)
 
 
 def _absolute(margin: float, base: Mapping[int, float]) -> float | None:
@@ -173,16 +192,21 @@ def _summarise_row(
   alpha: float,
   compared: Comparison | None,
   seeds_needed: int | None,
+  shared: Mapping[str, tuple[list[Record], list[Record]]],
 ) -> RowSummary:
   """Returns the summary of one row; the base has no comparison."""
   ok = [trial for trial in trials if trial['status'] == 'ok']
-  values = _values(trials, metric)
+  values = finite_values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
-  notes = [*_notes(trials, values, metric), *(_last(trials, 'warnings') or [])]
+  notes = befallen(trials, values, metric)
+  notes += _last(trials, 'warnings') or []
   if compared and 0 < compared.pairs < len(values):
     notes.append(f'difference over the {compared.pairs} seeds of both')
+  if row in shared:
+    notes.append(compared_on(shared[row], metric))
   return RowSummary(
     row=row,
+    label=row,
     is_base=compared is None,
     seeds=len(values),
     diverged=sum(t['status'] == 'diverged' for t in trials),
@@ -205,14 +229,22 @@ def _summarise_row(
     reason=compared.reason if compared else '',
     parameters=_last(trials, 'parameters'),
     flops_per_token=_last(trials, 'flops_per_token'),
-    seconds=(
-      float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
-    ),
+    seconds=_seconds(ok),
+    targets=extent(trials, TARGETS),
+    bytes=extent(trials, BYTES),
+    context_bytes=bytes_of(trials, lambda t: int(t['config']['seq_len'])),
+    trained_bytes=bytes_of(trials, lambda t: t['tokens']),
     tuned=_last(trials, 'tuned') or {},
     figures=_figures(ok, metric),
     values=values,
     note='; '.join(notes),
   )
+
+
+def _seconds(trials: Sequence[Record]) -> float | None:
+  """Returns the mean time of a trial."""
+  found = [trial['clock']['seconds'] for trial in trials]
+  return float(np.mean(found)) if found else None
 
 
 def _seeds_needed(
@@ -230,64 +262,10 @@ def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
   """Returns the mean of each figure to show besides the metric."""
   names = {name for trial in trials for name in trial['metrics']}
   names -= (_COMMON - {VAL_LOSS.name}) | {metric}
-  found = {name: _values(trials, name).values() for name in sorted(names)}
+  found = {name: finite_values(trials, name).values() for name in sorted(names)}
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 
 
 def _last(trials: Sequence[Record], name: str) -> Any:
   """Returns what the last trial that says it says, else None."""
   return next((t[name] for t in reversed(trials) if name in t), None)
-
-
-def _outcomes(trials: Sequence[Record], metric: str) -> dict[int, float]:
-  """Returns the metric by seed, NaN where the training diverged."""
-  lost = {
-    trial['seed']: math.nan
-    for trial in trials
-    if trial['status'] == 'diverged'
-    or (trial['status'] == 'ok' and metric in trial['metrics'])
-  }
-  return lost | _values(trials, metric)
-
-
-def _values(trials: Sequence[Record], metric: str) -> dict[int, float]:
-  """Returns the metric of the trials that ended well, by seed."""
-  found = {
-    trial['seed']: trial['metrics'][metric]
-    for trial in trials
-    if trial['status'] == 'ok' and metric in trial['metrics']
-  }
-  return {
-    seed: float(value)
-    for seed, value in found.items()
-    if value is not None and math.isfinite(value)
-  }
-
-
-def _notes(
-  trials: Sequence[Record], values: Mapping[int, float], metric: str
-) -> list[str]:
-  """Returns what a mean over the seeds that ended well would hide."""
-  failed, diverged, unmeasured = [], [], []
-  for trial in trials:
-    seed = f'seed {trial["seed"]}'
-    if trial['status'] == 'failed':
-      error = trial.get('error', 'no message')
-      failed.append(f'{seed}: {" ".join(error.split())}')
-    elif trial['status'] == 'diverged':
-      step = trial['metrics'].get('diverged_at')
-      at = '' if step is None else f' at step {step}'
-      diverged.append(seed + at)
-    elif trial['seed'] not in values:
-      unmeasured.append(seed)
-  if not trials:
-    return ['no trial']
-  return [
-    f'{len(group)} {what}: {", ".join(group)}'
-    for what, group in (
-      ('failed', failed),
-      ('diverged', diverged),
-      (f'without a finite {metric}', unmeasured),
-    )
-    if group
-  ]

@@ -10,7 +10,7 @@ from typing import Any
 from rich import box, text
 from rich import table as rich_table
 
-from experiments import formats, power, reasons
+from experiments import formats, judged_on, power, reasons
 from experiments.shown import shown
 from experiments.statistics import Interval
 from experiments.table import RowSummary, Table
@@ -56,7 +56,7 @@ def render(table: Table) -> rich_table.Table:
     caption_justify='left',
     caption_style='',
     caption=text.Text.assemble(
-      (lines, 'yellow'), (shown(statement(table)), 'dim')
+      (lines, 'yellow'), (shown(explanation(table)), 'dim')
     ),
   )
   rendered.add_column('row', max_width=34, overflow='fold')
@@ -67,17 +67,24 @@ def render(table: Table) -> rich_table.Table:
     rendered.add_column(formats.title(name), justify='right')
   for row in table.rows:
     rendered.add_row(
-      text.Text(shown(row.row)),
+      text.Text(shown(row.label)),
       str(row.seeds),
       formats.number(row.mean),
       format_half(row.interval),
       format_difference(row),
       format_half(row.difference_interval),
-      _format_verdict(row),
+      row.verdict or formats.MISSING,
       *(formats.number(row.figures.get(name)) for name in table.figures),
       style='bold' if row.is_base else '',
     )
   return rendered
+
+
+def explanation(table: Table) -> str:
+  """Returns what figures are of, and how intervals and verdicts came about."""
+  return ' '.join(
+    [*judged_on.lines(table), statement(table), *judged_on.reach(table)]
+  )
 
 
 def statement(table: Table) -> str:
@@ -160,10 +167,6 @@ def _format_pm(
   return mean if interval is None else f'{mean} {format_half(interval, "± ")}'
 
 
-def _format_verdict(row: RowSummary) -> str:
-  return formats.MISSING if row.verdict is None else row.verdict
-
-
 def _columns(table: Table) -> tuple[_Column, ...]:
   """Returns the columns of table.md and table.tex; new ones belong here."""
   half = f' ± {formats.percent(table.confidence)}'
@@ -173,7 +176,7 @@ def _columns(table: Table) -> tuple[_Column, ...]:
     _Column('p (diverged)', lambda row: formats.p_value(row.p_diverged)),
   )
   return (
-    _Column('row', lambda row: row.row, numeric=False),
+    _Column('row', lambda row: row.label, numeric=False),
     _Column('n', lambda row: str(row.seeds)),
     _Column(
       formats.title(table.metric) + half,
@@ -189,7 +192,9 @@ def _columns(table: Table) -> tuple[_Column, ...]:
     ),
     *(both if table.diverged else ()),
     _Column('p (Holm)', lambda row: formats.p_value(row.p_holm)),
-    _Column('verdict', _format_verdict, numeric=False),
+    _Column(
+      'verdict', lambda row: row.verdict or formats.MISSING, numeric=False
+    ),
     _Column('detectable', lambda row: formats.number(row.smallest_effect)),
     *(
       _Column(
@@ -205,6 +210,7 @@ def _columns(table: Table) -> tuple[_Column, ...]:
       )
       for name in table.figures
     ),
+    *(_Column(title, cell) for title, cell in judged_on.columns(table)),
     _Column('parameters', lambda row: formats.count(row.parameters)),
     _Column(flops_title, lambda row: flops_of[row.row]),
     _Column('seconds', lambda row: formats.seconds(row.seconds)),
@@ -222,6 +228,10 @@ def notes(table: Table) -> list[tuple[str, str]]:
 
 def _note_lines(table: Table) -> list[str]:
   return [f'{row}: {note}' for row, note in notes(table)]
+
+
+def _below(table: Table) -> str:
+  return f'{explanation(table)} {DETECTABLE}'
 
 
 def _format_csv(table: Table) -> str:
@@ -265,7 +275,7 @@ def _format_markdown(table: Table) -> str:
   ]
   below = [f'- {formats.markdown(note)}' for note in _note_lines(table)]
   body = [f'| {" | ".join(line)} |' for line in lines]
-  about = formats.markdown(f'{statement(table)} {DETECTABLE}')
+  about = formats.markdown(_below(table))
   return '\n'.join([*body, '', *below, *([''] if below else []), about]) + '\n'
 
 
@@ -297,7 +307,7 @@ def _format_tex(table: Table) -> str:
         r'\end{tabular}',
         *(
           rf'\par{{\footnotesize {formats.tex(note)}}}'
-          for note in (*_note_lines(table), f'{statement(table)} {DETECTABLE}')
+          for note in (*_note_lines(table), _below(table))
         ),
       ]
     )

@@ -83,6 +83,7 @@ def _report() -> report.Report:
     definitions='Nats per token.',
     table=table,
     curves=curves,
+    plotted='val_loss',
     train_curves=curves,
     tuned={},
     retired={},

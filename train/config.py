@@ -140,6 +140,12 @@ class Config(Record):
       )
 
   @property
+  def sees_targets(self) -> bool:
+    """Returns whether some positions see their target, and predict nothing."""
+    hidden = any(mask.hides_future for mask in self.architecture.masks)
+    return self.task.predicts_next and not hidden
+
+  @property
   def _sees_padding(self) -> bool:
     """Returns whether the last stack is given padding."""
     return self.task.gives_padding and not self.architecture.model.has_source

@@ -33,6 +33,16 @@ class Figure:
 VAL_LOSS = Figure(
   'val_loss', 'cross-entropy in nats per prediction', True, on_the_way=True
 )
+BITS_PER_BYTE = Figure(
+  'bits_per_byte',
+  'cross-entropy in bits per byte of the text (UTF-8), which does not depend '
+  'on how it is cut into tokens',
+  True,
+  on_the_way=True,
+)
+PERPLEXITY = Figure(
+  'perplexity', 'exponential of the cross-entropy per token', True, True
+)
 # What every task measures.
 COMMON = (
   VAL_LOSS,

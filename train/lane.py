@@ -1,7 +1,6 @@
 """One trial on the host: where it stands, its files, and what it came to."""
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -139,6 +138,7 @@ class Lane:
     notes, config, fine = self.notes, self.config, self.diverged < 0
     metrics: Figures = {
       **notes.last_eval,
+      **notes.extent,
       'best_val_loss': notes.best_val_loss,
       'best_step': notes.best_step,
       'train_loss': notes.train_loss,
@@ -159,6 +159,7 @@ class Lane:
       tokens=steps * config.batch_size * config.seq_len,
       digest=digest(self.state.evaluated),
       parameters=sum(int(p.size) for p in flat(self.state.params).values()),
+      by_position=notes.by_position if fine and not self.paused else {},
     )
 
 
@@ -174,8 +175,3 @@ def _description(trial: Trial) -> dict[str, Any]:
       'digest': trial.data.vocabulary.digest,
     },
   }
-
-
-def finite(value: Any) -> float | None:
-  """Returns a number, or none where JSON has no word for it."""
-  return float(value) if math.isfinite(value) else None

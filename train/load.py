@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from model.network import EVERY_HEAD, HeadGates, Source
 from model.transformer import Output
 from train.checkpoint import Checkpoints
 from train.config import Config
+from train.evaluation import TARGETS, extent, figures
 from train.feed import check, evaluation, fed
 from train.files import read_lines
 from train.parallel import Shared, to_host
@@ -123,11 +125,10 @@ class Loaded:
       )
     )
     judged = config.task.judge(config.architecture, sig.dims, self.params, data)
+    found = {**figures(config, sums), **extent(sums), **judged.figures}
+    found['tokens'] = found.pop(TARGETS)
     return {
-      'val_loss': float(sums.loss / sums.count),
-      'val_accuracy': float(sums.correct / sums.count),
-      'tokens': float(sums.count),
-      **judged.figures,
+      name: math.nan if x is None else float(x) for name, x in found.items()
     }
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from train.evaluation import by_position, extent, figures, finite
 from train.feed import evaluation, fed
-from train.lane import Lane, finite
+from train.figure import VAL_LOSS
+from train.lane import Lane
 from train.look import look
 from train.parallel import Layout
 from train.program import CAPACITY, program, signature
@@ -256,12 +258,13 @@ def _evaluate(group: _Group) -> list[Lane]:
   for lane, own in zip(group.lanes, sums, strict=False):
     if lane not in turn:
       continue
-    loss, notes = finite(own.loss / own.count), lane.notes
-    notes.last_eval = {
-      'val_loss': loss,
-      'val_accuracy': float(own.correct / own.count),
-    }
+    notes = lane.notes
+    notes.last_eval = figures(lane.config, own)
+    notes.extent = extent(own)
+    if lane.config.task.by_position and lane.step == lane.config.steps:
+      notes.by_position = by_position(own)
     lane.log.write([{'step': lane.step, **notes.last_eval}])
+    loss = notes.last_eval[VAL_LOSS.name]
     if loss is not None and (
       notes.best_val_loss is None or loss < notes.best_val_loss
     ):

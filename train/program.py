@@ -17,7 +17,7 @@ import numpy as np
 from model.field import bind, split
 from model.parameter import Dims
 from train.config import Config
-from train.loss import Sums
+from train.loss import EvaluationSums
 from train.parallel import AXIS, Layout, share
 from train.readable import BLOCK, at
 from train.step import (
@@ -95,7 +95,7 @@ class Program:
   """
 
   chunk: Callable[[State, Arrays, Arrays, Any], tuple[State, Metrics]]
-  evaluate: Callable[[Params, Arrays, Arrays], Sums]
+  evaluate: Callable[[Params, Arrays, Arrays], EvaluationSums]
   look: Callable[[Params, Arrays, Arrays, Any, Any], Look]
 
 
@@ -178,7 +178,7 @@ def _evaluate(
   params: Params,
   values: Arrays,
   arrays: Arrays,
-) -> Sums:
+) -> EvaluationSums:
   """Returns sums over the validation examples, spread evenly."""
   config = bind(sig.static, values)
   size, wanted = config.batch_size, sig.eval_examples
@@ -186,7 +186,7 @@ def _evaluate(
   ids_X = jnp.asarray(spread(sig.available, wanted, size))
   real_X = jnp.arange(batches * size) < wanted
 
-  def body(n: jax.Array, sums: Sums) -> Sums:
+  def sums_of(n: jax.Array) -> EvaluationSums:
     ids_B, real_B = (
       jax.lax.dynamic_slice_in_dim(x_X, n * size, size)
       for x_X in (ids_X, real_X)
@@ -194,10 +194,15 @@ def _evaluate(
     batch = config.task.evaluation_batch(at(arrays, n), ids_B, config.seq_len)
     batch = batch._replace(weights_BT=batch.weights_BT * real_B[:, None])
     part = share(batch, index, sig.layout.shares)
-    return jax.tree.map(jnp.add, sums, evaluate(config, sig.dims, params, part))
+    return evaluate(config, sig.dims, params, part, arrays)
 
-  zero = jnp.zeros((), jnp.float32)
-  sums = jax.lax.fori_loop(0, batches, body, Sums(zero, zero, zero))
+  def body(n: jax.Array, sums: EvaluationSums) -> EvaluationSums:
+    return jax.tree.map(jnp.add, sums, sums_of(n))
+
+  zero = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums_of, 0)
+  )
+  sums = jax.lax.fori_loop(0, batches, body, zero)
   return sums if sig.axis is None else jax.lax.psum(sums, sig.axis)
 
 

@@ -47,6 +47,7 @@ class Sentences(Task, abc.ABC):
   specials: ClassVar[tuple[Special, ...]]
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = True
+  neutral: ClassVar[frozenset[str]] = frozenset(('buckets',))
 
   data: AnyTable = field(NoTable(), 'Table to read:')
   tokenizer: Tokenizer = field(Word(), 'What a token is:')
@@ -163,6 +164,12 @@ class Sentences(Task, abc.ABC):
   def counted(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> bool:
     """Returns whether any of these rows to evaluate on is short enough."""
     return bool((arrays['validation_lengths'][ids_X] <= seq_len).any())
+
+  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+    """Returns which of these rows are short enough to count."""
+    fits_X = arrays['validation_lengths'][ids_X] <= seq_len
+    which = hashlib.sha256(ids_X[fits_X].tobytes()).hexdigest()
+    return f'{fits_X.sum():,} rows ({which[:8]})'
 
   def notes(self, data: Data, seq_len: int) -> str:
     """Returns how many rows are too long, if any are."""

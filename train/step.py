@@ -13,9 +13,9 @@ from model.network import Output, Source
 from model.parameter import Dims, key_of
 from train.average import Moment
 from train.config import Config
-from train.loss import Sums, cross_entropy
+from train.loss import EvaluationSums, Sums, cross_entropy, evaluation_sums
 from train.optimizer import tree
-from train.task import Arrays, Batch, Draw
+from train.task import TOKEN_BYTES, Arrays, Batch, Draw
 
 Params = Mapping[str, Any]
 
@@ -184,9 +184,17 @@ def _gradients(
   return total
 
 
-def evaluate(config: Config, dims: Dims, params: Params, batch: Batch) -> Sums:
+def evaluate(
+  config: Config, dims: Dims, params: Params, batch: Batch, arrays: Arrays
+) -> EvaluationSums:
   """Returns sums over a batch, without dropout and label smoothing."""
-  return _sums(config, dims, params, batch, 0.0, None)
+  out = output_of(config, dims, params, batch, None)
+  return evaluation_sums(
+    out.logits_BTV,
+    batch.targets_BT,
+    _weights(config, batch),
+    arrays.get(TOKEN_BYTES),
+  )
 
 
 def output_of(
@@ -222,15 +230,18 @@ def _sums(
   keys_B: jax.Array | None,
 ) -> Sums:
   """Returns sums over a batch, with dropout by `keys_B`."""
-  arch, weights_BT = config.architecture, batch.weights_BT
   out = output_of(config, dims, params, batch, keys_B)
-  next_seen = not any(mask.hides_future for mask in arch.masks)
-  if config.task.predicts_next and next_seen:
-    # A position that sees its own target has nothing to predict.
-    weights_BT *= blind(arch.masks, jnp.arange(weights_BT.shape[1]))
   return cross_entropy(
-    out.logits_BTV, batch.targets_BT, weights_BT, label_smoothing
+    out.logits_BTV, batch.targets_BT, _weights(config, batch), label_smoothing
   )
+
+
+def _weights(config: Config, batch: Batch) -> jax.Array:
+  """Returns how much each target counts: not at all where it is seen."""
+  if not config.sees_targets:
+    return batch.weights_BT
+  t_T = jnp.arange(batch.weights_BT.shape[1])
+  return batch.weights_BT * blind(config.architecture.masks, t_T)
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

@@ -73,6 +73,10 @@ class BytePairs(Subwords):
     cutter.decoder = decoders.ByteLevel()
     return cutter
 
+  def token_bytes(self) -> np.ndarray | None:
+    """Returns the bytes of each piece, which spells each by one character."""
+    return self._after_specials([len(piece) for piece in self.pieces])
+
   def _join(self, ids: Sequence[int]) -> str:
     numbers = [i - len(self.specials) for i in ids]
     return self.cutter.decode(numbers, skip_special_tokens=False)

@@ -60,6 +60,9 @@ class Draw(NamedTuple):
   seq_len: int
 
 
+# Name of an array: the bytes of UTF-8 that each token id stands for.
+TOKEN_BYTES = 'token_bytes'
+
 # On the device; or, where the host reads, of numpy.
 Arrays = Mapping[str, Any]
 
@@ -90,16 +93,23 @@ class Task(Variant, abc.ABC):
   Attributes:
     families: what can learn it, of `model.family`, the usual one first.
     predicts_next: targets are next tokens, which must not be seen.
+    predicts_tokens: targets are tokens, not labels.
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
-    figures: what `judge` measures.
+    figures: what is measured besides what all tasks measure.
+    by_position: its trials keep what they lose at each position, by which rows
+      are compared that predict at different ones.
+    neutral: names of its fields that change nothing of what is judged.
   """
 
   families: ClassVar[tuple[type[Decoder], ...]]
   predicts_next: ClassVar[bool] = False
+  predicts_tokens: ClassVar[bool] = True
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
   figures: ClassVar[tuple[Figure, ...]] = ()
+  by_position: ClassVar[bool] = False
+  neutral: ClassVar[frozenset[str]] = frozenset()
 
   @classmethod
   def measured(cls) -> dict[str, Figure]:
@@ -118,6 +128,15 @@ class Task(Variant, abc.ABC):
     """Returns whether anything of these validation examples is predicted."""
     del arrays, ids_X, seq_len
     return True
+
+  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+    """Returns what of the validation part these examples are, in words.
+
+    Equal words are of equal targets, if the tokens of both are the same, or
+    both count their bytes.
+    """
+    del arrays
+    return f'{ids_X.size:,} examples of {seq_len:,} tokens'
 
   def notes(self, data: Data, seq_len: int) -> str:
     """Returns what of the data this context length leaves out, if anything."""

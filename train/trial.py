@@ -93,6 +93,8 @@ class Interrupted(Exception):
 
 # Figures by name; none where a number is not finite.
 Figures = dict[str, float | int | None]
+# Sums at each position of an example, by name.
+Positions = dict[str, list[float | None]]
 
 
 @dataclasses.dataclass
@@ -105,6 +107,9 @@ class Notes:
     train_seconds: of these, in steps.
     train_loss: of the last step.
     last_eval: figures of the last evaluation.
+    extent: of how many targets these are.
+    by_position: sums of the evaluation at the last step, where the task keeps
+      them (see `evaluation.by_position`).
     best_val_loss: the lowest so far.
     best_step: where it was.
   """
@@ -114,6 +119,8 @@ class Notes:
   train_seconds: float = 0.0
   train_loss: float | None = None
   last_eval: Figures = dataclasses.field(default_factory=dict)
+  extent: Figures = dataclasses.field(default_factory=dict)
+  by_position: Positions = dataclasses.field(default_factory=dict)
   best_val_loss: float | None = None
   best_step: int | None = None
 
@@ -132,3 +139,4 @@ class Result(NamedTuple):
   tokens: int
   digest: str
   parameters: int
+  by_position: Positions

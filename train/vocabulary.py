@@ -95,6 +95,14 @@ class Vocabulary(abc.ABC):
   def content(self) -> dict[str, Any]:
     """Returns the fields, special tokens apart, as JSON values."""
 
+  def token_bytes(self) -> np.ndarray | None:
+    """Returns the bytes of UTF-8 that each id stands for; none if text is lost.
+
+    The sum over the ids of a text is then the length of that text: nothing of
+    it is left out, lower-cased or unknown.  Special tokens stand for none.
+    """
+    return None
+
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of ids; <unk> and <mask> by name, no other special."""
     first, parts, run = len(self.specials), [], []
@@ -146,6 +154,10 @@ class Vocabulary(abc.ABC):
     fits = [kind for limit, kind in limits.items() if self.size <= limit]
     return ids.astype(fits[0] if fits else np.int32)
 
+  def _after_specials(self, sizes: Sequence[int]) -> np.ndarray:
+    """Returns bytes of all ids, 0 for the special tokens."""
+    return np.array([0] * len(self.specials) + list(sizes), np.uint32)
+
   def _unknown(self) -> int | None:
     """Returns the id of <unk>, if there is one."""
     return self.id_of(Special.UNK) if Special.UNK in self.specials else None
@@ -180,6 +192,12 @@ class Characters(Vocabulary):
       ids[missing] = unknown
     return self._narrow(ids)
 
+  def token_bytes(self) -> np.ndarray | None:
+    """Returns the bytes of each character; none where some may be unknown."""
+    if Special.UNK in self.specials:
+      return None
+    return self._after_specials([len(c.encode()) for c in self.characters])
+
   def _join(self, ids: Sequence[int]) -> str:
     return ''.join(map(self._symbol, ids))
 
@@ -208,6 +226,10 @@ class Bytes(Vocabulary):
     """Returns the id of each byte."""
     data = np.frombuffer(text.encode(), np.uint8)
     return self._narrow(data.astype(np.int32) + len(self.specials))
+
+  def token_bytes(self) -> np.ndarray | None:
+    """Returns a byte each."""
+    return self._after_specials([1] * 256)
 
   def _join(self, ids: Sequence[int]) -> str:
     data = bytes(i - len(self.specials) for i in ids)

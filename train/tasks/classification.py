@@ -27,6 +27,7 @@ class Classification(Sentences, tag='classification'):
   """Tell the label of a text (Devlin et al. 2019, section 4.1)."""
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
+  predicts_tokens: ClassVar[bool] = False
   columns: ClassVar[tuple[str, ...]] = ('text', 'label')
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,

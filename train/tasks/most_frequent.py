@@ -41,6 +41,7 @@ class MostFrequent(Task, tag='most_frequent'):
   """
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
+  predicts_tokens: ClassVar[bool] = False
 
   symbols: int = field(5, 'How many symbols there are.', min=2, max=26)
 

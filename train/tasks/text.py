@@ -11,11 +11,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.family import Decoder, Encoder
 from model.field import field
-from train.task import Arrays, Batch
-from train.vocabulary import Special
+from train.figure import BITS_PER_BYTE, PERPLEXITY, Figure
+from train.task import TOKEN_BYTES, Arrays, Batch, Data
+from train.vocabulary import Special, Vocabulary
 from train.windows import Window, Windows
 
 
@@ -26,6 +28,9 @@ class Text(Windows, tag='text'):
   families: ClassVar[tuple[type[Decoder], ...]] = (Decoder, Encoder)
   predicts_next: ClassVar[bool] = True
   ahead: ClassVar[int] = 1
+  figures: ClassVar[tuple[Figure, ...]] = (BITS_PER_BYTE, PERPLEXITY)
+  by_position: ClassVar[bool] = True
+  neutral: ClassVar[frozenset[str]] = frozenset(('reserve_mask',))
 
   reserve_mask: bool = field(
     False, 'A symbol <mask> without use, as --task=mlm has one: equal starts.'
@@ -35,6 +40,29 @@ class Text(Windows, tag='text'):
   def wanted(self) -> tuple[Special, ...]:
     """Returns the special tokens of the vocabulary."""
     return (Special.MASK,) if self.reserve_mask else ()
+
+  def load(self, vocabulary: Vocabulary | None = None) -> Data:
+    """Returns the tokens, and the bytes of each, where these are known."""
+    data = super().load(vocabulary)
+    sizes = data.vocabulary.token_bytes()
+    if sizes is None:
+      return data
+    arrays = {**data.arrays, TOKEN_BYTES: sizes}
+    return dataclasses.replace(data, arrays=arrays)
+
+  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+    """Returns how much of the text these windows are: all but its tail, say."""
+    if ids_X.size < self.evaluation_size(arrays, seq_len):
+      return f'{ids_X.size:,} windows of {seq_len:,} tokens'
+    text_X = arrays['validation']
+    first = min(ids_X.size * seq_len + 1, text_X.shape[0])
+    tail_X = np.asarray(text_X[first:])
+    if not tail_X.size:
+      return 'all of the validation part'
+    if TOKEN_BYTES not in arrays:
+      return f'the validation part but its last {tail_X.size:,} tokens'
+    left_out = int(arrays[TOKEN_BYTES][tail_X].sum())
+    return f'the validation part but its last {left_out:,} bytes'
 
   def made(
     self,

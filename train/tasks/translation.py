@@ -63,6 +63,10 @@ class Translation(Sentences, tag='translation'):
     SACREBLEU,
     BREVITY_PENALTY,
   )
+  neutral: ClassVar[frozenset[str]] = Sentences.neutral | {
+    'beam',
+    'length_penalty',
+  }
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,
     Special.UNK,

@@ -1,0 +1,58 @@
+"""What is said of a row below its table."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments import formats
+from experiments.extent import Record, extent, finite_values
+from train.evaluation import TARGETS
+
+
+def compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
+  """Returns at which targets a row and the base are compared.
+
+  Args:
+    shared: trials of the base and of the row, judged at those of both.
+    metric: that is compared.
+  """
+  base, row = (formats.number(_mean(trials, metric)) for trials in shared)
+  count = formats.count(extent(shared[1], TARGETS))
+  return (
+    f'difference over the {count} targets that both predict: base {base}, '
+    f'here {row}'
+  )
+
+
+def _mean(trials: Sequence[Record], metric: str) -> float | None:
+  found = list(finite_values(trials, metric).values())
+  return float(np.mean(found)) if found else None
+
+
+def befallen(
+  trials: Sequence[Record], values: Mapping[int, float], metric: str
+) -> list[str]:
+  """Returns what a mean over the seeds that ended well would hide."""
+  failed, diverged, unmeasured = [], [], []
+  for trial in trials:
+    seed = f'seed {trial["seed"]}'
+    if trial['status'] == 'failed':
+      error = trial.get('error', 'no message')
+      failed.append(f'{seed}: {" ".join(error.split())}')
+    elif trial['status'] == 'diverged':
+      step = trial['metrics'].get('diverged_at')
+      at = '' if step is None else f' at step {step}'
+      diverged.append(seed + at)
+    elif trial['seed'] not in values:
+      unmeasured.append(seed)
+  if not trials:
+    return ['no trial']
+  return [
+    f'{len(group)} {what}: {", ".join(group)}'
+    for what, group in (
+      ('failed', failed),
+      ('diverged', diverged),
+      (f'without a finite {metric}', unmeasured),
+    )
+    if group
+  ]
