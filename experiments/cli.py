@@ -20,6 +20,7 @@ from train.config import Config
 from train.cores import cores, split_cpu
 from train.flags import define, present
 from train.generate import Generation
+from train.project import current
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
@@ -88,6 +89,7 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     trials=command.trials,
     search_seed=command.search_seed,
   )
+  current()  # Its files are now what the modules are.
   plan = make_plan(experiment, base, command, options, requests)
   _introduce(plan)
   if command.plan:
@@ -166,8 +168,8 @@ def _introduce(plan: Plan) -> None:
     print(f'warning: {warning}', file=sys.stderr)
 
 
-# What says where the run was.
-_NO_REPLAY = ('workdir', 'merge')
+# What says where the run was, and what to do with what is there.
+_NO_REPLAY = ('workdir', 'merge', 'rerun', 'keep')
 
 
 def _flag_lines(

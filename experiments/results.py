@@ -13,6 +13,7 @@ from experiments import table as tables
 from experiments.experiment import BASE
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
+from experiments.other_code import marked
 from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
@@ -32,11 +33,10 @@ def finish(
   selection = select(plan, ledger)
   trials = selection.verdict(plan)
   records = []
-  for planned in trials:
-    record = ledger.record(planned.trial.id)
-    if record is not None:
-      tuned = {flag: float(v) for flag, v in planned.point.items()}
-      records.append({**record, 'row': planned.row, 'tuned': tuned})
+  there = [(p, ledger.record(p.trial.id)) for p in trials]
+  for planned, record in marked([(p, r) for p, r in there if r is not None]):
+    tuned = {flag: float(v) for flag, v in planned.point.items()}
+    records.append({**record, 'row': planned.row, 'tuned': tuned})
   rows = [r.name for r in plan.rows if r.name not in selection.retired]
   base = BASE if BASE in rows else rows[0]
   missing = [p for p in trials if ledger.record(p.trial.id) is None]

@@ -101,7 +101,8 @@ def summarise(
 
   Args:
     records: of the verdict's seeds; they may have 'parameters',
-      'flops_per_token' and 'tuned': what the row chose for itself, by flag.
+      'flops_per_token', 'tuned': what the row chose for itself, by flag, and
+      'mark': a word on what sets the trial apart.
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
@@ -256,8 +257,11 @@ def _notes(
 ) -> list[str]:
   """Returns what a mean over the seeds that ended well would hide."""
   failed, diverged, unmeasured = [], [], []
+  marked: dict[str, list[str]] = {}
   for trial in trials:
     seed = f'seed {trial["seed"]}'
+    if mark := trial.get('mark'):
+      marked.setdefault(mark, []).append(seed)
     if trial['status'] == 'failed':
       error = trial.get('error', 'no message')
       failed.append(f'{seed}: {" ".join(error.split())}')
@@ -275,6 +279,7 @@ def _notes(
       ('failed', failed),
       ('diverged', diverged),
       (f'without a finite {metric}', unmeasured),
+      *marked.items(),
     )
     if group
   ]

@@ -14,7 +14,9 @@ from model import transformer
 from model.backend import Auto
 from model.network import EVERY_HEAD, HeadGates, Source
 from model.transformer import Output
+from train import code
 from train.checkpoint import Checkpoints
+from train.code import some
 from train.config import Config
 from train.feed import check, evaluation, fed
 from train.files import read_lines
@@ -29,13 +31,21 @@ from train.vocabulary import Special, Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A trained trial."""
+  """A trained trial; `other_code` is what of its code was other, in words."""
 
   trial: str
   config: Config
   vocabulary: Vocabulary
   params: Params
   step: int
+  other_code: tuple[str, ...] = ()
+
+  @property
+  def caveat(self) -> str:
+    """Returns that it was trained by other code than is here, if it was."""
+    if not self.other_code:
+      return ''
+    return f'was trained by other code than is here: {some(self.other_code)}'
 
   def apply(
     self,
@@ -151,7 +161,8 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(
       f'{directory}: config.json cannot be read: the trial was not begun'
     ) from e
-  config = here(override(Config(), about['flags']), jax.default_backend())
+  own = override(Config(), about['flags'])
+  config = here(own, jax.default_backend())
   vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
   template = init_state(config, config.sizes(vocabulary)).saved
   notes: list[str] = []
@@ -175,7 +186,12 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
   # On a device, so that functions of it can be compiled.
   params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
-  return Loaded(about['trial'], config, vocabulary, params, restored.step)
+  recorded, other = code.checked(about), ()
+  if code.standing(recorded, own) == 'other':
+    other = tuple(code.differences(recorded, own)) or ('what was not recorded',)
+  return Loaded(
+    about['trial'], config, vocabulary, params, restored.step, other
+  )
 
 
 def here(config: Config, platform: str) -> Config:
