@@ -15,6 +15,7 @@ from experiments.terminal import Terminal
 from train import code
 from train.code import Recorded, Standing, some
 from train.files import read_lines
+from train.schema import to_flags
 
 Record = Mapping[str, Any]
 
@@ -119,7 +120,6 @@ def prepare(
     record = ledger.record(planned.trial.id)
     if record is not None and record['status'] != 'failed':
       # First: a kill in between leaves a folder, about which it is asked again.
-      about = {k: v for k, v in record.items() if k in ('config', 'code')}
       ledger.append(
         {
           'row': planned.row,
@@ -127,7 +127,7 @@ def prepare(
           'seed': planned.seed,
           'status': 'failed',
           'error': 'of other code: moved to replaced, to be trained anew',
-          **about,
+          'config': to_flags(planned.trial.config),
         }
       )
     set_aside(planned.trial.directory)

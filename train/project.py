@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import functools
-import hashlib
+import json
 import pathlib
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -66,6 +66,12 @@ class _Module:
     self.acts = [node for node in rest if not _is_idle(node)]
 
 
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> _Module:
+  """Returns a file, parsed; the same for another project that has it too."""
+  return _Module(text)
+
+
 def _is_idle(node: ast.stmt) -> bool:
   match node:
     case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
@@ -75,26 +81,30 @@ def _is_idle(node: ast.stmt) -> bool:
   return False
 
 
+def files(root: pathlib.Path) -> dict[str, str]:
+  """Returns the text of each file below a folder, by its path from there."""
+  return {
+    path.relative_to(root).as_posix(): path.read_text('utf-8')
+    for package in PACKAGES
+    for path in sorted((root / package).rglob('*.py'))
+  }
+
+
 class Project:
-  """The project as it is on the disk when this is made.
+  """The modules of the project, and what is defined there.
 
   Args:
-    root: the folder of its packages.
+    texts: its files, by their paths.
   """
 
-  def __init__(self, root: pathlib.Path):
+  def __init__(self, texts: Mapping[str, str]):
     self._texts: dict[str, str] = {}
-    total = hashlib.sha256()
-    for package in PACKAGES:
-      for path in sorted((root / package).rglob('*.py')):
-        words = path.relative_to(root).with_suffix('').parts
-        name = '.'.join(words).removesuffix('.__init__')
-        data = path.read_bytes()
-        self._texts[name] = data.decode()
-        total.update(f'{name} {len(data)}\n'.encode() + data)
-    self.digest = total.hexdigest()[:16]
+    for path, text in texts.items():
+      name = path.removesuffix('.py').replace('/', '.')
+      self._texts[name.removesuffix('.__init__')] = text
+    self.digest = syntax.digest_of([json.dumps(self._texts, sort_keys=True)])
     # Of this object, so that they go with it.
-    self._module = functools.cache(lambda name: _Module(self._texts[name]))
+    self._module = functools.cache(lambda name: _parsed(self._texts[name]))
     self.definition = functools.cache(self._definition)
     self.lineage = functools.cache(self._lineage)
     self.members = functools.cache(self._members)
@@ -228,4 +238,4 @@ def current() -> Project:
 
   Call it when a process begins: its modules are what they were then.
   """
-  return Project(ROOT)
+  return Project(files(ROOT))

@@ -105,6 +105,8 @@ class _Reach:
     self._project, self._choosing = project, start.choosing
     self._there: dict[Place, None] = {}
     self._made: set[Place] = set()
+    # By their names, what objects that are there have.
+    self._having: dict[str, list[Place]] = {}
     self._asked = dict.fromkeys(start.asked)
     self._done: dict[Place, None] = {}
     self._waiting = [*start.functions]
@@ -151,13 +153,14 @@ class _Reach:
     for name in own.reading.attributes - _REFUSING:
       if name not in self._asked:
         self._asked[name] = None
-        for cls in self._there:
-          self._ask(cls, name)
+        self._waiting += self._having.get(name, ())
     if own.reading.above:
       cls = Place(place.module, place.name.partition('.')[0])
       for base in self._project.bases(cls):
-        for name in own.reading.above:
-          self._ask(base, name)
+        members = self._project.members(base)
+        self._waiting += [
+          members[name] for name in own.reading.above if name in members
+        ]
 
   def _add(self, cls: Place) -> None:
     """Notes that an object of a class is there."""
@@ -165,9 +168,10 @@ class _Reach:
       return
     self._there[cls] = None
     self._waiting += self._project.lineage(cls)
-    for name in self._project.members(cls):
+    for name, found in self._project.members(cls).items():
+      self._having.setdefault(name, []).append(found)
       if name in self._asked:
-        self._ask(cls, name)
+        self._waiting.append(found)
 
   def _make(self, cls: Place) -> None:
     """Notes that an object of a class is made: what it has is used unasked."""
@@ -182,11 +186,6 @@ class _Reach:
       is_function = isinstance(self._project.kind(found), syntax.Function)
       if open_to_others or not is_function or name[:2] == name[-2:] == '__':
         self._waiting.append(found)
-
-  def _ask(self, cls: Place, name: str) -> None:
-    """Executes what objects of a class have under a name, if they have it."""
-    if found := self._project.members(cls).get(name):
-      self._waiting.append(found)
 
   def _said(self, place: Place) -> str:
     """Returns what a definition says, and what its names stand for.

@@ -44,8 +44,9 @@ class Reading:
 class _Reader:
   """Walks a tree once, and notes what it says and uses."""
 
-  def __init__(self, is_module: IsModule, imports: Imports):
-    self._is_module, self.imports = is_module, imports
+  def __init__(self, is_module: IsModule):
+    self._is_module = is_module
+    self.imports: Imports = {}
     self.said: list[str] = []
     self.names: set[str] = set()
     self.compared: set[str] = set()
@@ -61,7 +62,7 @@ class _Reader:
       case ast.Attribute(attr=name):
         self._attribute(node, name)
       case ast.Import() | ast.ImportFrom():
-        pass  # what it stands for is said where it is used
+        self.imports |= imported([node])  # said where they are used
       case ast.Expr(value=ast.Constant()) | ast.Pass():
         pass  # a docstring, or nothing
       case ast.Constant(value=value):
@@ -155,7 +156,7 @@ def read(nodes: Sequence[ast.AST], is_module: IsModule) -> Reading:
     is_module: says whether a name, with these imports, is that of a module of
       the project.
   """
-  reader = _Reader(is_module, imported(nodes))
+  reader = _Reader(is_module)
   for node in nodes:
     reader.walk(_without_text(node))
   return Reading(
