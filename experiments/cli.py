@@ -36,6 +36,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   """
   if len(argv) == 3 and argv[1] == worker.WORD:
     return worker.main(argv[2])
+  current()  # Its files are now what the modules are.
   try:
     return _main(argv, values, usage)
   except (FieldError, DataError, Refused) as e:
@@ -89,7 +90,6 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     trials=command.trials,
     search_seed=command.search_seed,
   )
-  current()  # Its files are now what the modules are.
   plan = make_plan(experiment, base, command, options, requests)
   _introduce(plan)
   if command.plan:

@@ -6,6 +6,9 @@ import functools
 import pathlib
 import re
 import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
 
 import jax
 import pytest
@@ -274,7 +277,7 @@ class _Executed:
   def __init__(self) -> None:
     self.names: set[str] = set()
 
-  def __call__(self, frame, event, argument) -> None:
+  def __call__(self, frame: FrameType, event: str, argument: object) -> None:
     del argument
     path = frame.f_code.co_filename
     if event == 'call' and path.startswith((f'{ROOT}/model', f'{ROOT}/train')):
@@ -327,28 +330,28 @@ NO_FIGURE = {'Shared', '_checked', '_typed', '_bounded'}
 # What a record says. ---------------------------------------
 
 
-def _recorded(**other: object) -> dict[str, object]:
+def _recorded(other: Mapping[str, object]) -> dict[str, Any]:
   return {**code.describe(Config()), **other}
 
 
 def test_standing() -> None:
-  own = _recorded()
+  own = _recorded({})
   assert code.standing(own, Config()) == 'same'
   # Other files, and the same code: comments, say.
-  assert code.standing(_recorded(sources='x'), Config()) == 'same'
-  edited = _recorded(sources='x', digest='y')
+  assert code.standing(_recorded({'sources': 'x'}), Config()) == 'same'
+  edited = _recorded({'sources': 'x', 'digest': 'y'})
   assert code.standing(edited, Config()) == 'other'
   versions = {**dict(own['versions']), 'jax': '0.1'}
-  older = _recorded(versions=versions, digest='y')
+  older = _recorded({'versions': versions, 'digest': 'y'})
   assert code.standing(older, Config()) == 'other'
   assert 'jax 0.1 there' in code.differences(older, Config())[0]
   assert code.standing(None, Config()) == 'unknown'
 
 
 def test_who_goes_on_with_other_code_is_of_both() -> None:
-  own = _recorded()
+  own = _recorded({})
   assert code.resumed(own, own) == own
-  both = code.resumed(_recorded(digest='a'), own)
+  both = code.resumed(_recorded({'digest': 'a'}), own)
   assert both['digest'] == f'a+{own["digest"]}'
   assert code.resumed(both, own) == both
   assert code.standing(both, Config()) == 'other'

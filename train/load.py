@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -186,12 +186,17 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
   # On a device, so that functions of it can be compiled.
   params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
-  recorded, other = code.checked(about), ()
-  if code.standing(recorded, own) == 'other':
-    other = tuple(code.differences(recorded, own)) or ('what was not recorded',)
-  return Loaded(
-    about['trial'], config, vocabulary, params, restored.step, other
-  )
+  other = _other_code(about, own)
+  name, step = about['trial'], restored.step
+  return Loaded(name, config, vocabulary, params, step, other)
+
+
+def _other_code(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+  """Returns what of the code of a trial is other than here, in words."""
+  recorded = code.checked(about)
+  if code.standing(recorded, config) != 'other':
+    return ()
+  return tuple(code.differences(recorded, config)) or ('all of it',)
 
 
 def here(config: Config, platform: str) -> Config:
