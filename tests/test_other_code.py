@@ -110,7 +110,7 @@ def test_keep_takes_them_and_marks_the_table(
   assert not _row(workdir, 'base')['note']
   for name in ('table.md', 'table.tex', 'table.csv', 'report.html'):
     assert 'of other code' in (workdir / name).read_text()
-  assert '--keep' not in (workdir / 'flags.txt').read_text()
+  assert '--keep=' not in (workdir / 'flags.txt').read_text()
 
 
 @pytest.mark.usefixtures('edited')
