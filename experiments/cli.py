@@ -23,6 +23,7 @@ from train.config import Config
 from train.cores import cores, split_cpu
 from train.flags import define, present
 from train.generate import Generation
+from train.project import current
 from train.schema import changes, leaves, override, suggest, to_flags
 from train.task import DataError
 from train.trial import Options
@@ -39,6 +40,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   with lasting() as output:
     if len(argv) == 3 and argv[1] == worker.WORD:
       return worker.main(argv[2])
+    current()  # Its files are now what the modules are.
     try:
       return _main(argv, values, usage, output)
     except (FieldError, DataError, Refused) as e:
@@ -209,8 +211,8 @@ def _plan(
   return make_plan(experiment, base, command, options, requests)
 
 
-# What says where the run was.
-_NO_REPLAY = ('workdir', 'merge')
+# What says where the run was, and what to do with what is there.
+_NO_REPLAY = ('workdir', 'merge', 'rerun', 'keep')
 
 
 def _flag_lines(

@@ -45,6 +45,14 @@ class Command(Record):
   merge: str | None = field(
     None, '"DIR DIR ...": take the trials from there, and train nothing.'
   )
+  rerun: bool = field(
+    False,
+    'Train trials of other code anew; what they left is moved to '
+    'WORKDIR/replaced.',
+  )
+  keep: bool = field(
+    False, 'Take trials of other code as they are; the table says which.'
+  )
   only: str | None = field(None, 'Run this row alone.')
   ablate_from: str | None = field(
     None,
@@ -96,8 +104,16 @@ class Command(Record):
     """Yields what is wrong with a field, or between fields."""
     if self.shard is not None:
       parse_shard(self.shard)
+    if self.rerun and self.keep:
+      yield FieldError(
+        'rerun', self.rerun, 'is the opposite of --keep: drop one'
+      )
     if self.merge is None:
       return
+    if self.rerun:
+      yield FieldError(
+        'rerun', self.rerun, 'has no effect beside --merge: drop it'
+      )
     try:
       names = shlex.split(self.merge)
     except ValueError as e:  # a quote that does not end

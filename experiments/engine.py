@@ -13,6 +13,7 @@ from experiments.inputs import Planned
 from experiments.ledger import Ledger, locked
 from experiments.local import Local
 from experiments.merge import merge, sources
+from experiments.other_code import Survey, check_code, prepare, survey
 from experiments.plan import Plan, check_writable
 from experiments.pool import Pool
 from experiments.recorder import Recorder
@@ -87,12 +88,12 @@ def execute(
   """
   stop = Stop()
   try:
-    if plan.command.merge is not None:
-      with sources(plan):  # What is wrong there is said before all else.
-        pass
+    # What is wrong with what is there is said before all else.
+    found = _surveyed(plan)
+    check_code(plan, found)
     check_writable(plan.workdir)
     with locked(plan.workdir) as lock:
-      return _execute(plan, command, flag_lines, stop, lock)
+      return _execute(plan, command, flag_lines, stop, lock, found)
   except Interrupted:
     assert stop.signal is not None
     say('')
@@ -106,12 +107,21 @@ def execute(
     stop.restore()
 
 
+def _surveyed(plan: Plan) -> Survey:
+  """Returns what of the trials is of other code, here and to be merged."""
+  if plan.command.merge is None:
+    return survey(plan, ())
+  with sources(plan) as found:
+    return survey(plan, found)
+
+
 def _execute(
   plan: Plan,
   command: Sequence[str],
   flag_lines: Sequence[str],
   stop: Stop,
   lock: int,
+  found: Survey,
 ) -> int:
   """Runs and reports a plan whose directory is held; returns the exit code."""
   _describe(plan, flag_lines)
@@ -119,6 +129,7 @@ def _execute(
   trials, steps = size(plan)
   with Terminal(trials, steps) as terminal:
     recorder = Recorder(ledger, terminal, plan.metric, plan.devices)
+    prepare(plan, found, ledger, terminal)
     if plan.command.merge is not None:
       merge(plan, ledger, terminal)
     else:

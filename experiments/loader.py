@@ -2,14 +2,16 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from model.field import FieldError
+from train.code import Recorded, Standing, checked, standing
 from train.config import Config
 from train.files import digest
 from train.load import Loaded, load
-from train.schema import to_flags
+from train.schema import override, to_flags
 from train.step import Params
 from train.store import FILE, read_vocabulary
 from train.task import Data, DataError, Task
@@ -20,9 +22,14 @@ class Loader:
 
   Vocabularies that were learned belong to the trials that began with them: a
   working directory goes on with its own, whatever a new training would give.
+
+  Args:
+    workdir: the working directory, if it is known.
+    anew: leave out the vocabularies of trials of other code.
   """
 
-  def __init__(self, workdir: str | None):
+  def __init__(self, workdir: str | None, anew: bool = False):
+    self._anew = anew
     self._workdir = None if workdir is None else pathlib.Path(workdir)
     self._data: dict[Task, Data] = {}
     self._initial: dict[str, tuple[Loaded, str]] = {}
@@ -52,6 +59,8 @@ class Loader:
       begun = _begun(folder)
       if begun is None or not begun.learned or begun.flags != mine:
         continue
+      if self._anew and begun.standing == 'other':
+        continue
       try:
         data = task.load(read_vocabulary(folder / FILE, begun.vocabulary))
       except DataError:
@@ -71,6 +80,9 @@ class Loader:
       except DataError as e:
         raise FieldError('init_from', config.init_from, str(e)) from e
       self._initial[config.init_from] = found, digest(found.params)
+      if found.caveat:
+        text = f'warning: --init_from={config.init_from} {found.caveat}'
+        print(text, file=sys.stderr)
     loaded, name = self._initial[config.init_from]
     # Of each row: tasks, and so vocabularies, may differ between them.
     if rule := _unlike(loaded, config.task, self.data(config.task)):
@@ -107,12 +119,19 @@ def _trials(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 class _Begun(NamedTuple):
-  """What a trial was begun with: flags of its task, and digests."""
+  """What a trial was begun with: flags of its task, digests, and its code."""
 
   flags: dict[str, str]
   data: str
   vocabulary: str
   learned: bool
+  every: dict[str, str]
+  code: Recorded
+
+  @property
+  def standing(self) -> Standing:
+    """Returns whether it is of the code that is here."""
+    return standing(self.code, override(Config(), self.every))
 
 
 def _begun(folder: pathlib.Path) -> _Begun | None:
@@ -125,6 +144,8 @@ def _begun(folder: pathlib.Path) -> _Begun | None:
       about['data'],
       vocabulary['digest'],
       vocabulary['learned'],
+      about['flags'],
+      checked(about),
     )
   except (OSError, ValueError, KeyError, TypeError):
     return None

@@ -113,12 +113,18 @@ def _copy(folder: pathlib.Path, target: pathlib.Path) -> None:
   if half.exists():
     shutil.rmtree(half)
   shutil.copytree(folder, half, symlinks=True)
-  if target.exists():
-    aside = target.parent.parent / 'replaced'
-    aside.mkdir(exist_ok=True)
-    taken = len(list(aside.glob(f'{target.name}-*')))
-    os.replace(target, aside / f'{target.name}-{taken}')
+  set_aside(target)
   os.replace(half, target)
+
+
+def set_aside(folder: pathlib.Path) -> None:
+  """Moves the folder of a trial, if it is there, to WORKDIR/replaced."""
+  if not folder.exists():
+    return
+  aside = folder.parent.parent / 'replaced'
+  aside.mkdir(exist_ok=True)
+  taken = len(list(aside.glob(f'{folder.name}-*')))
+  os.replace(folder, aside / f'{folder.name}-{taken}')
 
 
 def _take_layout(

@@ -93,7 +93,7 @@ def make_plan(
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
-  loader = Loader(command.workdir)
+  loader = Loader(command.workdir, anew=command.rerun)
   owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
   choice = fixed(options, command.workers, workdir, devices)

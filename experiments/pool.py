@@ -192,6 +192,7 @@ class Pool:
       layout=layout.text,
       devices=len(layout.devices),
       cores=self._cores[place],
+      rerun=self._plan.command.rerun,
     )
     words = [str(LAUNCH), WORD, json.dumps(dataclasses.asdict(duty))]
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ from experiments.experiment import BASE
 from experiments.extent import Limits, Record, differing
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
+from experiments.other_code import marked
 from experiments.plan import Plan
 from experiments.question import label, question
 from experiments.report import AttentionMaps, Report, Sample, write_report
@@ -37,13 +38,12 @@ def finish(
   base = BASE if BASE in rows else rows[0]
   warned = _warned(plan.warnings, base)
   records = []
-  for planned in trials:
-    record = ledger.record(planned.trial.id)
-    if record is not None:
-      tuned = {flag: float(v) for flag, v in planned.point.items()}
-      own = {'row': planned.row, 'tuned': tuned}
-      own['warnings'] = warned.get(planned.row, [])
-      records.append({**record, **own})
+  there = [(p, ledger.record(p.trial.id)) for p in trials]
+  for planned, record in marked([(p, r) for p, r in there if r is not None]):
+    tuned = {flag: float(v) for flag, v in planned.point.items()}
+    own = {'row': planned.row, 'tuned': tuned}
+    own['warnings'] = warned.get(planned.row, [])
+    records.append({**record, **own})
   missing = [p for p in trials if ledger.record(p.trial.id) is None]
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
   if plan.command.smoke:

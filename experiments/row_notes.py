@@ -34,8 +34,11 @@ def befallen(
 ) -> list[str]:
   """Returns what a mean over the seeds that ended well would hide."""
   failed, diverged, unmeasured = [], [], []
+  marked: dict[str, list[str]] = {}
   for trial in trials:
     seed = f'seed {trial["seed"]}'
+    if mark := trial.get('mark'):
+      marked.setdefault(mark, []).append(seed)
     if trial['status'] == 'failed':
       error = trial.get('error', 'no message')
       failed.append(f'{seed}: {" ".join(error.split())}')
@@ -53,6 +56,7 @@ def befallen(
       ('failed', failed),
       ('diverged', diverged),
       (f'without a finite {metric}', unmeasured),
+      *marked.items(),
     )
     if group
   ]

@@ -132,8 +132,9 @@ def summarise(
 
   Args:
     records: of the verdict's seeds; they may have 'parameters',
-      'flops_per_token', 'tuned': what the row chose for itself, by flag, and
-      'warnings': lines on its configuration.
+      'flops_per_token', 'tuned': what the row chose for itself, by flag,
+      'warnings': lines on its configuration, and 'mark': a word on what sets
+      the trial apart.
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.

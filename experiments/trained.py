@@ -136,4 +136,7 @@ def _trial(
     raise FieldError(
       flag, target, f'leaves --{unused[0]} without effect: drop it'
     )
-  return load(workdir, trial)
+  loaded = load(workdir, trial)
+  if loaded.caveat:
+    _say(f'warning: --{flag}={target} {loaded.caveat}')
+  return loaded

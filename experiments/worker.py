@@ -32,6 +32,7 @@ from train.config import Config
 from train.cores import pin, split_cpu
 from train.files import read_lines, write_lines
 from train.parallel import parse_layout
+from train.project import current
 from train.schema import override, to_flags
 from train.task import DataError
 from train.trial import Interrupted, Options, Progress
@@ -53,6 +54,7 @@ class Duty:
     layout: how trials lie on its devices.
     devices: how many the CPU appears as.
     cores: those that it runs on.
+    rerun: as --rerun says.
   """
 
   workdir: str
@@ -63,6 +65,7 @@ class Duty:
   layout: str
   devices: int
   cores: Sequence[int]
+  rerun: bool
 
 
 class Began(NamedTuple):
@@ -124,6 +127,7 @@ def describe(workdir: pathlib.Path, stage: Sequence[Planned]) -> None:
 def main(duty: str) -> int:
   """Works until it is told to stop; returns the exit code."""
   mine = Duty(**json.loads(duty))
+  current()  # Its files are now what its modules are.
   pin(mine.cores)
   split_cpu(mine.devices)
   return _Worker(mine).run()
@@ -135,7 +139,7 @@ class _Worker:
   def __init__(self, duty: Duty):
     self._duty, self._workdir = duty, pathlib.Path(duty.workdir)
     self._channel = multiprocessing.connection.Connection(duty.channel)
-    self._loader = Loader(duty.workdir)
+    self._loader = Loader(duty.workdir, anew=duty.rerun)
     self._known: dict[str, dict[str, Any]] = {}
     self._wake, self._stopping, self._signal = threading.Event(), False, 0
     for number in stop_signals():

@@ -2,17 +2,20 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from train.checkpoint import Checkpoints
+from train.code import code_of, describe, recorded, resumed
 from train.feed import opened
 from train.files import digest, write_json
 from train.log import Log
 from train.optimizer import flat
 from train.parallel import to_host
+from train.project import current
 from train.readable import BLOCK
 from train.sample import write_table
 from train.schema import to_flags
@@ -32,7 +35,6 @@ class Lane:
     folder = trial.directory
     folder.mkdir(parents=True, exist_ok=True)
     write_vocabulary(folder, trial.data.vocabulary)
-    write_json(folder / 'config.json', _description(trial))
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
     self.judged: Figures = {}
@@ -48,6 +50,12 @@ class Lane:
     if restored := self.checkpoints.restore(self.state.saved):
       self.state = State(*restored.tree)
       self.notes = Notes(**restored.extra)
+    self.code = describe(trial.config)
+    if restored:
+      self.code = resumed(recorded(folder), self.code)
+    parts = dict(code_of(trial.config, current()).parts)
+    code = {**self.code, 'parts': parts}
+    write_json(folder / 'config.json', _description(trial, code))
     about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
     sinks = [s for to in options.log_to for s in to.open(about)]
     self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
@@ -158,13 +166,14 @@ class Lane:
       steps=steps,
       tokens=steps * config.batch_size * config.seq_len,
       digest=digest(self.state.evaluated),
+      code=self.code,
       parameters=sum(int(p.size) for p in flat(self.state.params).values()),
       by_position=notes.by_position if fine and not self.paused else {},
     )
 
 
-def _description(trial: Trial) -> dict[str, Any]:
-  """Returns what `load` needs to rebuild a trial."""
+def _description(trial: Trial, code: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what `load` needs to rebuild a trial, and what code it is of."""
   return {
     'trial': trial.id,
     'flags': to_flags(trial.config),
@@ -174,4 +183,5 @@ def _description(trial: Trial) -> dict[str, Any]:
       'learned': trial.data.vocabulary.learned,
       'digest': trial.data.vocabulary.digest,
     },
+    'code': dict(code),
   }

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,9 @@ from model import transformer
 from model.backend import Auto
 from model.network import EVERY_HEAD, HeadGates, Source
 from model.transformer import Output
+from train import code
 from train.checkpoint import Checkpoints
+from train.code import some
 from train.config import Config
 from train.evaluation import TARGETS, extent, figures
 from train.feed import check, evaluation, fed
@@ -32,13 +34,21 @@ from train.vocabulary import Special, Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A trained trial."""
+  """A trained trial; `other_code` is what of its code was other, in words."""
 
   trial: str
   config: Config
   vocabulary: Vocabulary
   params: Params
   step: int
+  other_code: tuple[str, ...] = ()
+
+  @property
+  def caveat(self) -> str:
+    """Returns that it was trained by other code than is here, if it was."""
+    if not self.other_code:
+      return ''
+    return f'was trained by other code than is here: {some(self.other_code)}'
 
   def apply(
     self,
@@ -153,7 +163,8 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(
       f'{directory}: config.json cannot be read: the trial was not begun'
     ) from e
-  config = here(override(Config(), about['flags']), jax.default_backend())
+  own = override(Config(), about['flags'])
+  config = here(own, jax.default_backend())
   vocabulary = read_vocabulary(directory / FILE, about['vocabulary']['digest'])
   template = init_state(config, config.sizes(vocabulary)).saved
   notes: list[str] = []
@@ -177,7 +188,17 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
     raise DataError(f'{directory}: has no whole checkpoint {" ".join(notes)}')
   # On a device, so that functions of it can be compiled.
   params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
-  return Loaded(about['trial'], config, vocabulary, params, restored.step)
+  other = _other_code(about, own)
+  name, step = about['trial'], restored.step
+  return Loaded(name, config, vocabulary, params, step, other)
+
+
+def _other_code(about: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+  """Returns what of the code of a trial is other than here, in words."""
+  recorded = code.checked(about)
+  if code.standing(recorded, config) != 'other':
+    return ()
+  return tuple(code.differences(recorded, config)) or ('all of it',)
 
 
 def here(config: Config, platform: str) -> Config:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.files import cache, write_atomically
+from train.reach import code_that
 from train.schema import to_flags
 from train.subwords import BytePairs, WordPieces
 from train.task import DataError
@@ -91,6 +92,7 @@ def train_once(
     return tokenizer.train(texts, specials)
   about = [tokenizer.tag, to_flags(tokenizer), digest]
   about.append([special.name for special in specials])
+  about.append(code_that('train', tokenizer))
   key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
   path = cache() / 'vocabularies' / f'{key}.json'
   if path.exists():

@@ -16,6 +16,7 @@ import numpy as np
 
 from train.documents import Document
 from train.files import cache
+from train.reach import code_that
 from train.task import DataError
 from train.vocabulary import Vocabulary
 
@@ -64,7 +65,8 @@ def tokens(
   """
   if size < KEPT:
     return _in_memory(documents, vocabulary)
-  names = [str(size), digest, vocabulary.digest]
+  code = code_that('encode blocks', vocabulary, *documents[:1])
+  names = [str(size), digest, vocabulary.digest, code]
   key = hashlib.sha256(' '.join(names).encode()).hexdigest()
   folder, kind = cache() / 'tokens' / key, vocabulary.encode('').dtype
   found = _mapped(folder, kind)

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from model.field import FieldError, Record, field
 from train.config import Config
@@ -129,7 +129,7 @@ class Result(NamedTuple):
   """What a trial came to; `metrics` are a function of the configuration.
 
   `digest` is that of the parameters that are evaluated, and that `load` gives:
-  with --average those of the average.
+  with --average those of the average.  `code` is that which trained it.
   """
 
   status: Literal['ok', 'diverged', 'paused']
@@ -138,5 +138,6 @@ class Result(NamedTuple):
   steps: int
   tokens: int
   digest: str
+  code: dict[str, Any]
   parameters: int
   by_position: Positions
