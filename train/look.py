@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.feed import held
-from train.files import write_atomically
+from train.files import content, write_atomically
 from train.lane import Lane
 from train.program import MAP_TOKENS, Look, Program
 from train.records import AGAIN
@@ -114,7 +114,8 @@ def read_maps(path: pathlib.Path, symbols: int) -> dict[str, np.ndarray]:
     Damaged: it is not as it was written.
   """
   try:
-    with np.load(path, allow_pickle=False) as saved:
+    data = io.BytesIO(content(path))
+    with np.load(data, allow_pickle=False) as saved:
       found = {name: np.asarray(saved[name]) for name in saved.files}
     _check_maps(found, symbols)
   # A packed file goes wrong in zipfile, zlib, struct and numpy.
