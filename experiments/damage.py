@@ -40,7 +40,10 @@ def damage(directory: pathlib.Path, vocabulary: Vocabulary) -> str | None:
   folder = directory / FOLDER
   if end is None or end.step is None or not folder.is_dir():
     return None
-  if not (folder / str(end.step)).is_dir():
+  steps = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+  # One that paused may have gone on since, and keeps its last ones only.
+  on = end.status == 'paused' and max(steps, default=0) > end.step
+  if end.step not in steps and not on:
     return f'{directory}: its last checkpoint, of step {end.step}, is gone'
   return None
 

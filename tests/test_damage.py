@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import damage
+from experiments.damage import damage as problem
 from experiments.ledger import Ledger, locked
 from processes import write_text
 from train.files import (
@@ -33,6 +34,7 @@ from train.records import (
   read_trials,
 )
 from train.strict import Damaged, check, parse_json
+from train.vocabulary import Bytes
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -484,6 +486,23 @@ def test_what_can_be_made_again_is_made_again(
     (workdir / name).write_text('{"experiment": null}')
     assert damage.launched(*argv, f'--workdir={workdir}').code == 0
   assert damage.figures(workdir) == damage.figures(whole)
+
+
+def test_a_trial_that_went_on_after_a_pause_lacks_nothing(
+  workdir: Path,
+) -> None:
+  """Of its checkpoints the last ones stay, not that of the pause."""
+  folder = run_of(workdir)
+  end = json.loads((folder / 'end.json').read_text())
+  del end['sum']
+  for status, step, why in (
+    ('paused', 3, None),
+    ('paused', 7, 'of step 7, is gone'),
+    ('ok', 3, 'of step 3, is gone'),
+  ):
+    write_json(folder / 'end.json', end | {'status': status, 'step': step})
+    found = problem(folder, Bytes())
+    assert found is None if why is None else why in str(found)
 
 
 @QUIET

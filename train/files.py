@@ -21,6 +21,7 @@ from train.strict import Damaged, check, parse_json
 
 T = TypeVar('T')
 SUM = 'sum'
+_READABLE = 'make it a file that can be read, or move it away'
 
 
 def cache() -> pathlib.Path:
@@ -208,7 +209,7 @@ def all_lines(path: pathlib.Path, accept: Callable[[Any], object]) -> Lines:
     *whole, last = content(path).split(b'\n')
   except (OSError, ValueError) as e:
     reason = e.strerror if isinstance(e, OSError) else e
-    raise Damaged(f'{path}: cannot be read ({reason})', 'remove it') from e
+    raise Damaged(f'{path}: cannot be read ({reason})', _READABLE) from e
   found: list[tuple[int, bytes, dict[str, Any], bool]] = []
   faults: list[Fault] = []
   for number, line in enumerate([*whole, last], 1):
