@@ -40,7 +40,6 @@ class TrialRecord:
   trial: str
   seed: int
   status: Status | Literal['failed']
-  flops_per_token: float
   config: Mapping[str, str]
   metrics: Mapping[str, float | None] | None = None
   clock: Mapping[str, float] | None = None
@@ -48,6 +47,7 @@ class TrialRecord:
   tokens: int | None = None
   digest: str | None = None
   parameters: int | None = None
+  flops_per_token: float | None = None
   error: str | None = None
   code: Mapping[str, Any] | None = None
 
@@ -63,6 +63,7 @@ class TrialRecord:
         'tokens': self.tokens,
         'digest': self.digest,
         'parameters': self.parameters,
+        'flops_per_token': self.flops_per_token,
       }
       _check_digest(self.digest or '')
     for name, value in needed.items():
