@@ -10,7 +10,8 @@ from experiments import advice
 from experiments.attention import backends
 from experiments.environment import environment
 from experiments.inputs import Planned
-from experiments.ledger import Ledger, locked
+from experiments.layout import mend_layout
+from experiments.ledger import Ledger, locked, write_owner
 from experiments.local import Local
 from experiments.merge import merge, sources
 from experiments.other_code import Survey, check_code, prepare, survey
@@ -23,7 +24,7 @@ from experiments.signals import stop_signals
 from experiments.stages import size, stages
 from experiments.streams import complain, say
 from experiments.terminal import Terminal
-from train.files import write_atomically, write_json
+from train.files import remove_temporaries, write_atomically, write_json
 from train.trial import Interrupted
 
 
@@ -124,10 +125,15 @@ def _execute(
   found: Survey,
 ) -> int:
   """Runs and reports a plan whose directory is held; returns the exit code."""
+  for folder in (plan.workdir, plan.workdir / 'runs'):
+    remove_temporaries(folder)
   _describe(plan, flag_lines)
   ledger = Ledger(plan.workdir)
+  layout = mend_layout(plan.workdir)
   trials, steps = size(plan)
   with Terminal(trials, steps) as terminal:
+    for line in [*ledger.damage, *([layout] if layout else [])]:
+      terminal.warn(line)
     recorder = Recorder(ledger, terminal, plan.metric, plan.devices)
     prepare(plan, found, ledger, terminal)
     if plan.command.merge is not None:
@@ -149,7 +155,7 @@ def _execute(
 def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
   """Writes what the run is: flags, configuration, environment."""
   workdir = plan.workdir
-  write_json(workdir / 'config.json', plan.owner)
+  write_owner(workdir, plan.owner)
   write_atomically(workdir / 'flags.txt', '\n'.join(flag_lines) + '\n')
   about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}

@@ -5,7 +5,6 @@ the number of lanes), so that resuming and replaying use the same one.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +14,17 @@ import jax
 from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from model.field import FieldError
 from train.feed import Feeding
-from train.files import write_json
+from train.files import read_json, write_json
 from train.parallel import Layout, Shared, parse_layout
+from train.records import read_begun
+from train.strict import Damaged
 from train.timing import seconds_per_step
 from train.trial import Options, Trial
 
 # Runs that are expected to be shorter are not worth measuring for.
 WORTH_SECONDS = 60.0
+_FILE = 'layout.json'
+_WAY_OUT = 'remove the file to have it measured'
 GAIN = 1.1  # what twice the lanes must gain to be tried further
 
 
@@ -88,12 +91,11 @@ def one_a_worker(workers: int, devices: Sequence[Any]) -> Choice | None:
 
 def pinned(workdir: pathlib.Path, devices: Sequence[Any]) -> Choice | None:
   """Returns the layout that the directory was begun with, if it fits here."""
-  path = workdir / 'layout.json'
-  if not path.exists():
+  kept = read_layout(workdir)
+  if kept is None:
     return None
-  text = json.loads(path.read_text())['lanes']
   try:
-    return Choice(parse_layout(text, devices), 'as begun', {})
+    return Choice(parse_layout(kept.lanes, devices), 'as begun', {})
   except ValueError:
     return None
 
@@ -173,9 +175,76 @@ def describe_choice(choice: Choice) -> str:
 
 def write_choice(workdir: pathlib.Path, choice: Choice) -> None:
   """Keeps the layout; before the first step that is kept."""
-  value = {
-    'lanes': choice.layout.text,
-    'why': choice.why,
-    'seconds_per_step_of_a_trial': dict(choice.seconds),
-  }
-  write_json(workdir / 'layout.json', value)
+  kept = Kept(choice.layout.text, choice.why, dict(choice.seconds))
+  write_layout(workdir, kept)
+
+
+# On the disk. -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """layout.json: a layout as text, why it was taken, and what was measured."""
+
+  lanes: str
+  why: str = ''
+  seconds_per_step_of_a_trial: Mapping[str, float] = dataclasses.field(
+    default_factory=dict
+  )
+
+
+def write_layout(workdir: pathlib.Path, kept: Kept) -> None:
+  """Keeps a layout."""
+  write_json(workdir / _FILE, dataclasses.asdict(kept))
+
+
+def read_layout(workdir: pathlib.Path) -> Kept | None:
+  """Returns the layout that a directory was begun with; none before that.
+
+  Each trial keeps it too, so that a damaged file is no loss.
+
+  Raises:
+    Damaged: it cannot be known.
+  """
+  path = workdir / _FILE
+  try:
+    return read_json(path, Kept, _WAY_OUT) if path.exists() else None
+  except Damaged as e:
+    lanes = {name for name in map(_lanes_of, _trials(workdir)) if name}
+    if len(lanes) == 1:
+      return Kept(lanes.pop(), 'as its trials were begun')
+    known = '|'.join(sorted(lanes)) or 'LAYOUT'
+    raise Damaged(
+      f'{e.fault}, and bits may depend on it',
+      f'give --lanes={known} as it was, or {_WAY_OUT}',
+    ) from e
+
+
+def mend_layout(workdir: pathlib.Path) -> str | None:
+  """Writes a damaged layout.json anew, and says so."""
+  path = workdir / _FILE
+  try:
+    if path.exists():
+      read_json(path, Kept, _WAY_OUT)
+    return None
+  except Damaged as e:
+    try:
+      kept = read_layout(workdir)
+    except Damaged:
+      return None  # --lanes says it, and is written with the first trial
+    assert kept is not None
+    write_layout(workdir, kept)
+    return f'{e.fault}: made again from its trials: {kept.lanes}'
+
+
+def _trials(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders of the trials that were begun there."""
+  return sorted(p.parent for p in workdir.glob('runs/[!.]*/config.json'))
+
+
+def _lanes_of(directory: pathlib.Path) -> str | None:
+  """Returns the layout that a trial was begun in, if it is known."""
+  try:
+    return read_begun(directory).lanes
+  except Damaged:
+    return None

@@ -1,8 +1,8 @@
 """The record of a working directory: trials.jsonl, append-only, and a lock."""
 
 import contextlib
+import dataclasses
 import fcntl
-import json
 import os
 import pathlib
 import time
@@ -10,10 +10,30 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from experiments.streams import say
-from train.files import append_lines, mend_lines
+from train.files import (
+  append_lines,
+  read_json,
+  refuse_link,
+  write_json,
+  write_lines,
+)
+from train.records import AGAIN, TRIALS, read_trials
+from train.strict import Damaged
 
 FINISHED = ('ok', 'diverged')
 ORPHAN_SECONDS = 300.0  # that workers of a killed process may take to save
+
+
+OWNER, SPARE = 'config.json', '.config.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+  """config.json of a directory: the experiment, its base and its data."""
+
+  experiment: str
+  base: Mapping[str, str]
+  data: str
 
 
 class Refused(ValueError):
@@ -21,11 +41,29 @@ class Refused(ValueError):
 
 
 class Ledger:
-  """What is known of each trial; the file is the truth."""
+  """What is known of each trial; the file is the truth.
+
+  Lines that are damaged are not known: their trials are taken up again, from
+  their checkpoints.  The file with them stays beside the mended one.
+
+  Attributes:
+    damage: a line of text for each damaged line.
+  """
 
   def __init__(self, workdir: pathlib.Path):
-    self._path = workdir / 'trials.jsonl'
-    self._last = {r['trial']: r for r in mend_lines(self._path)}
+    self._path = workdir / TRIALS
+    refuse_link(self._path)
+    found = read_trials(workdir)
+    self._all = found.values
+    self._last = {r['trial']: r for r in found.values}
+    self.damage: list[str] = []
+    if found.faults:
+      aside = _free(workdir, f'{TRIALS}.damaged')
+      os.rename(self._path, aside)
+      then = f'kept in {aside.name}; its trial goes on from its checkpoint'
+      self.damage = [f'{x}: {then}' for x in found.said(self._path)]
+    if not found.as_written:
+      write_lines(self._path, found.values)
 
   def finished(self, trial: str) -> bool:
     """True if the trial need not run: it ended, well or by diverging."""
@@ -43,10 +81,36 @@ class Ledger:
     """Returns the last record of a trial."""
     return self._last.get(trial)
 
+  def at(self, trial: str, step: int) -> Mapping[str, Any] | None:
+    """Returns the record of a trial that paused or ended at a step."""
+    mine = [r for r in self._all if r['trial'] == trial]
+    there = [r for r in mine if r.get('steps') == step]
+    return there[-1] if there else None
+
   def append(self, record: Mapping[str, Any]) -> None:
     """Adds a record, on the disk before this returns."""
     append_lines(self._path, [record])
+    self._all.append(dict(record))
     self._last[record['trial']] = dict(record)
+
+
+def _free(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns a path that is not there yet, beside files of that name."""
+  taken = len(list(workdir.glob(f'{name}-*')))
+  return workdir / f'{name}-{taken}'
+
+
+def open_lock(workdir: pathlib.Path) -> TextIO:
+  """Opens the file by which one process holds a directory.
+
+  Raises:
+    Damaged: a link stands in its place.
+    OSError: the directory cannot be written.
+  """
+  path = workdir / '.lock'
+  refuse_link(path)
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+  return os.fdopen(os.open(path, flags, 0o666), 'r+', errors='replace')
 
 
 @contextlib.contextmanager
@@ -60,7 +124,7 @@ def locked(workdir: pathlib.Path) -> Iterator[int]:
   Raises:
     Refused: another process holds it.
   """
-  with (workdir / '.lock').open('a+') as f:
+  with open_lock(workdir) as f:
     waited = False
     deadline = time.monotonic() + ORPHAN_SECONDS
     while (owner := _hold(f, workdir)) is not None:
@@ -73,7 +137,8 @@ def locked(workdir: pathlib.Path) -> Iterator[int]:
         say(f'workers of process {owner} still save: waiting')
       waited = True
       time.sleep(0.1)
-    f.truncate(0)
+    f.seek(0)
+    f.truncate()
     f.write(str(os.getpid()))
     f.flush()
     yield f.fileno()
@@ -100,7 +165,7 @@ def _lives(process: str) -> bool:
     os.kill(int(process), 0)
   except ProcessLookupError:
     return False
-  except (ValueError, OSError):
+  except (ValueError, OverflowError, OSError):
     return True
   return True
 
@@ -113,7 +178,7 @@ def reading(workdir: pathlib.Path) -> Iterator[None]:
     Refused: another process works there.
   """
   try:
-    f = (workdir / '.lock').open()
+    f = (workdir / '.lock').open(errors='replace')
   except OSError:  # copied without it, or not ours
     yield
     return
@@ -171,13 +236,27 @@ def _owner(workdir: pathlib.Path, flag: str) -> dict[str, Any] | None:
     ) from e
   if not names:
     return None
-  try:
-    owner = json.loads((workdir / 'config.json').read_text())
-    if set(owner) == {'experiment', 'base', 'data'} and dict(owner['base']):
-      return owner
-  except (OSError, ValueError, TypeError):
-    pass
+  problems = []
+  # The second is the same again, for the first may be damaged.
+  for name in (OWNER, SPARE):
+    if not (workdir / name).exists():
+      continue
+    try:
+      return dataclasses.asdict(read_json(workdir / name, Owner, AGAIN))
+    except Damaged as e:
+      problems.append(str(e.__cause__))
+  if problems and (workdir / 'runs').is_dir():
+    raise Refused(
+      f'--{flag}={workdir}: {OWNER} is damaged ({problems[0]}), so that nobody '
+      f'knows what was begun there: give another --{flag}'
+    )
   raise Refused(
     f'--{flag}={workdir}: holds files of something else ({names[0]}): give an '
     'empty or a new folder'
   )
+
+
+def write_owner(workdir: pathlib.Path, owner: Mapping[str, object]) -> None:
+  """Writes what a directory is begun with, twice."""
+  write_json(workdir / SPARE, owner)
+  write_json(workdir / OWNER, owner)

@@ -1,19 +1,20 @@
 """What trials start from: each text, vocabulary and checkpoint, loaded once."""
 
-import json
 import pathlib
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from model.field import FieldError
-from train.code import Recorded, Standing, checked, standing
+from train.code import Recorded, Standing, standing, whole
 from train.config import Config
 from train.files import digest
 from train.load import Loaded, load
+from train.records import read_begun
 from train.schema import override, to_flags
 from train.step import Params
 from train.store import FILE, read_vocabulary
+from train.strict import Damaged
 from train.task import Data, DataError, Task
 
 
@@ -137,17 +138,16 @@ class _Begun(NamedTuple):
 def _begun(folder: pathlib.Path) -> _Begun | None:
   """Returns what a trial was begun with, or none if that cannot be read."""
   try:
-    about = json.loads((folder / 'config.json').read_text())
-    vocabulary = about['vocabulary']
+    about = read_begun(folder)
     return _Begun(
-      _flags_of_task(about['flags']),
-      about['data'],
-      vocabulary['digest'],
-      vocabulary['learned'],
-      about['flags'],
-      checked(about),
+      _flags_of_task(about.flags),
+      about.data,
+      about.vocabulary.digest,
+      about.vocabulary.learned,
+      dict(about.flags),
+      whole(about.code),
     )
-  except (OSError, ValueError, KeyError, TypeError):
+  except Damaged:
     return None
 
 

@@ -5,7 +5,6 @@ before its record is, so that a merge that was killed can be repeated.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shlex
@@ -13,19 +12,29 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments.layout import read_layout, write_layout
 from experiments.ledger import FINISHED, Ledger, Refused, check_owner, reading
 from experiments.plan import Plan
 from experiments.terminal import Terminal
-from train.files import read_lines, write_atomically, write_json
+from train.files import read_json, temporary, write_json
+from train.records import AGAIN, TRIALS, read_trials
+from train.strict import Damaged
 
 Record = Mapping[str, Any]
 
 
 class Source(NamedTuple):
-  """A directory to take from: its path, and the last record of each trial."""
+  """A directory to take from.
+
+  Attributes:
+    path: of it.
+    records: the last record of each trial.
+    damage: a line of text for each damaged line of its record.
+  """
 
   path: pathlib.Path
   records: Mapping[str, Record]
+  damage: Sequence[str]
 
   def folders(self) -> list[pathlib.Path]:
     """Returns the folders of the trials, of those without a record too."""
@@ -53,20 +62,22 @@ def sources(plan: Plan) -> Iterator[list[Source]]:
         raise Refused(f'--merge={path}: is what it would be merged into')
       check_owner(path, plan.owner, 'merge')
       stack.enter_context(reading(path))
-      found.append(Source(path, _last(path)))
-    _check([Source(plan.workdir, _last(plan.workdir)), *found])
+      read_layout(path)
+      found.append(_source(path))
+    _check([_source(plan.workdir), *found])
     yield found
 
 
-def _last(workdir: pathlib.Path) -> dict[str, Record]:
-  lines = read_lines(workdir / 'trials.jsonl')
-  return {record['trial']: record for record in lines}
+def _source(workdir: pathlib.Path) -> Source:
+  lines = read_trials(workdir)
+  damage = lines.said(workdir / TRIALS)
+  return Source(workdir, {r['trial']: r for r in lines.values}, damage)
 
 
 def _check(found: Sequence[Source]) -> None:
   """Refuses trials that came to different ends in two places."""
   places: dict[str, tuple[pathlib.Path, str]] = {}
-  for path, records in found:
+  for path, records, _ in found:
     for trial, record in records.items():
       if record['status'] not in FINISHED:
         continue
@@ -84,6 +95,8 @@ def merge(plan: Plan, ledger: Ledger, terminal: Terminal) -> None:
   with sources(plan) as found:
     _take_layout(plan.workdir, found, terminal)
     for source in found:
+      for line in source.damage:
+        terminal.warn(f'{line}: its trial is not merged: there, {AGAIN}')
       taken = {
         trial: record
         for trial, record in source.records.items()
@@ -95,7 +108,7 @@ def merge(plan: Plan, ledger: Ledger, terminal: Terminal) -> None:
           _copy(folder, target)
       for record in taken.values():
         ledger.append(record)
-      _remember(plan.workdir, source.path)
+      _remember(plan.workdir, source.path, terminal)
       text = f'merged {len(taken)} of {len(source.records)} trials'
       terminal.say(f'{text} from {source.path}')
 
@@ -109,9 +122,7 @@ def _better(theirs: Record, mine: Record | None) -> bool:
 
 def _copy(folder: pathlib.Path, target: pathlib.Path) -> None:
   """Copies a folder, which then is there as a whole; keeps one before it."""
-  half = target.with_name(f'.{target.name}.tmp')
-  if half.exists():
-    shutil.rmtree(half)
+  half = temporary(target)
   shutil.copytree(folder, half, symlinks=True)
   set_aside(target)
   os.replace(half, target)
@@ -131,24 +142,38 @@ def _take_layout(
   workdir: pathlib.Path, found: Sequence[Source], terminal: Terminal
 ) -> None:
   """Goes on in the layout of the sources; warns if they have several."""
-  texts = {}
+  kept = {}
   for path in (workdir, *(source.path for source in found)):
-    with contextlib.suppress(FileNotFoundError):
-      texts[path] = (path / 'layout.json').read_text()
-  names = {json.loads(text)['lanes'] for text in texts.values()}
+    if (own := read_layout(path)) is not None:
+      kept[path] = own
+  names = {own.lanes for own in kept.values()}
   if len(names) > 1:
     terminal.warn(
       f'trials ran in several layouts, on which bits may depend: '
       f'{", ".join(sorted(names))}; --lanes fixes one'
     )
-  if texts and workdir not in texts:
-    write_atomically(workdir / 'layout.json', next(iter(texts.values())))
+  if kept and workdir not in kept:
+    write_layout(workdir, next(iter(kept.values())))
 
 
-def _remember(workdir: pathlib.Path, source: pathlib.Path) -> None:
+def _remember(
+  workdir: pathlib.Path, source: pathlib.Path, terminal: Terminal
+) -> None:
   """Keeps where trials came from, and what they ran on."""
   path = workdir / 'merged.json'
-  known = json.loads(path.read_text()) if path.exists() else {}
-  about = source / 'environment.json'
-  known[str(source)] = json.loads(about.read_text()) if about.exists() else None
+  known = dict(_read(path, 'begun anew', terminal) or {})
+  known[str(source)] = _read(source / 'environment.json', 'unknown', terminal)
   write_json(path, known)
+
+
+def _read(
+  path: pathlib.Path, then: str, terminal: Terminal
+) -> Mapping[str, Any] | None:
+  """Returns a JSON object; none if it is absent, or damaged, which is said."""
+  if not path.exists():
+    return None
+  try:
+    return read_json(path, dict[str, Any], AGAIN)
+  except Damaged as e:
+    terminal.warn(f'{e.fault}: {then}')
+    return None

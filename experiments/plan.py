@@ -16,7 +16,7 @@ from experiments.comparable import Comparable, comparable
 from experiments.experiment import BASE, Experiment, Row
 from experiments.inputs import Planned, check_row, planned
 from experiments.layout import Choice, fixed
-from experiments.ledger import Refused, check_owner
+from experiments.ledger import Refused, check_owner, open_lock
 from experiments.loader import Loader
 from experiments.matching import match
 from experiments.rows import Requests, configure, expand
@@ -281,8 +281,7 @@ def check_writable(workdir: pathlib.Path) -> None:
   """Makes the working directory, or says why that cannot be."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / '.lock'
-    probe.touch()
+    open_lock(workdir).close()
   except OSError as e:
     raise Refused(
       f'--workdir={workdir}: cannot be written ({e.strerror}): give another'

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from train.files import refuse_link
+
 BUSY_SECONDS = 60.0  # how long to wait for another process to write
 
 SCHEMA = """
@@ -259,18 +261,23 @@ ORDER BY place LIMIT 1
 def open_queue(
   path: pathlib.Path, lease_seconds: float, warn: Callable[[str], None]
 ) -> Queue:
-  """Returns a queue without trials; what is no database is set aside.
+  """Returns a queue without trials; a file that is none is set aside.
 
-  Nobody else may have it open.
+  Nobody else may have it open.  Which error SQLite has for a damaged file hangs
+  on the bit: one of the header reads as a disk that cannot be written.
 
   Args:
     path: the database.
     lease_seconds: as of `Queue`.
     warn: called with one line if a file is set aside.
   """
+  for end in ('', '-wal', '-shm'):
+    refuse_link(path.with_name(path.name + end))
   try:
     return _emptied(path, lease_seconds)
-  except Damaged as e:
+  except OSError as e:
+    if e.errno == errno.ENOSPC or not path.is_file():
+      raise
     taken = len(list(path.parent.glob(f'{path.name}.damaged-*')))
     target = path.with_name(f'{path.name}.damaged-{taken}')
     path.rename(target)

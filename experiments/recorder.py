@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.assignment import join
 from experiments.cost import cost_on
+from experiments.damage import damage
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import program_key
@@ -38,13 +39,21 @@ class Recorder:
     """Returns what has to run, by program; says what was done before."""
     groups: dict[Hashable, list[Planned]] = {}
     for planned in stage:
-      if self.settled(planned):
+      if self.settled(planned) and not self._broken(planned):
         self._say(planned, 'done before')
       else:
         groups.setdefault(program_key(planned.trial), []).append(planned)
     for key, group in groups.items():
       self._beside[key] = len(group)
     return list(groups.values())
+
+  def _broken(self, planned: Planned) -> bool:
+    """Returns whether files of a trial that ended must be made again."""
+    trial = planned.trial
+    problem = damage(trial.directory, trial.data.vocabulary)
+    if problem is not None:
+      self._terminal.warn(f'{problem}: made again from its checkpoint')
+    return problem is not None
 
   def end(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
     """Records how a trial ended, on the disk before this returns."""

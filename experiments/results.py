@@ -2,16 +2,18 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from experiments import comparisons, formats, table_files
 from experiments import table as tables
+from experiments.damage import read_sample
 from experiments.experiment import BASE
 from experiments.extent import Limits, Record, differing
 from experiments.inputs import Planned
+from experiments.layout import read_layout
 from experiments.ledger import Ledger
 from experiments.other_code import marked
 from experiments.plan import Plan
@@ -21,10 +23,12 @@ from experiments.shown import command_line
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
 from train.figure import BITS_PER_BYTE, VAL_LOSS, Figure
-from train.files import read_lines, write_json
+from train.files import Lines, read_json, write_json
 from train.look import FILE as MAPS_FILE
-from train.look import MAPS, SOURCE, TEXT
+from train.look import MAPS, SOURCE, TEXT, read_maps
+from train.records import AGAIN, read_figures
 from train.sample import FILE
+from train.strict import Damaged
 from train.vocabulary import Vocabulary
 
 
@@ -52,7 +56,7 @@ def finish(
   if selection != Selection({}, {}):
     found = formats.finite(dataclasses.asdict(selection))
     write_json(plan.workdir / 'selection.json', found)
-  report = _report(plan, trials, selection, table, command)
+  report = _report(plan, trials, selection, table, command, terminal)
   own = comparisons.home(plan)
   own.mkdir(parents=True, exist_ok=True)
   for folder in (own, plan.workdir):  # there, the last comparison's
@@ -130,23 +134,27 @@ def _report(
   selection: Selection,
   table: tables.Table,
   command: Sequence[str],
+  terminal: Terminal,
 ) -> Report:
   asked = question(plan.experiment, plan.base, plan.rows)
+  figures = _figures(trials, terminal)
   return Report(
     title=asked.title,
     claim=asked.claim,
     citation=asked.citation,
     command=command_line(command),
-    definitions=_definitions(plan),
+    definitions=_definitions(plan) + _gaps(figures, trials),
     table=table,
-    curves=_curves(trials, _plotted(plan.metric).name),
+    curves=_curves(figures, trials, _plotted(plan.metric).name),
     plotted=_plotted(plan.metric).name,
-    train_curves=_curves(trials, 'loss'),
+    train_curves=_curves(figures, trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
-    attention=_attention(trials),
-    samples=_samples(trials),
-    environment=json.loads((plan.workdir / 'environment.json').read_text()),
+    attention=_attention(trials, terminal),
+    samples=_samples(trials, terminal),
+    environment=read_json(
+      plan.workdir / 'environment.json', dict[str, Any], AGAIN
+    ),
     row_commands={
       row.name: command_line(
         [
@@ -191,10 +199,11 @@ def _anew(plan: Plan) -> list[str]:
 
 def _lanes(plan: Plan) -> list[str]:
   """Returns the flag that pins the layout, on which bits may depend."""
-  path = plan.workdir / 'layout.json'
-  if not path.exists():
-    return []
-  return [f'--lanes={json.loads(path.read_text())["lanes"]}']
+  try:
+    kept = read_layout(plan.workdir)
+  except Damaged:  # the command gave --lanes, and nothing has run with it yet
+    return [] if plan.choice is None else [f'--lanes={plan.choice.layout.text}']
+  return [] if kept is None else [f'--lanes={kept.lanes}']
 
 
 def _definitions(plan: Plan) -> str:
@@ -214,15 +223,38 @@ def _evaluated(plan: Plan) -> str:
   return f'{count} examples, spread evenly over the validation part'
 
 
+def _figures(trials: Sequence[Planned], terminal: Terminal) -> dict[str, Lines]:
+  """Returns the lines of metrics.jsonl of each trial; says what is damaged."""
+  out = {}
+  for planned in trials:
+    path = planned.trial.directory / 'metrics.jsonl'
+    out[planned.trial.id] = found = read_figures(path)
+    for line in found.said(path):
+      terminal.warn(f'{line}: curves have a gap there')
+  return out
+
+
+def _gaps(figures: Mapping[str, Lines], trials: Sequence[Planned]) -> str:
+  """Returns which curves lack lines of metrics.jsonl that are damaged."""
+  found = [
+    f'{p.row}, seed {p.seed}: {count}'
+    for p in trials
+    for count in [len(figures[p.trial.id].faults)]
+    if count
+  ]
+  if not found:
+    return ''
+  return f' Curves have gaps, of damaged lines ({"; ".join(found)}).'
+
+
 def _curves(
-  trials: Sequence[Planned], name: str
+  figures: Mapping[str, Lines], trials: Sequence[Planned], name: str
 ) -> dict[str, dict[int, list[tuple[int, float]]]]:
   out: dict[str, dict[int, list[tuple[int, float]]]] = {}
   for planned in trials:
-    lines = read_lines(planned.trial.directory / 'metrics.jsonl')
     points = [
       (line['step'], line[name])
-      for line in lines
+      for line in figures[planned.trial.id].values
       if name in line and line[name] is not None
     ]
     if points:
@@ -231,15 +263,20 @@ def _curves(
 
 
 def _attention(
-  trials: Sequence[Planned],
+  trials: Sequence[Planned], terminal: Terminal
 ) -> dict[str, dict[str, AttentionMaps]]:
   """Returns the maps of each row's first seed that has them, by their kind."""
   out: dict[str, dict[str, AttentionMaps]] = {}
   for planned in trials:
     path = planned.trial.directory / MAPS_FILE
     if planned.row not in out and path.exists():
-      with np.load(path) as saved:
-        out[planned.row] = _maps(saved, planned.trial.data.vocabulary)
+      vocabulary = planned.trial.data.vocabulary
+      try:
+        saved = read_maps(path, vocabulary.size)
+      except Damaged as e:
+        terminal.warn(f'{e.fault}: left out of the report')
+        continue
+      out[planned.row] = _maps(saved, vocabulary)
   return out
 
 
@@ -261,11 +298,16 @@ def _maps(
   }
 
 
-def _samples(trials: Sequence[Planned]) -> dict[str, Sample]:
+def _samples(
+  trials: Sequence[Planned], terminal: Terminal
+) -> dict[str, Sample]:
   """Returns what each row's first seed that has written a text wrote."""
   out: dict[str, Sample] = {}
   for planned in trials:
     path = planned.trial.directory / FILE
     if planned.row not in out and path.exists():
-      out[planned.row] = Sample(**json.loads(path.read_text()))
+      try:
+        out[planned.row] = read_sample(planned.trial.directory)
+      except Damaged as e:
+        terminal.warn(f'{e.fault}: left out of the report')
   return out

@@ -20,8 +20,9 @@ from experiments.cost import EFFICIENCY, cost_on, flops_per_second
 from experiments.inputs import Planned
 from model.field import split
 from train.cores import cores
-from train.files import cache, write_json
+from train.files import cache, read_json, write_json
 from train.schema import to_flags
+from train.strict import Damaged
 
 MOST = 256  # programs that are remembered, the last ones
 # Of n devices with a trial on each, so many times n as fast as one trial alone:
@@ -68,6 +69,13 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Speeds:
+  """What the file holds, the last trial last."""
+
+  speeds: Sequence[Speed]
+
+
+@dataclasses.dataclass(frozen=True)
 class Estimate:
   """Seconds that trials are expected to take; `measured` on this machine."""
 
@@ -102,7 +110,7 @@ def remember(
   kept = [*others, found][-MOST:]
   try:
     cache().mkdir(parents=True, exist_ok=True)
-    write_json(_path(), [dataclasses.asdict(speed) for speed in kept])
+    write_json(_path(), dataclasses.asdict(_Speeds(kept)))
   except OSError:  # read-only or full: an estimate is worth no warning
     return
 
@@ -156,11 +164,13 @@ def _path() -> pathlib.Path:
 
 def _read() -> list[Speed]:
   """Returns what is known; nothing where the file is damaged or not there."""
-  try:
-    found = [Speed(**one) for one in json.loads(_path().read_text())]
-    return [speed for speed in found if _sound(speed)]
-  except (OSError, ValueError, TypeError, KeyError, RecursionError):
+  if not _path().exists():
     return []
+  try:
+    found = read_json(_path(), _Speeds, 'the next trial writes it again')
+  except Damaged:
+    return []
+  return [speed for speed in found.speeds if _sound(speed)]
 
 
 def _sound(speed: Speed) -> bool:

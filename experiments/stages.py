@@ -14,7 +14,8 @@ from experiments.plan import Plan
 from experiments.shards import parse_shard
 from experiments.tuning import Tuned
 from train.figure import Figure
-from train.files import read_lines
+from train.records import FOLDER, read_figures
+from train.strict import Damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def stages(plan: Plan, ledger: Ledger) -> Iterator[Stage]:
   if plan.search.tunes:
     yield Stage('tuning', plan.candidates)
   for rung in plan.search.rungs:
-    alive = _alive(plan, rung)
+    alive = _alive(plan, ledger, rung)
     mine = [_until(p, rung) for p in plan.candidates if p.row in alive]
     yield Stage(f'rung at step {rung}', tuple(mine))
   yield Stage('', _mine(plan, select(plan, ledger).verdict(plan)))
@@ -74,7 +75,7 @@ def select(plan: Plan, ledger: Ledger) -> Selection:
   if plan.search.tunes:
     tuned = {row.name: _tune(plan, ledger, row.name) for row in plan.rows}
   for rung in plan.search.rungs:
-    costs = _at(plan, _alive(plan, rung), rung)
+    costs = _at(plan, ledger, _alive(plan, ledger, rung), rung)
     best = halving.survivors(costs, plan.search.eta)
     order = sorted(costs, key=lambda row: costs[row])
     for row in order:
@@ -124,24 +125,37 @@ def _tune(plan: Plan, ledger: Ledger, row: str) -> Tuned:
   return tuning.choose(tried, metric)
 
 
-def _alive(plan: Plan, until: int) -> list[str]:
+def _alive(plan: Plan, ledger: Ledger, until: int) -> list[str]:
   """Returns the rows that train to a rung."""
   alive = list(dict.fromkeys(p.row for p in plan.candidates))
   for rung in plan.search.rungs:
     if rung == until:
       break
-    alive = halving.survivors(_at(plan, alive, rung), plan.search.eta)
+    alive = halving.survivors(_at(plan, ledger, alive, rung), plan.search.eta)
   return alive
 
 
-def _at(plan: Plan, rows: Sequence[str], rung: int) -> dict[str, float]:
+def _at(
+  plan: Plan, ledger: Ledger, rows: Sequence[str], rung: int
+) -> dict[str, float]:
   """Returns the mean cost of each row at a rung, infinite if it has none."""
   metric, name = plan.metric, plan.metric.name
 
   def value(planned: Planned) -> float | None:
-    lines = read_lines(planned.trial.directory / 'metrics.jsonl')
-    found = [x[name] for x in lines if name in x and x['step'] == rung]
-    return found[-1] if found else None
+    record = ledger.record(planned.trial.id)
+    if record is None or record['status'] == 'failed':
+      return None
+    path = planned.trial.directory / 'metrics.jsonl'
+    lines = read_figures(path)
+    found = [x[name] for x in lines.values if name in x and x['step'] == rung]
+    if found or record['status'] == 'diverged' or record['steps'] < rung:
+      return found[-1] if found else None
+    if paused := ledger.at(planned.trial.id, rung):
+      return paused['metrics'].get(name)
+    raise Damaged(
+      f'{path}: lacks the {name} of step {rung}, by which --halving selects',
+      f'empty {planned.trial.directory / FOLDER} and repeat the command',
+    )
 
   return {
     row: metric.cost(

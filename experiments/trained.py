@@ -138,5 +138,5 @@ def _trial(
     )
   loaded = load(workdir, trial)
   if loaded.caveat:
-    _say(f'warning: --{flag}={target} {loaded.caveat}')
+    warn(f'warning: --{flag}={target} {loaded.caveat}')
   return loaded

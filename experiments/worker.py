@@ -30,10 +30,11 @@ from experiments.signals import stop_signals
 from model.field import FieldError
 from train.config import Config
 from train.cores import pin, split_cpu
-from train.files import read_lines, write_lines
+from train.files import all_lines, write_lines
 from train.parallel import parse_layout
 from train.project import current
 from train.schema import override, to_flags
+from train.strict import check
 from train.task import DataError
 from train.trial import Interrupted, Options, Progress
 
@@ -124,6 +125,32 @@ def describe(workdir: pathlib.Path, stage: Sequence[Planned]) -> None:
   write_lines(workdir / 'workers.jsonl', lines)
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+  """A line of workers.jsonl: a trial as it was planned."""
+
+  trial: str
+  row: str
+  seed: int
+  point: Mapping[str, str]
+  pause: int | None
+  flags: Mapping[str, str]
+
+
+def _described(workdir: pathlib.Path) -> dict[str, Described]:
+  """Returns what `describe` wrote."""
+  found: dict[str, Described] = {}
+
+  def take(value: Any) -> None:
+    mine = check(Described, value)
+    found[mine.trial] = mine
+
+  path = workdir / 'workers.jsonl'
+  if faults := all_lines(path, take).said(path):
+    raise OSError(errno.EIO, faults[0])
+  return found
+
+
 def main(duty: str) -> int:
   """Works until it is told to stop; returns the exit code."""
   mine = Duty(**json.loads(duty))
@@ -140,7 +167,7 @@ class _Worker:
     self._duty, self._workdir = duty, pathlib.Path(duty.workdir)
     self._channel = multiprocessing.connection.Connection(duty.channel)
     self._loader = Loader(duty.workdir, anew=duty.rerun)
-    self._known: dict[str, dict[str, Any]] = {}
+    self._known: dict[str, Described] = {}
     self._wake, self._stopping, self._signal = threading.Event(), False, 0
     for number in stop_signals():
       signal.signal(number, self._handle)
@@ -166,8 +193,7 @@ class _Worker:
     while not self._stopping:
       self._wake.clear()
       if leases := queue.claim(self._duty.owner, layout.lanes):
-        lines = read_lines(self._workdir / 'workers.jsonl')
-        self._known = {line['trial']: line for line in lines}
+        self._known = _described(self._workdir)
         runner.run(self._trials(queue, leases))
       else:
         # Not for ever: a signal handler must not touch the event.
@@ -189,15 +215,15 @@ class _Worker:
   def _planned(self, trial: str) -> Planned:
     """Returns a trial as it was planned, its inputs loaded here."""
     line = self._known[trial]
-    config = override(Config(), line['flags'])
-    row, point = Row(line['row'], {}), line['point']
+    config = override(Config(), line.flags)
+    row = Row(line.row, {})
     made = planned(
-      row, point, config, line['seed'], self._loader, self._workdir
+      row, line.point, config, line.seed, self._loader, self._workdir
     )
     if made.trial.id != trial:
       raise DataError('what it reads has changed since the command began')
     return dataclasses.replace(
-      made, trial=dataclasses.replace(made.trial, pause=line['pause'])
+      made, trial=dataclasses.replace(made.trial, pause=line.pause)
     )
 
   # The other process. ---------------------------------------------------------

@@ -1,6 +1,5 @@
 """Runs command lines in this process, and reads what they leave."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from absl import flags
 import launch
 from experiments import cli
 from train.fetch import Remote
+from train.files import read_lines
 
 
 def run(*argv: str) -> int:
@@ -26,5 +26,4 @@ def captions(remote: Remote) -> str:
 
 def trials(workdir: str | Path) -> list[dict[str, Any]]:
   """Returns the records of a working directory."""
-  lines = (Path(workdir) / 'trials.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  return read_lines(Path(workdir) / 'trials.jsonl')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from source import ROOT
+from train.files import read_lines
 
 TINY = {
   'num_layers': '2',
@@ -97,8 +98,7 @@ class Outcome:
 
 def outcome(workdir: Path) -> Outcome:
   """Returns what a finished working directory holds, without the clock."""
-  text = (workdir / 'trials.jsonl').read_text()
-  records = [json.loads(line) for line in text.splitlines()]
+  records = read_lines(workdir / 'trials.jsonl')
   ids = [record['trial'] for record in records]
   assert len(set(ids)) == len(ids), 'a finished trial was run again'
   table = json.loads((workdir / 'table.json').read_text())
@@ -106,15 +106,7 @@ def outcome(workdir: Path) -> Outcome:
     del row['seconds']
   return Outcome(
     {r['trial']: {k: r[k] for k in r if k != 'clock'} for r in records},
-    {
-      i: [
-        json.loads(line)
-        for line in (workdir / f'runs/{i}/metrics.jsonl')
-        .read_text()
-        .splitlines()
-      ]
-      for i in ids
-    },
+    {i: read_lines(workdir / f'runs/{i}/metrics.jsonl') for i in ids},
     table,
   )
 

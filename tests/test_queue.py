@@ -15,6 +15,7 @@ import pytest
 
 from experiments.queue import Job, Queue, open_queue
 from source import ROOT
+from train.task import DataError
 
 TIMEOUT = 120  # seconds that one process may take, on a busy machine
 ATTEMPTS = 3
@@ -254,6 +255,33 @@ def test_damage_is_set_aside_and_made_anew(seed: int, path: Path) -> None:
     assert aside[0].read_bytes() == data
     assert str(aside[0]) in said[0]
     assert len(said[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize('bit', [144, 149, 376, 383])
+def test_a_bit_of_the_header_is_no_disk_that_cannot_be_written(
+  bit: int, path: Path
+) -> None:
+  """SQLite calls such a file read-only, or of a format that it lacks."""
+  with opened(path, jobs(3)) as queue:
+    queue.claim('a', 1)
+  data = bytearray(path.read_bytes())
+  data[bit // 8] ^= 1 << bit % 8
+  path.write_bytes(data)
+  said: list[str] = []
+  with opened(path, jobs(3), warn=said.append) as queue:
+    assert len(queue.claim('a', 3)) == 3
+  assert len(said) == 1
+
+
+@pytest.mark.parametrize('end', ['', '-wal', '-shm'])
+def test_no_link_is_followed(end: str, path: Path, tmp_path: Path) -> None:
+  victim = tmp_path / 'victim'
+  victim.write_bytes(b'')
+  link = path.with_name(path.name + end)
+  link.symlink_to(victim)
+  with pytest.raises(DataError, match=f'{link}: is a link: remove it'):
+    open_queue(path, 1.0, pytest.fail)
+  assert victim.read_bytes() == b''
 
 
 def test_no_database_is_set_aside_twice(path: Path) -> None:

@@ -2,22 +2,29 @@
 
 Orbax writes asynchronously and atomically, but restores a flipped bit without
 a word.  So each checkpoint carries a digest of every array; one that does not
-match, or does not restore, is set aside and the one before is taken.
+match, or does not restore, is set aside and the one before is taken.  Which is
+the best is said by the JSON that a trial saves with each, under those digests;
+Orbax is given no figure, for it would believe a damaged one.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+
+from train.strict import Damaged
+
+BEST = 'best_step'  # in the JSON of a checkpoint: which one is the best
 
 # What goes wrong is raised or warned of in one line; their tracebacks of
 # background threads would bury it.
@@ -46,6 +53,28 @@ class Restored(NamedTuple):
   extra: dict[str, Any]
 
 
+@dataclasses.dataclass
+class _Kept(checkpoint_managers.PreservationPolicy):
+  """Which checkpoints stay: the last ones, and the best."""
+
+  last: int
+  best: int | None = None
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[Any],
+    *,
+    context: checkpoint_managers.PreservationContext,
+  ) -> Sequence[bool]:
+    """Returns for each checkpoint whether it stays."""
+    del context
+    first = len(checkpoints) - self.last
+    return [
+      n >= first or found.step == self.best
+      for n, found in enumerate(checkpoints)
+    ]
+
+
 class Checkpoints:
   """The checkpoints of one trial: the last `keep`, and the best.
 
@@ -54,6 +83,9 @@ class Checkpoints:
     keep: how many of the last ones stay.
     warn: called with one line for each checkpoint that is set aside.
     read_only: changes nothing; another process may be at work there.
+
+  Raises:
+    Damaged: the folder cannot be read.
   """
 
   def __init__(
@@ -65,19 +97,9 @@ class Checkpoints:
   ):
     self._directory = directory.absolute()
     self._warn, self._read_only = warn, read_only
-    latest = checkpoint_managers.LatestN(n=keep)
-    best = checkpoint_managers.BestN(
-      get_metric_fn=lambda metrics: metrics['val_loss'],
-      reverse=True,
-      n=1,
-      keep_checkpoints_without_metrics=False,
-    )
+    self._kept = _Kept(keep)
     self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-        [latest, best]
-      ),
-      best_fn=best.get_metric_fn,
-      best_mode='min',
+      preservation_policy=self._kept,
       cleanup_tmp_directories=not read_only,
       read_only=read_only,
       create=not read_only,
@@ -87,24 +109,22 @@ class Checkpoints:
     self._begun = set(self.steps())
 
   def _open(self) -> ocp.CheckpointManager:
-    """Returns Orbax's manager, which raises where figures cannot be read."""
-    for path in sorted(self._directory.glob('*/metrics/metrics')):
-      try:
-        json.loads(path.read_bytes())
-      except ValueError as e:
-        step = path.parts[-3]
-        what = f'checkpoint {step} is damaged (metrics: {e})'
-        if self._read_only:
-          raise ValueError(f'{what}: resume the trial to set it aside') from e
-        self._warn(f'{what}: {self._move(step)}')
-    return ocp.CheckpointManager(self._directory, options=self._options)
+    """Returns Orbax's manager."""
+    try:
+      return ocp.CheckpointManager(self._directory, options=self._options)
+    except OSError:
+      raise  # of the disk, not of what lies there
+    except Exception as e:
+      raise Damaged(
+        f'{self._directory}: cannot be read ({one_line(e)})',
+        'move it away and repeat the command that trained it',
+      ) from e
 
   def save(
     self,
     step: int,
     tree: Any,
     extra: Mapping[str, Any],
-    best: float | None = None,
   ) -> None:
     """Starts to save arrays on the host, and JSON beside them.
 
@@ -112,20 +132,20 @@ class Checkpoints:
       step: names the checkpoint; one that exists, or is being written, is
         left as it is.
       tree: numpy arrays; they must not change any more.
-      extra: JSON values.
-      best: validation loss, if it is the best so far.
+      extra: JSON values; `best_step` among them names the checkpoint that
+        stays as the best, which may be this one.
     """
     if step in self._begun:
       return
     self._begun.add(step)
+    self._kept.best = extra.get(BEST)
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(tree),
       extra=ocp.args.JsonSave(
         {'digests': _digests(tree, extra), 'extra': dict(extra)}
       ),
     )
-    metrics = None if best is None else {'val_loss': best}
-    self._manager.save(step, args=items, metrics=metrics, force=True)
+    self._manager.save(step, args=items, force=True)
 
   def wait(self) -> None:
     """Waits for the disk; raises what went wrong there."""
@@ -150,9 +170,11 @@ class Checkpoints:
     """
     for step in reversed(self.steps()):
       try:
-        return self.restore_step(step, template)
+        found = self.restore_step(step, template)
+        self._kept.best = found.extra.get(BEST)
+        return found
       except Exception as e:
-        reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
+        reason = one_line(e)
         done = 'left out' if self._read_only else self._set_aside(step)
         self._warn(
           f'checkpoint {step} is damaged ({reason}): {done}; trying the one '
@@ -179,11 +201,6 @@ class Checkpoints:
       raise ValueError(f'the digest of {bad[0]} does not match')
     return Restored(step, items['state'], extra)
 
-  def restore_best(self, template: Any) -> Restored | None:
-    """Returns the checkpoint with the lowest validation loss, if any."""
-    best = self._manager.best_step()
-    return None if best is None else self.restore_step(best, template)
-
   def _set_aside(self, step: int) -> str:
     """Moves a checkpoint away, and says where to."""
     self._manager.close()
@@ -199,6 +216,13 @@ class Checkpoints:
     target = folder / f'{name}-{taken}'
     shutil.move(self._directory / name, target)
     return f'moved to {target}'
+
+
+def one_line(error: Exception) -> str:
+  """Returns the first line of an error, or its type."""
+  return (
+    str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+  )
 
 
 def _digests(tree: Any, extra: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,6 @@ it today.
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -18,6 +17,8 @@ from model.backend import chosen
 from train.config import Config
 from train.project import Project, current
 from train.reach import PACKAGES, Reached, Start, reached, version
+from train.records import read_begun
+from train.strict import Damaged
 
 # How figures come about: initial values, steps, evaluation, data.  What goes to
 # a terminal, a log or a checkpoint is no part of them.
@@ -123,23 +124,27 @@ def _versions(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def recorded(folder: pathlib.Path) -> Recorded:
-  """Returns what the folder of a trial says of its code; none if nothing."""
+  """Returns what the folder of a trial says of its code; None if nothing."""
   try:
-    return checked(json.loads((folder / 'config.json').read_text()))
-  except (OSError, ValueError):
+    return whole(read_begun(folder).code)
+  except Damaged:
     return None
 
 
 def checked(record: Any) -> Recorded:
-  """Returns what a record says of its code; none if nothing that is whole."""
-  code = record.get('code') if isinstance(record, dict) else None
+  """Returns what a record says of its code; None if nothing that is whole."""
+  return whole(record.get('code')) if isinstance(record, dict) else None
+
+
+def whole(code: Any) -> Recorded:
+  """Returns the value of `code` in a record; None if it is not whole."""
   if not isinstance(code, dict):
     return None
   digests = code.get('digest'), code.get('sources')
   tables = code.get('versions'), code.get('parts', {})
-  whole = all(isinstance(text, str) for text in digests)
-  whole = whole and all(isinstance(table, dict) for table in tables)
-  return code if whole else None
+  if not all(isinstance(text, str) for text in digests):
+    return None
+  return code if all(isinstance(table, dict) for table in tables) else None
 
 
 def resumed(before: Recorded, now: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,20 @@ import jax.numpy as jnp
 from train.checkpoint import Checkpoints
 from train.code import code_of, describe, recorded, resumed
 from train.feed import opened
-from train.files import digest, write_json
+from train.files import digest, remove_temporaries, write_json
 from train.log import Log
 from train.optimizer import flat
-from train.parallel import to_host
+from train.parallel import Layout, to_host
 from train.project import current
 from train.readable import BLOCK
+from train.records import (
+  BEGUN,
+  END,
+  FOLDER,
+  Begun,
+  End,
+  VocabularyDigest,
+)
 from train.sample import write_table
 from train.schema import to_flags
 from train.sinks import About
@@ -29,12 +37,27 @@ class Lane:
   """One trial of a group: where it stands, and its files.
 
   `feed` reads its data, where these do not lie on a device.
+
+  Args:
+    trial: which.
+    options: how it runs.
+    hooks: what to tell.
+    layout: how it and others lie on the devices; kept beside it.
+    fed: whether the host reads its data.
   """
 
-  def __init__(self, trial: Trial, options: Options, hooks: Hooks, fed: bool):
+  def __init__(
+    self,
+    trial: Trial,
+    options: Options,
+    hooks: Hooks,
+    layout: Layout,
+    fed: bool,
+  ):
     folder = trial.directory
     folder.mkdir(parents=True, exist_ok=True)
     write_vocabulary(folder, trial.data.vocabulary)
+    remove_temporaries(folder)
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = Notes(), False
     self.judged: Figures = {}
@@ -43,7 +66,7 @@ class Lane:
       self.feed = opened(trial.config, trial.data, options.feed)
     self.saved = time.monotonic()
     self.checkpoints = Checkpoints(
-      folder / 'checkpoints', options.keep_checkpoints, hooks.warn
+      folder / FOLDER, options.keep_checkpoints, hooks.warn
     )
     dims = trial.config.sizes(trial.data.vocabulary)
     self.state: State = to_host(init_state(trial.config, dims, trial.initial))
@@ -55,10 +78,12 @@ class Lane:
       self.code = resumed(recorded(folder), self.code)
     parts = dict(code_of(trial.config, current()).parts)
     code = {**self.code, 'parts': parts}
-    write_json(folder / 'config.json', _description(trial, code))
+    write_json(folder / BEGUN, _description(trial, layout, code))
     about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
     sinks = [s for to in options.log_to for s in to.open(about)]
     self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
+    for line in self.log.damage:
+      hooks.warn(line)
 
   @property
   def step(self) -> int:
@@ -109,11 +134,10 @@ class Lane:
     due = self.step % self.config.eval_every == 0
     return self.diverged < 0 and (due or self.step == self.config.steps)
 
-  def save(self, best: bool = False) -> None:
+  def save(self) -> None:
     """Starts to save the state and the notes."""
-    score = self.notes.best_val_loss if best else None
     notes = dataclasses.asdict(self.notes)
-    self.checkpoints.save(self.step, self.state.saved, notes, score)
+    self.checkpoints.save(self.step, self.state.saved, notes)
     self.saved = time.monotonic()
 
   def judge(self) -> None:
@@ -130,6 +154,21 @@ class Lane:
     self.judged = dict(found.figures)
     if found.lines:
       write_table(self.trial.directory, found.lines)
+
+  def end(self) -> Result:
+    """Waits for the last checkpoint; returns what the trial came to."""
+    self.checkpoints.wait()
+    self.ended = True
+    found = self.result()
+    about = End(
+      self.trial.id,
+      found.status,
+      self.step,
+      found.digest,
+      self.notes.best_step,
+    )
+    write_json(self.trial.directory / END, dataclasses.asdict(about))
+    return found
 
   def close(self) -> None:
     """Waits for the disk; raises what went wrong there."""
@@ -172,16 +211,17 @@ class Lane:
     )
 
 
-def _description(trial: Trial, code: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what `load` needs to rebuild a trial, and what code it is of."""
-  return {
-    'trial': trial.id,
-    'flags': to_flags(trial.config),
-    'data': trial.data.digest,
-    'vocabulary': {
-      'kind': trial.data.vocabulary.kind,
-      'learned': trial.data.vocabulary.learned,
-      'digest': trial.data.vocabulary.digest,
-    },
-    'code': dict(code),
-  }
+def _description(
+  trial: Trial, layout: Layout, code: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns what `load` needs to rebuild a trial, how it lay, and its code."""
+  vocabulary = trial.data.vocabulary
+  about = Begun(
+    trial.id,
+    to_flags(trial.config),
+    trial.data.digest,
+    VocabularyDigest(vocabulary.kind, vocabulary.learned, vocabulary.digest),
+    layout.text,
+    code,
+  )
+  return dataclasses.asdict(about)

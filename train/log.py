@@ -2,9 +2,10 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from train.files import append_lines, mend_lines, write_lines
+from train.files import append_lines, write_kept, write_lines
+from train.records import read_figures
 
 # A step and its figures; none where a number is not finite.
 Line = Mapping[str, float | int | None]
@@ -31,14 +32,24 @@ class Log:
 
   Args:
     path: metrics.jsonl; lines after `step` are cut, for they will come again.
-    step: the step that the trial goes on from.
+      Damaged ones stay, so that it is seen where figures are missing.
+    step: the step that the trial goes on from; at 0 all come again.
     sinks: further places.
+
+  Attributes:
+    damage: a line of text for each damaged line.
   """
 
   def __init__(self, path: pathlib.Path, step: int, sinks: Sequence[Sink]):
     self._path, self._sinks = path, sinks
-    kept = [line for line in mend_lines(path) if line['step'] <= step]
-    write_lines(path, kept)
+    self.damage: list[str] = []
+    kept: list[dict[str, Any]] = []
+    if step:
+      found = read_figures(path)
+      kept = write_kept(path, found, lambda line: line['step'] <= step)
+      self.damage = [f'{x}: curves have a gap there' for x in found.said(path)]
+    else:
+      write_lines(path, [])
     for sink in sinks:
       sink.begin(kept)
 

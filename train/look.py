@@ -1,5 +1,6 @@
 """What a reader looks at when a trial has ended: attention, and a text."""
 
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,9 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.feed import held
+from train.files import content, write_atomically
 from train.lane import Lane
 from train.program import MAP_TOKENS, Look, Program
+from train.records import AGAIN
 from train.sample import write_sample
+from train.strict import Damaged
 
 FILE = 'attention.npz'
 TEXT, SOURCE = 'tokens_T', 'source_S'
@@ -94,4 +98,54 @@ def _write_maps(path: pathlib.Path, found: Look) -> None:
       maps_LNTS = np.asarray(whole_LNTS, np.float16)
       weights[maps.weights] = maps_LNTS[..., :queries, :keys]
   if weights:
-    np.savez_compressed(path, **weights, **tokens)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **weights, **tokens)
+    write_atomically(path, packed.getvalue())
+
+
+def read_maps(path: pathlib.Path, symbols: int) -> dict[str, np.ndarray]:
+  """Returns the attention maps of a file and their tokens, by their names.
+
+  Args:
+    path: the file.
+    symbols: how many there are; a token is below that.
+
+  Raises:
+    Damaged: it is not as it was written.
+  """
+  try:
+    data = io.BytesIO(content(path))
+    with np.load(data, allow_pickle=False) as saved:
+      found = {name: np.asarray(saved[name]) for name in saved.files}
+    _check_maps(found, symbols)
+  # A packed file goes wrong in zipfile, zlib, struct and numpy.
+  except Exception as e:
+    reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+    fault = f'{path}: is damaged ({reason})'
+    raise Damaged(fault, f'remove it, or {AGAIN}') from e
+  return found
+
+
+def _check_maps(found: Mapping[str, np.ndarray], symbols: int) -> None:
+  """Raises ValueError unless there are maps, each with its tokens."""
+  there = [maps for maps in MAPS if maps.weights in found]
+  wanted = {
+    name for maps in there for name in (maps.weights, maps.queries, maps.keys)
+  }
+  if not there or not wanted <= found.keys() <= wanted | {TEXT, SOURCE}:
+    raise ValueError(f'holds {", ".join(sorted(found)) or "nothing"}'[:200])
+  for name in (TEXT, SOURCE):
+    ids_T = found.get(name)
+    if ids_T is None:
+      continue
+    if ids_T.ndim != 1 or ids_T.dtype.kind not in 'iu':
+      raise ValueError(f'{name} are no tokens')
+    if ids_T.size and not 0 <= ids_T.min() <= ids_T.max() < symbols:
+      raise ValueError(f'{name} has a token outside the vocabulary')
+  for maps in there:
+    weights_LNTS = found[maps.weights]
+    sizes = len(found[maps.queries]), len(found[maps.keys])
+    if weights_LNTS.ndim != 4 or weights_LNTS.shape[2:] != sizes:
+      raise ValueError(f'{maps.weights} does not fit its tokens')
+    if weights_LNTS.dtype.kind != 'f':
+      raise ValueError(f'{maps.weights} are no weights')

@@ -6,7 +6,7 @@ does not depend on when it was interrupted or on how long its chunks are.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,7 +78,8 @@ class _Group:
       if trial is None:
         break
       taken = True
-      lane = Lane(trial, self.options, self.hooks, self._fed(trial))
+      about = self.options, self.hooks, self.layout, self._fed(trial)
+      lane = Lane(trial, *about)
       if n < len(self.lanes):
         before, self.lanes[n] = self.lanes[n], lane
         before.close()
@@ -188,13 +189,13 @@ def _train(group: _Group) -> None:
     if not group.training:
       return
     if group.hooks.stop_requested():
-      _save(group, group.training, best=())
+      _save(group, group.training)
       raise Interrupted
     _advance(group)
     best = _evaluate(group)
     now, wait = time.monotonic(), group.options.checkpoint_seconds
     due = [lane for lane in group.training if now - lane.saved >= wait]
-    _save(group, [*best, *due], best)
+    _save(group, [*best, *due])
 
 
 def _advance(group: _Group) -> None:
@@ -273,28 +274,25 @@ def _evaluate(group: _Group) -> list[Lane]:
   return best
 
 
-def _save(group: _Group, lanes: Iterable[Lane], best: Iterable[Lane]) -> None:
-  """Starts to save the states of some trials; `best` are at their best."""
-  lanes, best = list(lanes), list(best)
+def _save(group: _Group, lanes: Sequence[Lane]) -> None:
+  """Starts to save the states of some trials."""
   if not lanes:
     return
   group.tick()
   group.fetch()
   for lane in lanes:
-    lane.save(best=lane in best)
+    lane.save()
 
 
 def _end(group: _Group) -> None:
   """Saves and reports the trials that have come to their end; takes others."""
   while done := [lane for lane in group.training if lane.trained]:
-    _save(group, done, best=())
+    _save(group, done)
     for lane, values in zip(group.lanes, group.values, strict=True):
       if lane in done and not lane.paused:
         look(group.program, lane, values, group.fed)
         lane.judge()
     group.tick()
     for lane in done:
-      lane.checkpoints.wait()
-      lane.ended = True
-      group.hooks.ended(lane.trial, lane.result())
+      group.hooks.ended(lane.trial, lane.end())
     group.fill()

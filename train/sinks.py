@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model.field import FieldError, Variant, field
-from train.files import write_atomically
+from train.files import append_text, write_atomically
 from train.log import Line, Sink
 
 
@@ -140,8 +140,7 @@ class _CsvFile:
     """Appends lines."""
     names = dict.fromkeys(name for line in lines for name in line)
     if names.keys() <= self._columns.keys():
-      with self._path.open('a', newline='') as f:
-        f.write(self._text(lines))
+      append_text(self._path, self._text(lines))
       return
     self._columns |= names
     with self._path.open(newline='') as f:

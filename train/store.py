@@ -7,15 +7,19 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.files import cache, write_atomically
+from train.files import cache, content, write_atomically
 from train.reach import code_that
 from train.schema import to_flags
+from train.strict import Damaged, parse_json
 from train.subwords import BytePairs, WordPieces
-from train.task import DataError
 from train.tokenizer import Texts, Tokenizer
 from train.vocabulary import Bytes, Characters, Special, Vocabulary, Words
 
 FILE = 'vocabulary.json'
+_WAY_OUT = (
+  'copy it from another trial with the same data and --task.tokenizer, or '
+  'repeat the command that trained it'
+)
 
 
 def from_json(about: Mapping[str, Any]) -> Vocabulary:
@@ -60,20 +64,18 @@ def read_vocabulary(path: pathlib.Path, digest: str) -> Vocabulary:
   """Returns a vocabulary that was written.
 
   Raises:
-    DataError: the file cannot be read, or is not the one with this digest.
+    Damaged: the file cannot be read, or is not the one with this digest.
   """
   try:
-    found = from_json(json.loads(path.read_text()))
-  except (OSError, KeyError, TypeError, ValueError) as e:
-    raise DataError(
-      f'{path}: cannot be read as a vocabulary ({type(e).__name__}): copy it '
-      'from another trial with the same data and --task.tokenizer'
-    ) from e
-  if found.digest != digest:
-    raise DataError(
-      f'{path}: is not the vocabulary that the trial was trained with: copy '
-      'it from another trial with the same data and --task.tokenizer'
-    )
+    found = from_json(parse_json(content(path)))
+    same = found.digest == digest
+  # What is no vocabulary goes wrong wherever it is taken for one.
+  except (AttributeError, OSError, LookupError, TypeError, ValueError) as e:
+    fault = f'{path}: cannot be read as a vocabulary ({type(e).__name__})'
+    raise Damaged(fault, _WAY_OUT) from e
+  if not same:
+    fault = f'{path}: is not the vocabulary that the trial was trained with'
+    raise Damaged(fault, _WAY_OUT)
   return found
 
 
@@ -112,8 +114,8 @@ def train_once(
 def _cached(path: pathlib.Path) -> Vocabulary | None:
   """Returns a vocabulary of the cache, or none if the file is damaged."""
   try:
-    kept = json.loads(path.read_text())
+    kept = parse_json(content(path))
     found = from_json(kept['vocabulary'])
-  except (OSError, KeyError, TypeError, ValueError):
+    return found if found.digest == kept['digest'] else None
+  except (AttributeError, OSError, LookupError, TypeError, ValueError):
     return None
-  return found if found.digest == kept['digest'] else None
