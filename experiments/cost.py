@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+import os
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from model.field import FieldError
 from model.parameter import Kind, Param
 from train.average import NoAverage
 from train.config import Config
@@ -14,6 +17,8 @@ from train.vocabulary import Vocabulary
 
 # Share of a large matrix product's rate that small models reach on a CPU.
 EFFICIENCY = 0.25
+# More parameters than any machine holds: a slip of the hand.
+MOST_PARAMETERS = 10**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +86,44 @@ def cost(config: Config, vocab_size: int, num_classes: int = 0) -> Cost:
 def cost_on(config: Config, vocabulary: Vocabulary) -> Cost:
   """Returns what a configuration costs with these symbols and classes."""
   return cost(config, vocabulary.size, len(vocabulary.labels))
+
+
+def check_size(config: Config, vocabulary: Vocabulary) -> None:
+  """Raises a FieldError for more parameters than any machine holds."""
+  count = cost_on(config, vocabulary).parameters
+  if count > MOST_PARAMETERS:
+    raise FieldError(
+      'd_model',
+      config.architecture.d_model,
+      f'makes {count:,} parameters with --num_layers='
+      f'{config.architecture.num_layers} and a vocabulary of '
+      f'{vocabulary.size:,}, at most {MOST_PARAMETERS:,} fit any machine: make '
+      'one smaller',
+    )
+
+
+def check_memory(config: Config, vocabulary: Vocabulary, device: Any) -> None:
+  """Raises a FieldError where the state of a trial exceeds the memory.
+
+  Of activations nothing is said here: they may be recomputed.
+  """
+  need, there = cost_on(config, vocabulary).state_bytes, _memory(device)
+  if need > there:
+    raise FieldError(
+      'd_model',
+      config.architecture.d_model,
+      f'needs {need / 2**30:,.1f} GiB for parameters, gradients and moments, '
+      f'and the machine has {there / 2**30:,.1f}: make it, --num_layers or the '
+      'vocabulary smaller',
+    )
+
+
+def _memory(device: Any) -> int:
+  """Returns how many bytes a device holds; of a CPU, the machine."""
+  about = device.memory_stats() or {}
+  if 'bytes_limit' in about:
+    return about['bytes_limit']
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def flops_per_second() -> float:

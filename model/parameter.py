@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.field import Variant, field
+from model.limits import REAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,9 @@ class Gpt2(Variant, tag='gpt2'):
   The 2L counts the two sub-layers that each block adds to the residual.
   """
 
-  std: float = field(0.02, 'Standard deviation.', min=0.0, traced=True)
+  std: float = field(
+    0.02, 'Standard deviation.', min=0.0, max=REAL, traced=True
+  )
 
   def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
     """Returns the initial value of one matrix or embedding."""
@@ -123,7 +126,9 @@ class Xavier(Variant, tag='xavier'):
   Embeddings are Normal(0, gain^2 / d_model), as in Vaswani et al. 2017's code.
   """
 
-  gain: float = field(1.0, 'Multiplies every limit.', min=0.0, traced=True)
+  gain: float = field(
+    1.0, 'Multiplies every limit.', min=0.0, max=REAL, traced=True
+  )
 
   def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
     """Returns the initial value of one matrix or embedding."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import field
+from model.limits import REAL
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
 
@@ -50,7 +51,7 @@ class NoScale(Rsqrt, tag='none'):
 class Constant(Rsqrt, tag='constant'):
   """Logits times a constant, whatever the head width."""
 
-  value: float = field(0.125, 'The factor.', traced=True)
+  value: float = field(0.125, 'The factor.', min=-1e30, max=REAL, traced=True)
 
   def factor(
     self, params: Params, head_dim: int, n_B1T1: jax.Array | None

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
+from model.limits import REAL
 from model.parameter import Dims, Kind, Param, Params, Part, add_bias, param
 
 
@@ -233,7 +234,7 @@ class Fixed(Dot, tag='fixed'):
   places: Literal['past', 'both'] = field(
     'past', 'No head looks ahead, or the second does:'
   )
-  std: float = field(1.0, 'Width of the bell.', min=0.01, traced=True)
+  std: float = field(1.0, 'Width of the bell.', min=0.01, max=REAL, traced=True)
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""

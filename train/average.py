@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT, DECAY
 
 Params = Any  # a tree of arrays
 
@@ -89,11 +90,7 @@ class Ema(_Mean, tag='ema'):
   """
 
   decay: float = field(
-    0.99,
-    'd: about 1 / (1 - d) steps count.',
-    min=0.0,
-    max=0.999999,
-    traced=True,
+    0.99, 'd: about 1 / (1 - d) steps count.', min=0.0, max=DECAY, traced=True
   )
 
   def weight(self, at: Moment) -> jax.Array:
@@ -115,7 +112,11 @@ class Tail(_Mean, tag='tail'):
   """
 
   count: int = field(
-    3, 'Evaluations that count, the last one among them.', min=2, traced=True
+    3,
+    'Evaluations that count, the last one among them.',
+    min=2,
+    max=COUNT,
+    traced=True,
   )
 
   def weight(self, at: Moment) -> jax.Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT, SYMBOLS
 from train.subwords import INSIDE, BytePairs, WordPieces
 from train.vocabulary import (
   Bytes,
@@ -63,9 +64,11 @@ class Word(Variant, tag='word'):
   learned: ClassVar[bool] = Words.learned
 
   vocab_size: int = field(
-    65536, 'Most symbols, special tokens included.', min=8
+    65536, 'Most symbols, special tokens included.', min=8, max=SYMBOLS
   )
-  min_count: int = field(1, 'Rarer words or pairs are left out.', min=1)
+  min_count: int = field(
+    1, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
   lowercase: bool = field(False, 'Lower the case before cutting.')
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:
@@ -91,9 +94,11 @@ class Bpe(Variant, tag='bpe'):
   learned: ClassVar[bool] = BytePairs.learned
 
   vocab_size: int = field(
-    8192, 'Most symbols, special tokens included.', min=264
+    8192, 'Most symbols, special tokens included.', min=264, max=SYMBOLS
   )
-  min_count: int = field(2, 'Rarer words or pairs are left out.', min=1)
+  min_count: int = field(
+    2, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:
     """Returns the vocabulary of all bytes and of the merged pairs."""
@@ -123,8 +128,12 @@ class WordPiece(Variant, tag='wordpiece'):
 
   learned: ClassVar[bool] = WordPieces.learned
 
-  vocab_size: int = field(8192, 'Most symbols, special tokens included.', min=8)
-  min_count: int = field(2, 'Rarer words or pairs are left out.', min=1)
+  vocab_size: int = field(
+    8192, 'Most symbols, special tokens included.', min=8, max=SYMBOLS
+  )
+  min_count: int = field(
+    2, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
   lowercase: bool = field(True, 'Lower the case before cutting.')
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:

@@ -16,6 +16,7 @@ import numpy as np
 
 from model.family import Classifier, Decoder
 from model.field import field
+from model.limits import Limit
 from train.task import (
   Arrays,
   Batch,
@@ -42,7 +43,9 @@ class MostFrequent(Task, tag='most_frequent'):
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
 
-  symbols: int = field(5, 'How many symbols there are.', min=2, max=26)
+  symbols: int = field(
+    5, 'How many symbols there are.', min=2, max=Limit(26, 'they are letters')
+  )
 
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns no data but the symbols, which are the classes too."""
