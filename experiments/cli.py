@@ -1,5 +1,6 @@
 """The command line: parse, check everything, then act."""
 
+import functools
 import itertools
 import sys
 from collections.abc import Sequence
@@ -8,19 +9,22 @@ from absl import flags
 
 from experiments import catalogue, engine, trained, worker
 from experiments.attention import describe_backends
+from experiments.base import make_base
 from experiments.command import MANY, PROMPT, Command
-from experiments.environment import accelerator_warning
+from experiments.environment import accelerator_warning, versions
 from experiments.experiment import Experiment, discover
+from experiments.help import show_help
 from experiments.ledger import Refused
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, check_memory, check_smoke, make_plan
 from experiments.rows import Requests
 from experiments.stages import size
 from model.field import FieldError
 from train.config import Config
 from train.cores import cores, split_cpu
-from train.flags import define, present
+from train.flags import define, define_help, present
 from train.generate import Generation
-from train.schema import changes, leaves, override, suggest, to_flags
+from train.schema import changes, leaves, override, to_flags
+from train.suggest import suggest, suggest_flag
 from train.task import DataError
 from train.trial import Options
 
@@ -47,10 +51,13 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
 
 def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   parse(argv, values)
-  if values['help'].value:
-    catalogue.show_help(usage)
+  if values['version'].value:
+    print(versions())
     return 0
   command = override(Command(), present(Command, values))
+  if (topic := values['help'].value) != 'false':
+    show_help(usage, topic, choose(command.experiment))
+    return 0
   if command.list:
     catalogue.show_list(discover())
     return 0
@@ -61,19 +68,16 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     return trained.evaluate(
       command, given | ({'prompt': prompts[0]} if prompts else {})
     )
-  experiment = choose(command.experiment)
-  base = override(experiment.base, present(Config, values))
-  if command.smoke:
-    smoke = dict(experiment.smoke) | present(Config, values)
-    base = override(experiment.base, smoke)
-  options = override(Options(), present(Options, values))
-  for destination in options.log_to:
-    destination.check()
   generation = override(Generation(), present(Generation, values))
   prompts = _many('prompt', values)
   if command.generate is not None:
+    # What it is given is judged by the trial, not by an experiment.
     given = {**present(Config, values), **present(Options, values)}
     return trained.generate(command, given, generation, prompts)
+  experiment = choose(command.experiment)
+  options = override(Options(), present(Options, values))
+  for destination in options.log_to:
+    destination.check()
   if idle := [*present(Generation, values), *(['prompt'] if prompts else [])]:
     raise FieldError(
       idle[0],
@@ -88,11 +92,18 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     trials=command.trials,
     search_seed=command.search_seed,
   )
+  base, notes = make_base(
+    experiment,
+    present(Config, values),
+    command.smoke,
+    functools.partial(check_smoke, experiment, command, requests),
+  )
   plan = make_plan(experiment, base, command, options, requests)
-  _introduce(plan)
+  _introduce(plan, notes)
   if command.plan:
     catalogue.show_plan(plan)
     return 0
+  check_memory(plan)
   words = ['python', *argv]
   return engine.execute(plan, words, _flag_lines(plan, command, values))
 
@@ -107,14 +118,15 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   for name, about in MANY.items():
     flags.DEFINE_multi_string(name, [], about, flag_values=values)
   flags.DEFINE_multi_string('prompt', [], PROMPT, flag_values=values)
-  flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
+  flags.DEFINE_bool('version', False, 'Show it.', flag_values=values)
+  define_help(values)
   try:
     rest = values(argv)
   except flags.UnrecognizedFlagError as e:
     records = (Command, Options, Config, Generation)
     known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
     raise Refused(
-      f'{e.flagvalue}: is not a flag{suggest(e.flagname, known)}'
+      f'{e.flagvalue}: is not a flag{suggest_flag(e.flagname, known)}'
     ) from None
   except flags.Error as e:
     raise Refused(str(e)) from None
@@ -139,8 +151,8 @@ def choose(name: str) -> Experiment:
   return found[name]
 
 
-def _introduce(plan: Plan) -> None:
-  """Prints what will run, on what."""
+def _introduce(plan: Plan, notes: Sequence[str]) -> None:
+  """Prints what will run, on what, and what of the experiment gave way."""
   rows, seeds = len(plan.rows), len(plan.seeds)
   trials, _ = size(plan)
   more = ', with those that select' if plan.candidates else ''
@@ -152,6 +164,10 @@ def _introduce(plan: Plan) -> None:
   )
   if plan.left_out:
     print(f'left out, the same as another row: {", ".join(plan.left_out)}')
+  for row in plan.unfit:
+    print(f'left out, does not go with what is given: {row}')
+  for note in notes:
+    print(note)
   for note in plan.notes:
     print(f'matched {note}')
   print(f'data: {plan.data.description}')

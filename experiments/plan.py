@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from experiments import cost
 from experiments.command import Command
 from experiments.experiment import Experiment, Row
 from experiments.inputs import Planned, check_row, planned
@@ -17,13 +18,15 @@ from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner
 from experiments.loader import Loader
 from experiments.matching import match
-from experiments.rows import Requests, configure, expand
+from experiments.rows import Requests, configure, expand, fitting
 from experiments.search import Search, make_search
 from experiments.tuning import Point
 from model.field import FieldError, split
+from model.limits import PLANNED
 from train.config import Config
 from train.figure import VAL_LOSS, Figure
-from train.schema import changes, suggest, to_flags
+from train.schema import changes, to_flags
+from train.suggest import suggest
 from train.task import Data
 from train.trial import Options, Trial
 
@@ -40,6 +43,7 @@ class Plan:
   base: Config
   rows: tuple[Row, ...]
   left_out: tuple[str, ...]  # rows that the flags make equal to another
+  unfit: tuple[str, ...]  # rows that do not go with the flags, and why
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
   metric: Figure  # that verdicts and the search compare
@@ -67,7 +71,12 @@ def make_plan(
   Raises:
     FieldError, DataError, Refused: what is wrong, in one line.
   """
-  every = expand(base, experiment.rows, requests)
+  own, unfit = experiment.rows, {}
+  if not requests.any:
+    own, unfit = fitting(own, functools.partial(configure, base))
+  every = expand(base, own, requests)
+  if command.only in unfit:
+    raise unfit[command.only]
   rows = _chosen(every, command.only)
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
@@ -76,21 +85,31 @@ def make_plan(
   owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
   choice = fixed(options, command.workers, workdir, devices)
+  shares = choice.layout.shares if choice else 1
+
+  def check(row: Row) -> None:
+    config = configure(base, row)
+    check_row(row, config, loader, shares, devices[0], options.feed)
+
+  if not requests.any and command.only is None:
+    rows, more = fitting(rows, check)
+    unfit |= more
   search = make_search(base, rows, command, requests.tune)
   configs = [
     (row, point, configure(base, Row(row.name, {**row.changes, **point})))
     for row in rows
     for point in search.points
   ]
-  for row, _, config in configs:
-    shares = choice.layout.shares if choice else 1
+  for row, _, config in configs:  # points too, that --tune tries
     check_row(row, config, loader, shares, devices[0], options.feed)
+  _check_count(len(configs) * (len(seeds) + len(search.seeds)))
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,
     base,
     rows,
-    () if requests.any else _missing(experiment.rows, every),
+    () if requests.any else _missing(own, every),
+    tuple(f'row {name!r}: {e}' for name, e in unfit.items()),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
     _metric(command, configs),
@@ -105,6 +124,33 @@ def make_plan(
     options,
     loader.data(base.task),
   )
+
+
+def check_smoke(
+  experiment: Experiment, command: Command, requests: Requests, base: Config
+) -> None:
+  """Raises a FieldError where tiny sizes do not fit rows or --halving."""
+  rows = experiment.rows
+  if not requests.any:
+    rows, _ = fitting(rows, functools.partial(configure, base))
+  make_search(base, expand(base, rows, requests), command, requests.tune)
+
+
+def check_memory(plan: Plan) -> None:
+  """Raises a FieldError where a trial needs more than its device has."""
+  trials = {one.row: one.trial for one in plan.trials}
+  for trial in trials.values():
+    cost.check_memory(trial.config, trial.data.vocabulary, plan.devices[0])
+
+
+def _check_count(trials: int) -> None:
+  """Raises where rows, points and seeds together make too many trials."""
+  most = 10 * PLANNED.most
+  if trials > most:
+    raise Refused(
+      f'{trials:,} trials of all rows, points and seeds, at most {most:,}: '
+      f'{PLANNED.why}: lower --seeds, or drop rows'
+    )
 
 
 def _metric(
