@@ -268,7 +268,7 @@ def pick_devices(wanted: int | None) -> tuple[Any, ...]:
 
 def program_key(trial: Trial) -> tuple[Hashable, ...]:
   """Returns what trials must have in common to share a program."""
-  static, _ = split(trial.config)
+  static, _ = split(trial.config.compiled)
   return (static, trial.data.digest, trial.data.vocabulary)
 
 

@@ -17,7 +17,7 @@ from experiments.plan import Plan
 from experiments.report import AttentionMaps, Report, Sample, write_report
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
-from train.figure import VAL_LOSS
+from train.figure import VAL_LOSS, Figure
 from train.files import read_lines, write_json
 from train.look import FILE as MAPS_FILE
 from train.look import MAPS, SOURCE, TEXT
@@ -50,6 +50,7 @@ def finish(
     plan.metric,
     plan.command.margin,
     withheld=withheld,
+    shown={figure.name for figure in _shown(plan)},
   )
   table_files.write(table, plan.workdir)
   if selection != Selection({}, {}):
@@ -154,9 +155,15 @@ def _definitions(plan: Plan) -> str:
   evaluated = f' on {_evaluated(plan)}'
   said = ''.join(
     f'{own.name}: {own.about}{evaluated if own.on_the_way else ""}; '
-    for own in dict.fromkeys((plan.metric, VAL_LOSS))
+    for own in dict.fromkeys((plan.metric, VAL_LOSS, *_shown(plan)))
   )
   return f'{said}data: {plan.data.description}.'
+
+
+def _shown(plan: Plan) -> list[Figure]:
+  """Returns what the tasks of the rows have shown unasked."""
+  tasks = [planned.trial.config.task for planned in plan.trials]
+  return [task.measured()[name] for task in tasks for name in task.shown]
 
 
 def _evaluated(plan: Plan) -> str:

@@ -10,7 +10,7 @@ and a member of the union says what w_t is.  Training never sees the average.
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,13 @@ class Moment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NoAverage(Variant, tag='none'):
-  """The parameters themselves."""
+  """The parameters themselves.
+
+  Attributes:
+    reads_evaluations: its weights depend on when evaluations are.
+  """
+
+  reads_evaluations: ClassVar[bool] = False
 
   def start(self, params: Params) -> None:
     """Returns nothing: no copy is kept."""
@@ -51,6 +57,8 @@ class NoAverage(Variant, tag='none'):
 
 class _Mean(Variant, abc.ABC):
   """A running mean; its members say how much the newest parameters count."""
+
+  reads_evaluations: ClassVar[bool] = False
 
   @abc.abstractmethod
   def weight(self, at: Moment) -> jax.Array:
@@ -110,6 +118,8 @@ class Tail(_Mean, tag='tail'):
   are known beforehand; until the first of them the parameters themselves are
   evaluated.
   """
+
+  reads_evaluations: ClassVar[bool] = True
 
   count: int = field(
     3,

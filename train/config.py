@@ -128,6 +128,16 @@ class Config(Record):
     """Returns whether the last stack is given padding."""
     return self.task.gives_padding and not self.architecture.model.has_source
 
+  @property
+  def compiled(self) -> 'Config':
+    """Returns the trial without what only the host reads.
+
+    Trials that differ in nothing else share a program.
+    """
+    reads = self.optimization.average.reads_evaluations
+    every = {} if reads else {'eval_every': 1}
+    return dataclasses.replace(self, init_from=None, **every)
+
   def dims(self, vocab_size: int, num_classes: int = 0) -> Dims:
     """Returns the sizes of the axes."""
     return self.architecture.dims(self.seq_len, vocab_size, num_classes)

@@ -33,10 +33,13 @@ class Figure:
 VAL_LOSS = Figure(
   'val_loss', 'cross-entropy in nats per prediction', True, on_the_way=True
 )
+VAL_ACCURACY = Figure(
+  'val_accuracy', 'share of predictions that are right', False, on_the_way=True
+)
 # What every task measures.
 COMMON = (
   VAL_LOSS,
-  Figure('val_accuracy', 'share of predictions that are right', False, True),
+  VAL_ACCURACY,
   Figure('best_val_loss', 'the lowest val_loss of all evaluations', True),
   Figure('train_loss', 'loss of the last training batch', True),
 )

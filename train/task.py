@@ -93,6 +93,7 @@ class Task(Variant, abc.ABC):
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
     figures: what `judge` measures.
+    shown: of what every trial measures, what a table shows unasked.
   """
 
   families: ClassVar[tuple[type[Decoder], ...]]
@@ -100,6 +101,7 @@ class Task(Variant, abc.ABC):
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
   figures: ClassVar[tuple[Figure, ...]] = ()
+  shown: ClassVar[tuple[str, ...]] = ()
 
   @classmethod
   def measured(cls) -> dict[str, Figure]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.family import Classifier, Decoder
+from train.figure import VAL_ACCURACY
 from train.padding import begun, padded, real
 from train.sentences import Sentences
 from train.table import Rows
@@ -27,6 +28,7 @@ class Classification(Sentences, tag='classification'):
   """Tell the label of a text (Devlin et al. 2019, section 4.1)."""
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
+  shown: ClassVar[tuple[str, ...]] = (VAL_ACCURACY.name,)
   columns: ClassVar[tuple[str, ...]] = ('text', 'label')
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,

@@ -17,6 +17,7 @@ import numpy as np
 from model.family import Classifier, Decoder
 from model.field import field
 from model.limits import Limit
+from train.figure import VAL_ACCURACY
 from train.task import (
   Arrays,
   Batch,
@@ -42,6 +43,7 @@ class MostFrequent(Task, tag='most_frequent'):
   """
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
+  shown: ClassVar[tuple[str, ...]] = (VAL_ACCURACY.name,)
 
   symbols: int = field(
     5, 'How many symbols there are.', min=2, max=Limit(26, 'they are letters')
