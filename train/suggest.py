@@ -163,7 +163,6 @@ VALUES = {
   'adamw': 'adam adam_w',
   'rmsnorm': 'rms rms_norm',
   'layernorm': 'ln layer_norm layer',
-  'glu': 'swiglu geglu reglu gated',
   'shared_kv': 'qk kv_shared',
   'mla': 'latent',
   'bfloat16': 'bf16 half fp16 float16',
@@ -205,8 +204,9 @@ def suggest(word: str, options: Iterable[str]) -> str:
   """Returns '; did you mean X?' for the value that was meant, or nothing."""
   there = list(options)
   meant = [v for v in _VALUES.get(_plain(word), ()) if v in there]
+  turned = [v for v in there if _words(v) == _words(_plain(word))]
   close = difflib.get_close_matches(word, there, n=1, cutoff=_NEAR)
-  return _asked(meant[:1] or close)
+  return _asked((meant or turned or close)[:1])
 
 
 def suggest_flag(word: str, options: Iterable[str]) -> str:
