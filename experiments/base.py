@@ -82,7 +82,7 @@ def _fitting(
   The number of steps, which comes first in experiments, is given up last.
   """
   for count in (1, 2):
-    for names in itertools.combinations(reversed(tiny), count):
+    for names in itertools.combinations([*tiny][::-1], count):
       rest = _without(tiny, names)
       try:
         check(make(rest))

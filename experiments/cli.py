@@ -55,7 +55,7 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     print(versions())
     return 0
   command = override(Command(), present(Command, values))
-  if (topic := values['help'].value) != 'false':
+  if (topic := str(values['help'].value)) != 'false':
     show_help(usage, topic, choose(command.experiment))
     return 0
   if command.list:

@@ -467,6 +467,22 @@ def test_refuses_parameters_and_trials_that_do_not_fit(
   assert not wrong, '\n'.join(wrong)
 
 
+def test_rows_of_an_experiment_that_do_not_fit_are_left_out(
+  taken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """Of the ladder's rows nobody asked for those that have no such matrices."""
+  argv = ('--task.path=../inputs/good.txt', *TINY, '--workdir=new', '--plan')
+  before = tree(taken.parent)
+  assert run(*argv, '--init_from=taken:base') == 0
+  out = capsys.readouterr().out
+  assert "left out, does not go with what is given: row 'raw'" in out
+  assert 'blocks/attention/value is ' in out
+  assert '(5 rows' in out
+  assert run(*argv, '--init_from=taken:base', '--ablate=projections=raw') == 2
+  assert "row 'projections=raw'" in capsys.readouterr().err
+  assert tree(taken.parent) == before
+
+
 def test_evaluating_an_unfinished_trial_is_refused(
   taken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -826,9 +842,9 @@ def draw_number(
     high = int(min(low + 64, math.inf if meta.max is None else meta.max))
     return draw.randint(max(int(low), int(least or low)), high)
   # Not where the bound is only there to stop what no program computes.
-  wide = meta.max is None or meta.max > 1e9
+  most = math.inf if meta.max is None else meta.max
   low = max(low, -10)
-  high = low + 10 ** draw.uniform(-9, 9) if wide else meta.max
+  high = low + 10 ** draw.uniform(-9, 9) if most > 1e9 else most
   return draw.uniform(low if least is None else max(low, least), high)
 
 
