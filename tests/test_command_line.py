@@ -477,7 +477,7 @@ def test_rows_of_an_experiment_that_do_not_fit_are_left_out(
   out = capsys.readouterr().out
   assert "left out, does not go with what is given: row 'raw'" in out
   assert 'blocks/attention/value is ' in out
-  assert '(5 rows' in out
+  assert '(4 rows' in out
   assert run(*argv, '--init_from=taken:base', '--ablate=projections=raw') == 2
   assert "row 'projections=raw'" in capsys.readouterr().err
   assert tree(taken.parent) == before
