@@ -5,11 +5,15 @@ Who types `--model=classifier` chose a model, not the experiment's
 and this is said.  What is typed never gives way.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from experiments.command import Command
 from experiments.experiment import Experiment
+from experiments.rows import Requests, configure, expand, fitting
+from experiments.search import make_search
 from model.field import FieldError
 from train.config import Config
 from train.schema import changes, override, to_flags
@@ -68,6 +72,16 @@ def make_base(
     f'{rule.partition(": ")[0]}: left out, --{flag}={defaults[flag]} is taken'
     for flag, rule in dropped.items()
   )
+
+
+def check_smoke(
+  experiment: Experiment, command: Command, requests: Requests, base: Config
+) -> None:
+  """Raises a FieldError where tiny sizes do not fit rows or --halving."""
+  rows = experiment.rows
+  if not requests.any:
+    rows, _ = fitting(rows, functools.partial(configure, base))
+  make_search(base, expand(base, rows, requests), command, requests.tune)
 
 
 def _without(flags: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:

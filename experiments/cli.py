@@ -9,13 +9,13 @@ from absl import flags
 
 from experiments import catalogue, engine, trained, worker
 from experiments.attention import describe_backends
-from experiments.base import make_base
+from experiments.base import check_smoke, make_base
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning, versions
 from experiments.experiment import Experiment, discover
 from experiments.help import show_help
 from experiments.ledger import Refused
-from experiments.plan import Plan, check_memory, check_smoke, make_plan
+from experiments.plan import Plan, check_memory, make_plan
 from experiments.rows import Requests
 from experiments.stages import size
 from model.field import FieldError
@@ -51,15 +51,8 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
 
 def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   parse(argv, values)
-  if values['version'].value:
-    print(versions())
-    return 0
   command = override(Command(), present(Command, values))
-  if (topic := str(values['help'].value)) != 'false':
-    show_help(usage, topic, choose(command.experiment))
-    return 0
-  if command.list:
-    catalogue.show_list(discover())
+  if _inform(command, values, usage):
     return 0
   if command.evaluate is not None:
     records = (Config, Options, Generation)
@@ -106,6 +99,20 @@ def _main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
   check_memory(plan)
   words = ['python', *argv]
   return engine.execute(plan, words, _flag_lines(plan, command, values))
+
+
+def _inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
+  """Prints what --version, --help and --list ask for, if they are given."""
+  topic = str(values['help'].value)
+  if values['version'].value:
+    print(versions())
+  elif topic != 'false':
+    show_help(usage, topic, choose(command.experiment))
+  elif command.list:
+    catalogue.show_list(discover())
+  else:
+    return False
+  return True
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:

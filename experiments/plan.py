@@ -27,7 +27,7 @@ from train.config import Config
 from train.figure import VAL_LOSS, Figure
 from train.schema import changes, to_flags
 from train.suggest import suggest
-from train.task import Data
+from train.task import Data, DataError
 from train.trial import Options, Trial
 
 
@@ -71,13 +71,7 @@ def make_plan(
   Raises:
     FieldError, DataError, Refused: what is wrong, in one line.
   """
-  own, unfit = experiment.rows, {}
-  if not requests.any:
-    own, unfit = fitting(own, functools.partial(configure, base))
-  every = expand(base, own, requests)
-  if command.only in unfit:
-    raise unfit[command.only]
-  rows = _chosen(every, command.only)
+  rows, left_out, unfit = _rows(experiment, base, command, requests)
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
@@ -85,30 +79,21 @@ def make_plan(
   owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
   choice = fixed(options, command.workers, workdir, devices)
-  shares = choice.layout.shares if choice else 1
-
-  def check(row: Row) -> None:
-    config = configure(base, row)
-    check_row(row, config, loader, shares, devices[0], options.feed)
-
+  check = functools.partial(_check, loader, choice, devices[0], options)
   if not requests.any and command.only is None:
-    rows, more = fitting(rows, check)
+    rows, more = fitting(rows, lambda row: check(row, configure(base, row)))
     unfit |= more
   search = make_search(base, rows, command, requests.tune)
-  configs = [
-    (row, point, configure(base, Row(row.name, {**row.changes, **point})))
-    for row in rows
-    for point in search.points
-  ]
-  for row, _, config in configs:  # points too, that --tune tries
-    check_row(row, config, loader, shares, devices[0], options.feed)
+  configs = _configs(base, rows, search)
+  for row, _, config in configs:
+    check(row, config)
   _check_count(len(configs) * (len(seeds) + len(search.seeds)))
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,
     base,
     rows,
-    () if requests.any else _missing(own, every),
+    left_out,
     tuple(f'row {name!r}: {e}' for name, e in unfit.items()),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
@@ -126,14 +111,42 @@ def make_plan(
   )
 
 
-def check_smoke(
-  experiment: Experiment, command: Command, requests: Requests, base: Config
+def _rows(
+  experiment: Experiment, base: Config, command: Command, requests: Requests
+) -> tuple[tuple[Row, ...], tuple[str, ...], dict[str, FieldError | DataError]]:
+  """Returns the rows, those equal to another, and why others do not fit."""
+  if requests.any:
+    every = expand(base, experiment.rows, requests)
+    return _chosen(every, command.only), (), {}
+  own, unfit = fitting(experiment.rows, functools.partial(configure, base))
+  if command.only in unfit:
+    raise unfit[command.only]
+  every = expand(base, own, requests)
+  return _chosen(every, command.only), _missing(own, every), unfit
+
+
+def _configs(
+  base: Config, rows: Sequence[Row], search: Search
+) -> list[tuple[Row, Point, Config]]:
+  """Returns each row at each point that --tune tries."""
+  return [
+    (row, point, configure(base, Row(row.name, {**row.changes, **point})))
+    for row in rows
+    for point in search.points
+  ]
+
+
+def _check(
+  loader: Loader,
+  choice: Choice | None,
+  device: Any,
+  options: Options,
+  row: Row,
+  config: Config,
 ) -> None:
-  """Raises a FieldError where tiny sizes do not fit rows or --halving."""
-  rows = experiment.rows
-  if not requests.any:
-    rows, _ = fitting(rows, functools.partial(configure, base))
-  make_search(base, expand(base, rows, requests), command, requests.tune)
+  """Raises what is wrong with a row on this data and these devices."""
+  shares = choice.layout.shares if choice else 1
+  check_row(row, config, loader, shares, device, options.feed)
 
 
 def check_memory(plan: Plan) -> None:

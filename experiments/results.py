@@ -36,7 +36,9 @@ def finish(
     record = ledger.record(planned.trial.id)
     if record is not None:
       tuned = {flag: float(v) for flag, v in planned.point.items()}
-      records.append({**record, 'row': planned.row, 'tuned': tuned})
+      own = {'row': planned.row, 'tuned': tuned}
+      own['shown'] = planned.trial.config.task.shown
+      records.append({**record, **own})
   rows = [r.name for r in plan.rows if r.name not in selection.retired]
   base = BASE if BASE in rows else rows[0]
   missing = [p for p in trials if ledger.record(p.trial.id) is None]
@@ -50,7 +52,6 @@ def finish(
     plan.metric,
     plan.command.margin,
     withheld=withheld,
-    shown={figure.name for figure in _shown(plan)},
   )
   table_files.write(table, plan.workdir)
   if selection != Selection({}, {}):

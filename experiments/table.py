@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,20 +96,19 @@ def summarise(
   margin: float = 0.01,
   alpha: float = 0.05,
   withheld: Mapping[str, str] | None = None,
-  shown: Collection[str] = (),
 ) -> Table:
   """Returns the table of `rows`, in their order, from a trial ledger.
 
   Args:
     records: of the verdict's seeds; they may have 'parameters',
-      'flops_per_token' and 'tuned': what the row chose for itself, by flag.
+      'flops_per_token', 'tuned': what the row chose for itself, by flag, and
+      'shown': which common figures the table has besides.
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
     margin: the difference that counts as none, as a share of the base's mean.
     alpha: level of the verdicts over all rows (see `statistics`).
     withheld: row -> why it gets no verdict.
-    shown: figures that every trial has, and this table shows besides.
   """
   if base not in rows:
     raise ValueError(f'base={base!r} is not one of the rows {list(rows)}')
@@ -134,13 +133,7 @@ def summarise(
     absolute,
     tuple(
       _summarise_row(
-        row,
-        trials[row],
-        name,
-        alpha,
-        comparisons.get(row),
-        needed.get(row),
-        shown,
+        row, trials[row], name, alpha, comparisons.get(row), needed.get(row)
       )
       for row in rows
     ),
@@ -171,7 +164,6 @@ def _summarise_row(
   alpha: float,
   compared: Comparison | None,
   seeds_needed: int | None,
-  shown: Collection[str],
 ) -> RowSummary:
   """Returns the summary of one row; the base has no comparison."""
   ok = [trial for trial in trials if trial['status'] == 'ok']
@@ -205,7 +197,7 @@ def _summarise_row(
       float(np.mean([t['clock']['seconds'] for t in ok])) if ok else None
     ),
     tuned=_last(trials, 'tuned') or {},
-    figures=_figures(ok, metric, shown),
+    figures=_figures(ok, metric),
     values=values,
     note='; '.join(notes),
   )
@@ -222,12 +214,11 @@ def _seeds_needed(
   }
 
 
-def _figures(
-  trials: Sequence[Record], metric: str, shown: Collection[str]
-) -> dict[str, float]:
+def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
   """Returns the mean of each figure to show besides the metric."""
   names = {name for trial in trials for name in trial['metrics']}
-  names -= (_COMMON - {VAL_LOSS.name, *shown}) | {metric}
+  shown = {VAL_LOSS.name, *(_last(trials, 'shown') or ())}
+  names -= (_COMMON - shown) | {metric}
   found = {name: _values(trials, name).values() for name in sorted(names)}
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 

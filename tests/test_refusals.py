@@ -602,7 +602,7 @@ def test_what_only_the_host_reads_is_not_compiled() -> None:
 
 
 def test_figures_that_a_task_shows_stand_in_its_table() -> None:
-  trial = {
+  trial: dict[str, Any] = {
     'row': BASE,
     'seed': 0,
     'status': 'ok',
@@ -610,7 +610,8 @@ def test_figures_that_a_task_shows_stand_in_its_table() -> None:
     'clock': {'seconds': 1.0},
   }
   assert summarise([trial], [BASE], BASE).figures == []
-  table = summarise([trial], [BASE], BASE, shown=['val_accuracy'])
+  trial['shown'] = ('val_accuracy',)
+  table = summarise([trial], [BASE], BASE)
   assert table.rows[0].figures == {'val_accuracy': 0.5}
   shown = {
     tag: cls.shown

@@ -12,10 +12,10 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from model.field import FieldError, Variant, field
-from train.keys import key_paths, text_at
+from train.keys import Twice, key_paths, once, text_at
 from train.task import DataError
 from train.textfile import read_file
 
@@ -188,8 +188,8 @@ class Jsonl(Named, tag='jsonl'):
           column.append('')
         continue
       try:
-        value = json.loads(line, object_pairs_hook=_once)
-      except _Twice as e:
+        value = json.loads(line, object_pairs_hook=once)
+      except Twice as e:
         raise DataError(
           f'{where} has the key {e.key!r} twice: leave one out'
         ) from e
@@ -208,24 +208,6 @@ class Jsonl(Named, tag='jsonl'):
       for column, path in zip(found, paths, strict=True):
         column.append(text_at(value, path, where))
     return Rows(name, found)
-
-
-class _Twice(ValueError):
-  """An object of JSON has a key twice: which one is meant nobody knows."""
-
-  def __init__(self, key: str):
-    super().__init__(key)
-    self.key = key
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """Returns an object of JSON, whose keys must differ."""
-  found: dict[str, Any] = {}
-  for key, value in pairs:
-    if key in found:
-      raise _Twice(key)
-    found[key] = value
-  return found
 
 
 # Parts of tables. -------------------------------------------------------------
