@@ -12,11 +12,36 @@ Repeating a command resumes it.  Exit code 0: done; 1: a trial failed; 2: the
 command line is wrong; 129, 130, 143: interrupted and saved.
 """
 
+import importlib.util
+import pathlib
 import sys
 
-from absl import flags
+NEEDED = ('absl', 'jax', 'flax', 'optax')
 
-from experiments.cli import main
+
+def refusal(here: pathlib.Path) -> str:
+  """Returns which Python to use where this one will not do, else nothing."""
+  absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+  if not absent:
+    return ''
+  python = here / '.venv' / 'bin' / 'python'
+  install = '.venv/bin/pip install -r requirements.lock'
+  if not python.exists():
+    fix = f'in {here}, python3 -m venv .venv && {install}'
+  elif pathlib.Path(sys.prefix).resolve() == (here / '.venv').resolve():
+    fix = f'in {here}, {install}'
+  else:
+    fix = f'. {python.parent / "activate"}, or use {python}'
+  return f'launch.py: {sys.executable} has no {", ".join(absent)}: {fix}'
+
+
+if problem := refusal(pathlib.Path(__file__).resolve().parent):
+  print(problem, file=sys.stderr)
+  sys.exit(2)
+
+from absl import flags  # noqa: E402  # what it needs is there only now
+
+from experiments.cli import main  # noqa: E402  # as above
 
 if __name__ == '__main__':
   sys.exit(main(sys.argv, flags.FlagValues(), __doc__ or ''))

@@ -1,81 +1,50 @@
-"""What --help, --list and --plan show."""
+"""What --list and --plan show."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from experiments.command import MANY, PROMPT, Command
 from experiments.cost import cost_on
 from experiments.experiment import Experiment
+from experiments.page import Page
 from experiments.plan import Plan, program_key
 from experiments.rows import configure
 from experiments.shown import shown
 from experiments.speed import estimate
 from experiments.stages import size
-from model.architecture import Architecture
 from model.field import split, variant_list, variants
 from train.config import Config
-from train.flags import describe, summary
-from train.generate import Generation
-from train.optimizer import Optimization
+from train.flags import summary
 from train.schema import leaves
 from train.task import Task
-from train.trial import Options
-
-SECTIONS = (Command, Options, Config, Architecture, Optimization, Generation)
-
-
-def show_help(usage: str) -> None:
-  """Prints every flag with its type, default, choices and citations."""
-  console = Console(highlight=False)
-  console.print(Text(usage.strip()))
-  shown: set[str] = set()
-  later = {path for record in SECTIONS[3:] for path in leaves(record)}
-  for record in SECTIONS:
-    console.print(Text(f'\n{summary(record)}', style='bold'))
-    for path, leaf in leaves(record).items():
-      if path in shown or (record is Config and path in later):
-        continue
-      shown.add(path)
-      head, body = describe(path, leaf)
-      console.print(Text(f'  {head}', style='cyan'))
-      for line in body.splitlines():
-        depth = 6 + (len(line) - len(line.lstrip()))
-        console.print(Padding(Text(line.strip()), (0, 0, 0, depth)))
-    if record is Command:
-      for name, about in {**MANY, 'prompt': PROMPT}.items():
-        console.print(Text(f'  --{name}=...', style='cyan'))
-        console.print(Padding(Text(about), (0, 0, 0, 6)))
 
 
 def show_list(found: Mapping[str, Experiment]) -> None:
   """Prints experiments with citation, kind and cost; tasks; variants."""
-  console = Console(highlight=False)
-  console.print(Text('Experiments', style='bold'))
+  page = Page()
+  page.line('Experiments', style='bold')
   for experiment in found.values():
-    console.print(Text(f'  {experiment.name}', style='cyan'))
-    about = (
-      f'{experiment.title}\n{experiment.citation}\n'
+    page.line(experiment.name, 2, 'cyan')
+    page.line(experiment.title, 6)
+    page.line(experiment.citation, 6)
+    page.line(
       f'[{experiment.kind}; {len(experiment.rows)} rows x {experiment.seeds} '
-      f'seeds; {experiment.cost}]'
+      f'seeds; {experiment.cost}]',
+      6,
     )
-    console.print(Padding(Text(about), (0, 0, 0, 6)))
   for path, leaf in leaves(Config).items():
     choices = variants(leaf.hint) or variant_list(leaf.hint)
     if not choices:
       continue
     meta, _ = next(iter(leaf.owners.values()))
-    console.print(Text(f'\n--{path}: {meta.help.rstrip(":")}', style='bold'))
+    page.gap()
+    page.line(f'--{path}: {meta.help.rstrip(":")}', style='bold')
     for tag, variant in choices.items():
-      line = Text(f'{tag}: ', style='cyan')
-      line.append(summary(variant), style='default')
-      console.print(Padding(line, (0, 0, 0, 2)))
+      page.line(f'{tag}: {summary(variant)}', 2, head=f'{tag}:')
       for figure in variant.figures if issubclass(variant, Task) else ():
-        said = Text(f'--metric={figure.name}: {figure.about}')
-        console.print(Padding(said, (0, 0, 0, 6)))
+        page.line(f'--metric={figure.name}: {figure.about}', 6)
 
 
 def show_plan(plan: Plan) -> None:

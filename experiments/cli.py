@@ -1,16 +1,19 @@
 """The command line: parse, check everything, then act."""
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import advice, catalogue, engine, memory, trained, worker
 from experiments.attention import describe_backends
+from experiments.base import check_smoke, make_base
 from experiments.command import MANY, PROMPT, Command
-from experiments.environment import accelerator_warning
+from experiments.environment import accelerator_warning, versions
 from experiments.experiment import BASE, Experiment, discover
 from experiments.flagfile import expand
+from experiments.help import show_help
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
 from experiments.question import label, question
@@ -21,10 +24,11 @@ from experiments.streams import Output, complain, lasting, say, warn
 from model.field import FieldError
 from train.config import Config
 from train.cores import cores, split_cpu
-from train.flags import define, present
+from train.flags import define, define_help, present
 from train.generate import Generation
 from train.project import current
-from train.schema import changes, leaves, override, suggest, to_flags
+from train.schema import changes, leaves, override, to_flags
+from train.suggest import suggest, suggest_flag
 from train.task import DataError
 from train.trial import Options
 
@@ -60,12 +64,8 @@ def _main(
   argv: Sequence[str], values: flags.FlagValues, usage: str, output: Output
 ) -> int:
   parse(argv, values)
-  if values['help'].value:
-    catalogue.show_help(usage)
-    return output.told()
   command = override(Command(), present(Command, values))
-  if command.list:
-    catalogue.show_list(discover())
+  if _inform(command, values, usage):
     return output.told()
   if command.evaluate is not None:
     records = (Config, Options, Generation)
@@ -74,27 +74,27 @@ def _main(
     given |= {'prompt': prompts[0]} if prompts else {}
     trained.evaluate(command, given)
     return output.told()
-  experiment = choose(command.experiment)
-  base = _base(experiment, command, present(Config, values))
-  options = override(Options(), present(Options, values))
-  for destination in options.log_to:
-    destination.check()
   generation = override(Generation(), present(Generation, values))
   prompts = _many('prompt', values)
   if command.generate is not None:
+    # What it is given is judged by the trial, not by an experiment.
     given = {**present(Config, values), **present(Options, values)}
     trained.generate(command, given, generation, prompts)
     return output.told()
+  experiment = choose(command.experiment)
+  options = override(Options(), present(Options, values))
+  for destination in options.log_to:
+    destination.check()
   if idle := [*present(Generation, values), *(['prompt'] if prompts else [])]:
     raise FieldError(
       idle[0],
       prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
       'has no effect without --generate=WORKDIR:TRIAL: drop it',
     )
-  plan = _plan(experiment, base, command, options, values)
+  plan, notes = _plan(experiment, command, options, values)
   if not command.plan:
     memory.check(plan)
-  _introduce(plan)
+  _introduce(plan, notes)
   if command.plan:
     catalogue.show_plan(plan)
     return output.told()
@@ -102,12 +102,18 @@ def _main(
   return engine.execute(plan, words, _flag_lines(plan, command, values))
 
 
-def _base(
-  experiment: Experiment, command: Command, given: Mapping[str, str]
-) -> Config:
-  """Returns the configuration that rows change."""
-  smoke = dict(experiment.smoke) if command.smoke else {}
-  return override(experiment.base, smoke | dict(given))
+def _inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
+  """Prints what --version, --help and --list ask for, if they are given."""
+  topic = str(values['help'].value)
+  if values['version'].value:
+    say(versions())
+  elif topic != 'false':
+    show_help(usage, topic, choose(command.experiment))
+  elif command.list:
+    catalogue.show_list(discover())
+  else:
+    return False
+  return True
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -120,14 +126,15 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   for name, about in MANY.items():
     flags.DEFINE_multi_string(name, [], about, flag_values=values)
   flags.DEFINE_multi_string('prompt', [], PROMPT, flag_values=values)
-  flags.DEFINE_bool('help', False, 'Show this.', flag_values=values)
+  flags.DEFINE_bool('version', False, 'Show it.', flag_values=values)
+  define_help(values)
   try:
     rest = values(expand(argv))
   except flags.UnrecognizedFlagError as e:
     records = (Command, Options, Config, Generation)
     known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
     raise Refused(
-      f'{e.flagvalue}: is not a flag{suggest(e.flagname, known)}'
+      f'{e.flagvalue}: is not a flag{suggest_flag(e.flagname, known)}'
     ) from None
   except flags.Error as e:
     raise Refused(str(e)) from None
@@ -152,8 +159,8 @@ def choose(name: str) -> Experiment:
   return found[name]
 
 
-def _introduce(plan: Plan) -> None:
-  """Prints what will run, on what."""
+def _introduce(plan: Plan, notes: Sequence[str]) -> None:
+  """Prints what will run, on what, and what of the experiment gave way."""
   rows, seeds = len(plan.rows), len(plan.seeds)
   trials, _ = size(plan)
   asked = question(plan.experiment, plan.base, plan.rows)
@@ -168,6 +175,10 @@ def _introduce(plan: Plan) -> None:
     say(base)
   if plan.left_out:
     say(f'left out, the same as another row: {", ".join(plan.left_out)}')
+  for row in plan.unfit:
+    say(f'left out, does not go with what is given: {row}')
+  for note in notes:
+    say(note)
   for note in plan.notes:
     say(f'matched {note}')
   for line in plan.comparable.lines():
@@ -192,12 +203,11 @@ def _introduce(plan: Plan) -> None:
 
 def _plan(
   experiment: Experiment,
-  base: Config,
   command: Command,
   options: Options,
   values: flags.FlagValues,
-) -> Plan:
-  """Returns the trials of a command, all of them checked."""
+) -> tuple[Plan, tuple[str, ...]]:
+  """Returns checked trials, and what of the experiment gave way to flags."""
   split_cpu(len(cores()))
   requests = Requests(
     **{name: tuple(_many(name, values)) for name in MANY},
@@ -206,9 +216,12 @@ def _plan(
     trials=command.trials,
     search_seed=command.search_seed,
   )
-  if 'eval_examples' not in present(Config, values) and not command.smoke:
+  typed = present(Config, values)
+  fits = functools.partial(check_smoke, experiment, command, requests)
+  base, notes = make_base(experiment, typed, command.smoke, fits)
+  if 'eval_examples' not in typed and not command.smoke:
     base = judged_whole(base, experiment.rows, requests)
-  return make_plan(experiment, base, command, options, requests)
+  return make_plan(experiment, base, command, options, requests), notes
 
 
 # What says where the run was, and what to do with what is there.

@@ -7,6 +7,7 @@ from typing import Literal
 
 from experiments.shards import parse_shard
 from model.field import FieldError, Record, field
+from model.limits import COUNT, PLANNED, REAL, Limit
 from train.figure import COMMON, VAL_LOSS
 
 # Flags that may be given several times, and what they say.
@@ -27,7 +28,10 @@ class Command(Record):
 
   experiment: str = field('ladder', 'Which experiment; --list shows them.')
   seeds: int | None = field(
-    None, "Seeds of each row; none is the experiment's own number.", min=1
+    None,
+    "Seeds of each row; none is the experiment's own number.",
+    min=1,
+    max=PLANNED,
   )
   workdir: str | None = field(
     None,
@@ -35,7 +39,10 @@ class Command(Record):
     'command resumes.',
   )
   workers: int = field(
-    1, 'Processes that share the trials, on the cores of this machine.', min=1
+    1,
+    'Processes that share the trials, on the cores of this machine.',
+    min=1,
+    max=Limit(1024, 'each is a process'),
   )
   shard: str | None = field(
     None,
@@ -62,23 +69,38 @@ class Command(Record):
     None, 'A row, or "FIELD=a FIELD=b": the base with each choice alone.'
   )
   trials: int | None = field(
-    None, 'Points to draw from --sweep ranges such as log(1e-4,1e-2).', min=1
+    None,
+    'Points to draw from --sweep ranges such as log(1e-4,1e-2).',
+    min=1,
+    max=PLANNED,
   )
-  search_seed: int = field(0, 'Of these draws.', min=0)
+  search_seed: int = field(
+    0,
+    'Of these draws.',
+    min=0,
+    max=Limit(2**64 - 1, 'the generator takes 64 bits'),
+  )
   tune_seeds: int | None = field(
-    None, 'Seeds that --tune and --halving select on; none is 2.', min=1
+    None,
+    'Seeds that --tune and --halving select on; none is 2.',
+    min=1,
+    max=PLANNED,
   )
   halving: int | None = field(
     None,
     'Stop rows that train badly: 1/N of them go on at each rung, N times as '
     'far; none trains all to the end.',
     min=2,
+    max=COUNT,
   )
   match: Literal['params', 'flops', 'none'] = field(
     'none', "Solve widths so that each row has the base's size in:"
   )
   margin: float = field(
-    0.01, "Difference that counts as none, of the base's --metric.", min=0.0
+    0.01,
+    "Difference that counts as none, of the base's --metric.",
+    min=0.0,
+    max=REAL,
   )
   metric: str = field(
     VAL_LOSS.name,

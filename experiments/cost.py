@@ -7,6 +7,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from model.field import FieldError
 from model.parameter import Kind, Param
 from train.average import NoAverage
 from train.config import Config
@@ -14,6 +15,8 @@ from train.vocabulary import Vocabulary
 
 # Share of a large matrix product's rate that small models reach on a CPU.
 EFFICIENCY = 0.25
+# More parameters than any machine holds: a slip of the hand.
+MOST_PARAMETERS = 10**12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,20 @@ def cost(config: Config, vocab_size: int, num_classes: int = 0) -> Cost:
 def cost_on(config: Config, vocabulary: Vocabulary) -> Cost:
   """Returns what a configuration costs with these symbols and classes."""
   return cost(config, vocabulary.size, len(vocabulary.labels))
+
+
+def check_size(config: Config, vocabulary: Vocabulary) -> None:
+  """Raises a FieldError for more parameters than any machine holds."""
+  count = cost_on(config, vocabulary).parameters
+  if count > MOST_PARAMETERS:
+    raise FieldError(
+      'd_model',
+      config.architecture.d_model,
+      f'makes {count:,} parameters with --num_layers='
+      f'{config.architecture.num_layers} and a vocabulary of '
+      f'{vocabulary.size:,}, at most {MOST_PARAMETERS:,} fit any machine: make '
+      'one smaller',
+    )
 
 
 def flops_per_second() -> float:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,19 @@ def environment(devices: Sequence[Any]) -> dict[str, Any]:
     'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in devices],
     'git': _git(),
   }
+
+
+def versions() -> str:
+  """Returns the versions of Ablax and of what its numbers depend on."""
+  project = pathlib.Path(__file__).resolve().parents[1] / 'pyproject.toml'
+  own = tomllib.loads(project.read_text())['project']['version']
+  others = [
+    f'{name} {importlib.metadata.version(name)}'
+    for name in ('jax', 'flax', 'optax')
+  ]
+  return ', '.join(
+    [f'Ablax {own}', *others, f'Python {platform.python_version()}']
+  )
 
 
 def _git() -> dict[str, Any]:

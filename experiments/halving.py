@@ -25,20 +25,39 @@ def rungs(steps: int, every: int, rows: int, eta: int) -> tuple[int, ...]:
     rows: how many compete.
     eta: the share that goes on is 1 / eta.
   """
-  found: list[int] = []
-  remaining, divisor = rows, eta
+  count, remaining = 0, rows
   while remaining >= eta:
-    found.append(max(every, steps // divisor // every * every))
-    remaining, divisor = remaining // eta, divisor * eta
-  distinct = sorted({step for step in found if step < steps})
-  if found and len(distinct) < len(found):
+    count, remaining = count + 1, remaining // eta
+  found = _rungs(steps, every, count, eta)
+  if len(found) < count:
+    finest = _rungs(steps, 1, count, eta)
+    fix = (
+      f'lower --eval_every to {_coarsest(steps, every, count, eta)}'
+      if len(finest) == count
+      else f'raise --steps to {every * eta**count}, or give fewer rows'
+    )
     raise FieldError(
       'halving',
       eta,
-      f'needs {len(found)} rungs below --steps={steps}, and --eval_every='
-      f'{every} leaves {len(distinct)}: lower --eval_every',
+      f'needs {count} rungs below --steps={steps} for {rows} rows, and '
+      f'--eval_every={every} leaves {len(found)}: {fix}',
     )
-  return tuple(distinct)
+  return found
+
+
+def _rungs(steps: int, every: int, count: int, eta: int) -> tuple[int, ...]:
+  """Returns the rungs that differ; they are fewer where steps are few."""
+  found = {
+    max(every, steps // eta**n // every * every) for n in range(1, count + 1)
+  }
+  return tuple(sorted(step for step in found if step < steps))
+
+
+def _coarsest(steps: int, every: int, count: int, eta: int) -> int:
+  """Returns the largest --eval_every that leaves enough rungs: 1 does."""
+  least = steps // eta**count  # of the first rung
+  tried = range(min(every, max(1, least)), 0, -1)
+  return next(n for n in tried if len(_rungs(steps, n, count, eta)) == count)
 
 
 def survivors(costs: Mapping[str, float], eta: int) -> list[str]:

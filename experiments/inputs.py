@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from experiments.cost import check_size
 from experiments.experiment import Row
 from experiments.loader import Loader
 from experiments.tuning import Point
@@ -54,6 +55,7 @@ def check_row(
   data = loader.data(config.task)
   if problem := config.misfit(data):
     raise DataError(problem)
+  check_size(config, data.vocabulary)
   check(config, data, feed, device)
   share = shares * config.microbatches
   if config.batch_size % share:

@@ -1,10 +1,10 @@
 """What trials start from: each text, vocabulary and checkpoint, loaded once."""
 
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from experiments.streams import warn
 from model.field import FieldError
 from train.code import Recorded, Standing, standing, whole
 from train.config import Config
@@ -83,7 +83,7 @@ class Loader:
       self._initial[config.init_from] = found, digest(found.params)
       if found.caveat:
         text = f'warning: --init_from={config.init_from} {found.caveat}'
-        print(text, file=sys.stderr)
+        warn(text)
     loaded, name = self._initial[config.init_from]
     # Of each row: tasks, and so vocabularies, may differ between them.
     if rule := _unlike(loaded, config.task, self.data(config.task)):

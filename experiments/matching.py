@@ -161,7 +161,7 @@ def _within_span(config: Config) -> range:
     )
     if letter == 'F'
   )
-  return range(-(-width // SPAN), SPAN * width + 1)
+  return range(-(-width // SPAN), min(SPAN * width + 1, WIDEST))
 
 
 def _solve(config: Config, widths: range, size: _Size, goal: int) -> Config:

@@ -19,15 +19,17 @@ from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner, open_lock
 from experiments.loader import Loader
 from experiments.matching import match
-from experiments.rows import Requests, configure, expand
+from experiments.rows import Requests, configure, expand, fitting
 from experiments.search import Search, make_search
 from experiments.tuning import Point
 from model.field import FieldError, split
+from model.limits import PLANNED
 from train.config import Config
 from train.figure import VAL_LOSS, Figure
-from train.schema import changes, suggest, to_flags
+from train.schema import changes, to_flags
+from train.suggest import suggest
 from train.targets import obstacle, targets
-from train.task import Data
+from train.task import Data, DataError
 from train.trial import Options, Trial
 
 
@@ -43,6 +45,7 @@ class Plan:
   base: Config
   rows: tuple[Row, ...]
   left_out: tuple[str, ...]  # rows that the flags make equal to another
+  unfit: tuple[str, ...]  # rows that do not go with the flags, and why
   seeds: tuple[int, ...]
   trials: tuple[Planned, ...]
   comparable: Comparable
@@ -88,8 +91,7 @@ def make_plan(
   Raises:
     FieldError, DataError, Refused: what is wrong, in one line.
   """
-  every = expand(base, experiment.rows, requests)
-  rows = _chosen(every, command.only)
+  rows, left_out, unfit = _rows(experiment, base, command, requests)
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
@@ -97,21 +99,22 @@ def make_plan(
   owner, workdir = _home(experiment, base, loader, command)
   rows, notes = _matched(base, rows, loader, command)
   choice = fixed(options, command.workers, workdir, devices)
+  check = functools.partial(_check, loader, choice, devices[0], options)
+  if not requests.any and command.only is None:
+    rows, more = fitting(rows, lambda row: check(row, configure(base, row)))
+    unfit |= more
   search = make_search(base, rows, command, requests.tune)
-  configs = [
-    (row, point, configure(base, Row(row.name, {**row.changes, **point})))
-    for row in rows
-    for point in search.points
-  ]
+  configs = _configs(base, rows, search)
   for row, _, config in configs:
-    shares = choice.layout.shares if choice else 1
-    check_row(row, config, loader, shares, devices[0], options.feed)
+    check(row, config)
+  _check_count(len(configs) * (len(seeds) + len(search.seeds)))
   every_trial = functools.partial(_trials, configs, loader, workdir)
   return Plan(
     experiment,
     base,
     rows,
-    () if requests.any else _missing(experiment.rows, every),
+    left_out,
+    tuple(f'row {name!r}: {e}' for name, e in unfit.items()),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
     _judged(command, configs, loader, search),
@@ -156,6 +159,54 @@ def _judged(
         'halving', command.halving, f'compares rows, and row {row!r} {why}'
       )
   return found
+
+
+def _rows(
+  experiment: Experiment, base: Config, command: Command, requests: Requests
+) -> tuple[tuple[Row, ...], tuple[str, ...], dict[str, FieldError | DataError]]:
+  """Returns the rows, those equal to another, and why others do not fit."""
+  if requests.any:
+    every = expand(base, experiment.rows, requests)
+    return _chosen(every, command.only), (), {}
+  own, unfit = fitting(experiment.rows, functools.partial(configure, base))
+  if command.only in unfit:
+    raise unfit[command.only]
+  every = expand(base, own, requests)
+  return _chosen(every, command.only), _missing(own, every), unfit
+
+
+def _configs(
+  base: Config, rows: Sequence[Row], search: Search
+) -> list[tuple[Row, Point, Config]]:
+  """Returns each row at each point that --tune tries."""
+  return [
+    (row, point, configure(base, Row(row.name, {**row.changes, **point})))
+    for row in rows
+    for point in search.points
+  ]
+
+
+def _check(
+  loader: Loader,
+  choice: Choice | None,
+  device: Any,
+  options: Options,
+  row: Row,
+  config: Config,
+) -> None:
+  """Raises what is wrong with a row on this data and these devices."""
+  shares = choice.layout.shares if choice else 1
+  check_row(row, config, loader, shares, device, options.feed)
+
+
+def _check_count(trials: int) -> None:
+  """Raises where rows, points and seeds together make too many trials."""
+  most = 10 * PLANNED.most
+  if trials > most:
+    raise Refused(
+      f'{trials:,} trials of all rows, points and seeds, at most {most:,}: '
+      f'{PLANNED.why}: lower --seeds, or drop rows'
+    )
 
 
 def _metric(
@@ -273,7 +324,7 @@ def pick_devices(wanted: int | None) -> tuple[Any, ...]:
 
 def program_key(trial: Trial) -> tuple[Hashable, ...]:
   """Returns what trials must have in common to share a program."""
-  static, _ = split(trial.config)
+  static, _ = split(trial.config.compiled)
   return (static, trial.data.digest, trial.data.vocabulary)
 
 

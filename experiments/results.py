@@ -47,6 +47,7 @@ def finish(
     tuned = {flag: float(v) for flag, v in planned.point.items()}
     own = {'row': planned.row, 'tuned': tuned}
     own['warnings'] = warned.get(planned.row, [])
+    own['shown'] = planned.trial.config.task.shown
     records.append({**record, **own})
   missing = [p for p in trials if ledger.record(p.trial.id) is None]
   withheld = selection.withheld(base) | _withheld(missing, rows, base)
@@ -211,9 +212,15 @@ def _definitions(plan: Plan) -> str:
   evaluated = f' on {_evaluated(plan)}'
   said = ''.join(
     f'{own.name}: {own.about}{evaluated if own.on_the_way else ""}; '
-    for own in dict.fromkeys((plan.metric, VAL_LOSS))
+    for own in dict.fromkeys((plan.metric, VAL_LOSS, *_shown(plan)))
   )
   return f'{said}data: {plan.data.description}.'
+
+
+def _shown(plan: Plan) -> list[Figure]:
+  """Returns what the tasks of the rows have shown unasked."""
+  tasks = [planned.trial.config.task for planned in plan.trials]
+  return [task.measured()[name] for task in tasks for name in task.shown]
 
 
 def _evaluated(plan: Plan) -> str:

@@ -1,14 +1,16 @@
 """The rows of a table: from an experiment, or from what a command asks for."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.assignment import assignments, join
 from experiments.experiment import BASE, Row
 from experiments.sweeps import points
 from model.field import FieldError
 from train.config import Config
-from train.schema import changes, override, suggest
+from train.schema import changes, override
+from train.suggest import suggest
+from train.task import DataError
 
 PRESET = 'preset'
 
@@ -88,6 +90,26 @@ def judged_whole(
     if field == 'seq_len' or field.startswith('task.tokenizer')
   ]
   return whole if cuts and base.task.by_position else base
+
+
+def fitting(
+  rows: Sequence[Row], check: Callable[[Row], object]
+) -> tuple[tuple[Row, ...], dict[str, FieldError | DataError]]:
+  """Returns the rows that pass a check, and why the others do not.
+
+  For rows that an experiment brings along: nobody asked for one that does not
+  go with what was typed.  The base is checked by those who run it.
+  """
+  good, bad = [], dict[str, FieldError | DataError]()
+  for row in rows:
+    try:
+      if row.name != BASE:
+        check(row)
+    except (FieldError, DataError) as e:
+      bad[row.name] = e
+    else:
+      good.append(row)
+  return tuple(good), bad
 
 
 def configure(base: Config, row: Row) -> Config:

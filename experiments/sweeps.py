@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.assignment import assignment, join
+from experiments.assignment import assignment, check_one, join
 from model.field import FieldError
+from model.limits import PLANNED
 from train.config import Config
-from train.schema import leaves, suggest
+from train.schema import leaves
+from train.suggest import suggest
 
 KINDS = ('log', 'lin', 'int')
 DIGITS = 4
@@ -102,6 +104,14 @@ def points(
   fields = [field for axis in lists for field in axis.fields]
   if not lists:
     return []
+  count = math.prod(len(axis.points) for axis in lists)
+  if count > PLANNED.most:
+    raise FieldError(
+      read[-1][0],
+      read[-1][1],
+      f'makes {count:,} rows of all axes together, at most {PLANNED.most:,}: '
+      f'{PLANNED.why}: drop some values, or draw with --trials',
+    )
   return [
     dict(zip(fields, itertools.chain(*values), strict=True))
     for values in itertools.product(*(axis.points for axis in lists))
@@ -185,6 +195,8 @@ def _sweep(text: str) -> Axis:
   field, values = assignment('sweep', text)
   if number(field) and '(' in values:
     return _range(text, field, values)
+  for value in values.split():
+    check_one('sweep', text, field, value)
   return Listed((field,), tuple((value,) for value in values.split()))
 
 
@@ -202,6 +214,8 @@ def _zip(text: str) -> Listed:
         'zip', text, 'takes lists: a range goes into a --sweep of its own'
       )
     columns[field] = values.split()
+    for value in columns[field]:
+      check_one('zip', text, field, value)
   if len(columns) < 2:
     raise FieldError(
       'zip', text, 'must be "FIELD=a b; FIELD=x y": for one field use --sweep'

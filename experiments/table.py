@@ -133,8 +133,8 @@ def summarise(
   Args:
     records: of the verdict's seeds; they may have 'parameters',
       'flops_per_token', 'tuned': what the row chose for itself, by flag,
-      'warnings': lines on its configuration, and 'mark': a word on what sets
-      the trial apart.
+      'warnings': lines on its configuration, 'shown': which common figures the
+      table has besides, and 'mark': a word on what sets the trial apart.
     rows: their names.
     base: the row that the others are compared with.
     metric: of theirs, the one that is compared.
@@ -262,7 +262,8 @@ def _seeds_needed(
 def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
   """Returns the mean of each figure to show besides the metric."""
   names = {name for trial in trials for name in trial['metrics']}
-  names -= (_COMMON - {VAL_LOSS.name}) | {metric}
+  shown = {VAL_LOSS.name, *(_last(trials, 'shown') or ())}
+  names -= (_COMMON - shown) | {metric}
   found = {name: finite_values(trials, name).values() for name in sorted(names)}
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 

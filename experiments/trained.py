@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from experiments.command import Command
 from experiments.shown import shown_text
 from experiments.streams import warn
-from model.field import FieldError
+from model.field import FieldError, unparse
 from train.generate import Generation, continued
 from train.load import Loaded, load
 from train.schema import changes, override
 from train.tasks.translation import Translation
 from train.translate import Translator, texts_of
 from train.vocabulary import Special
+
+# What a search of the likeliest text takes, in training by --task.NAME.
+SEARCHED = ('beam', 'length_penalty')
 
 
 def evaluate(command: Command, given: Mapping[str, str]) -> None:
@@ -49,6 +52,9 @@ def generate(
     generation: how much, and how.
     prompts: what to go on from; a new line if there are none.
   """
+  for path, text in given.items():
+    if (own := path.removeprefix('task.')) in SEARCHED and path != own:
+      raise FieldError(path, text, f'is for training: say --{own}={text}')
   idle = [path for path in given if path != 'seed']
   loaded = _trial('generate', command.generate, command, idle)
   seed = int(given.get('seed', '0'))
@@ -64,6 +70,8 @@ def generate(
       generation.length_penalty,
       'compares lengths, and all texts have --new_tokens: drop it',
     )
+  if 'seed' in given and (how := _greedy(generation)):
+    raise FieldError('seed', seed, f'draws nothing with {how}: drop it')
   prompts = prompts or ['\n']
   for prompt in prompts:
     _say_unknown(loaded, prompt)
@@ -74,6 +82,20 @@ def generate(
     print(shown_text(prompt + text))
 
 
+def _greedy(generation: Generation) -> str | None:
+  """Returns the flag by which no token is drawn, if one says so."""
+  how = generation.sampling
+  for flag, value, draws in (
+    ('beam', generation.beam, generation.beam is None),
+    ('temperature', how.temperature, how.temperature > 0.0),
+    ('top_k', how.top_k, how.top_k != 1),
+    ('top_p', how.top_p, how.top_p != 0.0),
+  ):
+    if not draws:
+      return f'--{flag}={unparse(value)}'
+  return None
+
+
 def _translate(
   loaded: Loaded,
   task: Translation,
@@ -82,7 +104,7 @@ def _translate(
 ) -> None:
   """Prints the translation of each prompt, as in the trial or as given."""
   for name, text in changes(Generation(), generation).items():
-    if name not in ('beam', 'length_penalty'):
+    if name not in SEARCHED:
       raise FieldError(
         name, text, 'has no effect on a translation, which is searched: drop it'
       )

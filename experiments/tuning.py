@@ -10,9 +10,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-from experiments.assignment import assignment, join
+from experiments.assignment import assignment, check_one, join
 from experiments.sweeps import number
 from model.field import FieldError
+from model.limits import PLANNED
 from train.figure import VAL_LOSS, Figure
 
 # Seeds of the selection begin so far above --seed that no verdict meets them.
@@ -51,6 +52,14 @@ def grid(texts: Sequence[str]) -> tuple[Point, ...]:
     if field in axes:
       raise FieldError('tune', text, f'{field} is tuned twice: join its values')
     axes[field] = _numbers(text, field, values)
+  count = math.prod(map(len, axes.values()))
+  if count > PLANNED.most:
+    raise FieldError(
+      'tune',
+      texts[-1],
+      f'makes {count:,} points of all axes together, at most '
+      f'{PLANNED.most:,}: {PLANNED.why}: drop some values',
+    )
   return tuple(
     dict(zip(axes, values, strict=True))
     for values in itertools.product(*axes.values())
@@ -63,6 +72,8 @@ def _numbers(text: str, field: str, values: str) -> list[str]:
     raise FieldError(
       'tune', text, f'{field} is not a number: use --sweep for choices'
     )
+  for value in values.split():
+    check_one('tune', text, field, value)
   try:
     found = {float(value): value for value in values.split()}
   except ValueError:

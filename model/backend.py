@@ -16,6 +16,7 @@ from model.attention import Attended, Keys, Parts, Queries, Tables, reference
 from model.chunked import chunked
 from model.field import FieldError, Variant, field
 from model.kernels import cudnn, tokamax
+from model.limits import COUNT
 from model.mask import Causal, Full, Mask, Padding, Window
 from model.normalizer import Softmax
 from model.online import Online
@@ -65,7 +66,7 @@ class Chunked(Reference, tag='chunked'):
   form (`model/online.py`).
   """
 
-  chunk: int = field(256, 'Queries, and keys, at a time.', min=1)
+  chunk: int = field(256, 'Queries, and keys, at a time.', min=1, max=COUNT)
 
   def problem(self, parts: Parts) -> FieldError | None:
     """Returns the flag that this backend cannot serve, and why."""

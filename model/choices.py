@@ -11,6 +11,7 @@ from model.family import ENCODER, Decoder, Family, Stack
 from model.feedforward import FeedForward, Mlp, NoFeedForward
 from model.field import Record, field
 from model.forget import Forget
+from model.limits import DEPTH, DROPPED, REAL, WIDTH
 from model.mask import ByModel, Mask, Padding
 from model.norm import LayerNorm, Norm, PreNorm, Residual
 from model.normalizer import Normalizer, Softmax
@@ -45,14 +46,14 @@ class Choices(Record):
   """The fields of `Architecture`, and the parameters that follow from them."""
 
   model: Family = field(Decoder(), 'What is made of the blocks:')
-  num_layers: int = field(2, 'Blocks.', min=1)
-  d_model: int = field(64, 'Width of the residual.', min=1)
-  num_heads: int = field(4, 'Attention heads.', min=1)
+  num_layers: int = field(2, 'Blocks.', min=1, max=DEPTH)
+  d_model: int = field(64, 'Width of the residual.', min=1, max=WIDTH)
+  num_heads: int = field(4, 'Attention heads.', min=1, max=WIDTH)
   head_dim: int | None = field(
-    None, 'Width of a head; none is --d_model / --num_heads.', min=1
+    None, 'Width of a head; none is --d_model / --num_heads.', min=1, max=WIDTH
   )
   num_kv_heads: int | None = field(
-    None, 'Heads of keys and values; none is --num_heads.', min=1
+    None, 'Heads of keys and values; none is --num_heads.', min=1, max=WIDTH
   )
   projections: Projections = field(Qkv(), 'Queries, keys and values:')
   qk_norm: QkNorm = field(NoQkNorm(), 'Normalisation of queries and keys:')
@@ -62,6 +63,7 @@ class Choices(Record):
     None,
     'c tanh(logits / c), before biases (Gemma 2, arXiv:2408.00118).',
     min=1e-3,
+    max=REAL,
     traced=True,
   )
   normalizer: Normalizer = field(Softmax(), 'From logits to weights:')
@@ -81,13 +83,13 @@ class Choices(Record):
   use_bias: bool = field(False, 'Biases in projections and LayerNorm.')
   init: Init = field(Gpt2(), 'Initial values of matrices and embeddings:')
   dropout_embedding: float = field(
-    0.0, 'Dropout of the input.', min=0.0, max=0.99, traced=True
+    0.0, 'Dropout of the input.', min=0.0, max=DROPPED, traced=True
   )
   dropout_attention: float = field(
-    0.0, 'Dropout of the attention weights.', min=0.0, max=0.99, traced=True
+    0.0, 'Dropout of the attention weights.', min=0.0, max=DROPPED, traced=True
   )
   dropout_residual: float = field(
-    0.0, 'Dropout of sub-layer outputs.', min=0.0, max=0.99, traced=True
+    0.0, 'Dropout of sub-layer outputs.', min=0.0, max=DROPPED, traced=True
   )
   dtype: Literal['float32', 'bfloat16'] = field(
     'float32', 'Type of the computation; parameters stay float32:'

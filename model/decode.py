@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.field import FieldError, Record, field
+from model.limits import COUNT, SHARE, Limit
 
 # (tokens_B, cache) -> (logits_BV, cache)
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
@@ -26,17 +27,20 @@ class Sampling(Record):
   """Sampling: how the next token is chosen from its logits."""
 
   temperature: float = field(
-    1.0, 'Divides the logits; 0 takes the most likely token.', min=0.0
+    1.0,
+    'Divides the logits; 0 takes the most likely token.',
+    min=0.0,
+    max=Limit(1e300, 'all tokens are then equally likely'),
   )
   top_k: int | None = field(
-    None, 'Only the k most likely tokens (Fan et al. 2018).', min=1
+    None, 'Only the k most likely tokens (Fan et al. 2018).', min=1, max=COUNT
   )
   top_p: float | None = field(
     None,
     'Only the most likely tokens that hold this probability (Holtzman et al. '
     '2020).',
     min=0.0,
-    max=1.0,
+    max=SHARE,
   )
 
   def problems(self) -> Iterator[FieldError]:

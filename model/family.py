@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
+from model.limits import DEPTH
 from model.mask import ByModel, Causal, Mask, Padding, Prefix, Segments
 from model.parameter import Dims, Kind, Param, param
 
@@ -150,7 +151,7 @@ class EncoderDecoder(Decoder, tag='encoder_decoder'):
   has_source: ClassVar[bool] = True
 
   encoder_layers: int | None = field(
-    None, 'Blocks of the encoder; none is --num_layers.', min=1
+    None, 'Blocks of the encoder; none is --num_layers.', min=1, max=DEPTH
   )
   self_attention: bool = field(True, 'Self-attention in the decoder.')
   cross_attention: bool = field(True, 'Attention to the source.')

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from model.dropout import dropout
 from model.field import Variant, field
+from model.limits import DROPPED, WIDTH
 from model.parameter import Dims, Kind, Param, Params, add_bias, param
 
 
@@ -18,9 +19,11 @@ class Mlp(Variant, tag='mlp'):
   activation: Literal['relu', 'gelu'] = field(
     'gelu', 'f: max(0, x), or the exact x Phi(x) (arXiv:1606.08415):'
   )
-  width: int | None = field(None, 'Hidden units; none is 4 x --d_model.', min=1)
+  width: int | None = field(
+    None, 'Hidden units; none is 4 x --d_model.', min=1, max=WIDTH
+  )
   dropout: float = field(
-    0.0, 'Dropout of the hidden units.', min=0.0, max=0.99, traced=True
+    0.0, 'Dropout of the hidden units.', min=0.0, max=DROPPED, traced=True
   )
 
   def params(self, dims: Dims) -> dict[str, Param]:

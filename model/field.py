@@ -15,6 +15,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from model.limits import Limit
+
 
 class FieldError(ValueError):
   """A value that breaks a rule: names the flag, the value and the rule."""
@@ -45,6 +47,7 @@ class Meta:
   help: str
   min: float | None
   max: float | None
+  why: str
   traced: bool
 
 
@@ -53,7 +56,7 @@ def field(
   help: str,
   *,
   min: float | None = None,
-  max: float | None = None,
+  max: Limit | None = None,
   traced: bool = False,
 ) -> Any:
   """Returns a dataclass field with its help line and inclusive bounds.
@@ -62,12 +65,13 @@ def field(
     default: value of the field; variants are frozen, so they may be shared.
     help: one line for `--help`.
     min: smallest value allowed.
-    max: largest value allowed.
+    max: largest value allowed, with the reason.
     traced: the compiled program takes the value as an argument, so that values
       share one program.  A value of exactly 0 stays static: the code that it
       switches off is then not compiled at all.
   """
-  meta = Meta(help, min, max, traced)
+  most, why = max or (None, '')
+  meta = Meta(help, min, most, why, traced)
   return dataclasses.field(default=default, metadata={'ablax': meta})
 
 
@@ -113,7 +117,7 @@ def meta_of(cls: type, name: str) -> Meta:
   assert dataclasses.is_dataclass(cls)
   for f in dataclasses.fields(cls):
     if f.name == name:
-      return f.metadata.get('ablax') or Meta('', None, None, False)
+      return f.metadata.get('ablax') or Meta('', None, None, '', False)
   raise KeyError(name)
 
 
@@ -274,5 +278,5 @@ def _bounded(name: str, meta: Meta, value: Any) -> Any:
   if meta.min is not None and value < meta.min:
     raise FieldError(name, value, f'must be at least {meta.min}')
   if meta.max is not None and value > meta.max:
-    raise FieldError(name, value, f'must be at most {meta.max}')
+    raise FieldError(name, value, f'must be at most {meta.max}: {meta.why}')
   return value

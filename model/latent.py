@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
 from model.heads import Heads, Widths, merged
+from model.limits import WIDTH
 from model.parameter import Dims, Kind, Param, Params, add_bias, param
 from model.score import Reads
 
@@ -26,10 +27,15 @@ class Mla(Variant, tag='mla'):
   are not normalised; decoding keeps the keys and values made of c, and not c.
   """
 
-  latent: int = field(32, 'Width of c.', min=1)
-  rope_dim: int = field(8, 'Width of the rotated part; 0 is none.', min=0)
+  latent: int = field(32, 'Width of c.', min=1, max=WIDTH)
+  rope_dim: int = field(
+    8, 'Width of the rotated part; 0 is none.', min=0, max=WIDTH
+  )
   query_latent: int | None = field(
-    None, "Width of c', of which queries are made; none is x itself.", min=1
+    None,
+    "Width of c', of which queries are made; none is x itself.",
+    min=1,
+    max=WIDTH,
   )
 
   def params(self, dims: Dims, reads: Reads) -> dict[str, Param]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT
 
 
 class Places(NamedTuple):
@@ -92,7 +93,9 @@ class Window(Predicate, tag='window'):
   |t - s| < window: with causal, a position and the window - 1 before it.
   """
 
-  window: int = field(16, 'Distance at which keys are out of sight.', min=1)
+  window: int = field(
+    16, 'Distance at which keys are out of sight.', min=1, max=COUNT
+  )
 
   def problem(self, seq_len: int) -> FieldError | None:
     """Returns why the mask has no effect at this length, if it has none."""
@@ -113,7 +116,7 @@ class Prefix(Predicate, tag='prefix'):
 
   hides_targets: ClassVar[bool] = True
 
-  prefix: int = field(8, 'Length of the prefix.', min=1)
+  prefix: int = field(8, 'Length of the prefix.', min=1, max=COUNT)
 
   def problem(self, seq_len: int) -> FieldError | None:
     """Returns why the mask has no effect at this length, if it has none."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import Variant, field
+from model.limits import EPSILON
 from model.parameter import Dims, Kind, Param, Params, add_bias, param
 
 
@@ -18,7 +19,7 @@ class LayerNorm(Variant, tag='layernorm'):
   y = g (x - mean) / sqrt(var + eps) + b, over the last axis; b by --use_bias.
   """
 
-  eps: float = field(1e-5, 'Added to the variance.', min=0.0)
+  eps: float = field(1e-5, 'Added to the variance.', min=0.0, max=EPSILON)
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the gain and, with biases, the offset."""
@@ -44,7 +45,7 @@ class RmsNorm(Variant, tag='rmsnorm'):
   y = g x / sqrt(mean(x^2) + eps), over the last axis.
   """
 
-  eps: float = field(1e-6, 'Added to the mean square.', min=0.0)
+  eps: float = field(1e-6, 'Added to the mean square.', min=0.0, max=EPSILON)
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the gain."""

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model.field import FieldError, Variant, field
+from model.limits import REAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,9 @@ class Gpt2(Variant, tag='gpt2'):
   The 2L counts the two sub-layers that each block adds to the residual.
   """
 
-  std: float = field(0.02, 'Standard deviation.', min=0.0, traced=True)
+  std: float = field(
+    0.02, 'Standard deviation.', min=0.0, max=REAL, traced=True
+  )
 
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong with the fields."""
@@ -143,7 +146,9 @@ class Xavier(Variant, tag='xavier'):
   Embeddings are Normal(0, gain^2 / d_model), as in Vaswani et al. 2017's code.
   """
 
-  gain: float = field(1.0, 'Multiplies every limit.', min=0.0, traced=True)
+  gain: float = field(
+    1.0, 'Multiplies every limit.', min=0.0, max=REAL, traced=True
+  )
 
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong with the fields."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT, REAL, WIDTH
 from model.parameter import Dims, Kind, Param, Params, param
 
 
@@ -74,7 +75,7 @@ class Sinusoidal(NoPosition, tag='sinusoidal'):
   PE(t, 2i) = sin(t / theta^(2i/D)), PE(t, 2i+1) = cos(t / theta^(2i/D)).
   """
 
-  theta: float = field(10_000.0, 'Base of the wavelengths.', min=1.0)
+  theta: float = field(10_000.0, 'Base of the wavelengths.', min=1.0, max=REAL)
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
@@ -116,7 +117,7 @@ class Rope(NoPosition, tag='rope'):
 
   rotates: ClassVar[bool] = True
 
-  theta: float = field(10_000.0, 'Base of the wavelengths.', min=1.0)
+  theta: float = field(10_000.0, 'Base of the wavelengths.', min=1.0, max=REAL)
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""
@@ -165,8 +166,10 @@ class T5(NoPosition, tag='t5'):
 
   biases: ClassVar[bool] = True
 
-  buckets: int = field(32, 'Trained biases for each head.', min=4)
-  max_distance: int = field(128, 'Distance from which all are alike.', min=2)
+  buckets: int = field(32, 'Trained biases for each head.', min=4, max=WIDTH)
+  max_distance: int = field(
+    128, 'Distance from which all are alike.', min=2, max=COUNT
+  )
   bidirectional: bool | None = field(
     None,
     'Half of the buckets for the future, which otherwise is distance 0; none '

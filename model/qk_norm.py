@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
+from model.limits import EPSILON, REAL
 from model.norm import LayerNorm, RmsNorm
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
@@ -42,7 +43,7 @@ class RmsQkNorm(NoQkNorm, tag='rms'):
   as in Qwen3 and Gemma 3.)  Heads share the gains.
   """
 
-  eps: float = field(1e-6, 'Added to the mean square.', min=0.0)
+  eps: float = field(1e-6, 'Added to the mean square.', min=0.0, max=EPSILON)
 
   def params(self, dims: Dims) -> dict[str, Param]:
     """Returns the gains; H is the width of a query."""
@@ -96,8 +97,8 @@ class L2QkNorm(NoQkNorm, tag='l2'):
   (13 at a length of 90).
   """
 
-  start: float = field(10.0, 'g at the start.', min=0.0, traced=True)
-  eps: float = field(1e-6, 'Added to the squared length.', min=0.0)
+  start: float = field(10.0, 'g at the start.', min=0.0, max=REAL, traced=True)
+  eps: float = field(1e-6, 'Added to the squared length.', min=0.0, max=EPSILON)
 
   def silent(self) -> FieldError | None:
     """Returns why no logit says anything, if none does."""

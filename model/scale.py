@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
+from model.limits import REAL
 from model.parameter import Dims, Kind, Param, Params, Part, param
 
 
@@ -54,7 +55,7 @@ class NoScale(Rsqrt, tag='none'):
 class Constant(Rsqrt, tag='constant'):
   """Logits times a constant, whatever the head width."""
 
-  value: float = field(0.125, 'The factor.', traced=True)
+  value: float = field(0.125, 'The factor.', min=-1e30, max=REAL, traced=True)
 
   def silent(self) -> FieldError | None:
     """Returns why no logit says anything, if none does."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
+from model.limits import REAL
 from model.parameter import Dims, Kind, Param, Params, Part, add_bias, param
 
 
@@ -240,7 +241,7 @@ class Fixed(Dot, tag='fixed'):
     'No head looks ahead, or the second does; auto: where the mask of its '
     'stack shows later keys:',
   )
-  std: float = field(1.0, 'Width of the bell.', min=0.01, traced=True)
+  std: float = field(1.0, 'Width of the bell.', min=0.01, max=REAL, traced=True)
 
   def directed(self, sees_future: bool) -> 'Fixed':
     """Returns the variant in a stack whose queries see later keys, or not."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, field
+from model.limits import COUNT
 from model.online import LOWEST, Grown, Online, Rule, pinned
 from model.parameter import Params
 
@@ -112,7 +113,7 @@ class TopK(Rule, tag='topk'):
   arXiv:2106.06899, section 2.  Of equals the first.
   """
 
-  k: int = field(8, 'Keys that each query attends to.', min=1)
+  k: int = field(8, 'Keys that each query attends to.', min=1, max=COUNT)
 
   def problem(self, count: int, flag: str) -> FieldError | None:
     """Returns why this is the softmax over so few keys, if it is."""

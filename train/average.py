@@ -10,12 +10,13 @@ and a member of the union says what w_t is.  Training never sees the average.
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT, DECAY
 
 Params = Any  # a tree of arrays
 
@@ -33,7 +34,13 @@ class Moment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NoAverage(Variant, tag='none'):
-  """The parameters themselves."""
+  """The parameters themselves.
+
+  Attributes:
+    reads_evaluations: its weights depend on when evaluations are.
+  """
+
+  reads_evaluations: ClassVar[bool] = False
 
   def start(self, params: Params) -> None:
     """Returns nothing: no copy is kept."""
@@ -50,6 +57,8 @@ class NoAverage(Variant, tag='none'):
 
 class _Mean(Variant, abc.ABC):
   """A running mean; its members say how much the newest parameters count."""
+
+  reads_evaluations: ClassVar[bool] = False
 
   @abc.abstractmethod
   def weight(self, at: Moment) -> jax.Array:
@@ -89,11 +98,7 @@ class Ema(_Mean, tag='ema'):
   """
 
   decay: float = field(
-    0.99,
-    'd: about 1 / (1 - d) steps count.',
-    min=0.0,
-    max=0.999999,
-    traced=True,
+    0.99, 'd: about 1 / (1 - d) steps count.', min=0.0, max=DECAY, traced=True
   )
 
   def weight(self, at: Moment) -> jax.Array:
@@ -114,8 +119,14 @@ class Tail(_Mean, tag='tail'):
   evaluated.
   """
 
+  reads_evaluations: ClassVar[bool] = True
+
   count: int = field(
-    3, 'Evaluations that count, the last one among them.', min=2, traced=True
+    3,
+    'Evaluations that count, the last one among them.',
+    min=2,
+    max=COUNT,
+    traced=True,
   )
 
   def weight(self, at: Moment) -> jax.Array:

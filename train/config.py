@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field, variants
+from model.limits import BATCH, COUNT, SHARE, WIDTH
 from model.mask import ByModel, Padding, Segments, in_sight
 from model.parameter import Dims
 from train.optimizer import Optimization
@@ -22,21 +23,21 @@ class Config(Record):
   """Trial: what its numbers are a function of; each field can be ablated."""
 
   task: Task = field(Text(), 'What is learned:')
-  seq_len: int = field(64, 'Context length in tokens.', min=1)
-  batch_size: int = field(16, 'Sequences a step.', min=1)
+  seq_len: int = field(64, 'Context length in tokens.', min=1, max=WIDTH)
+  batch_size: int = field(16, 'Sequences a step.', min=1, max=BATCH)
   microbatches: int = field(
-    1, 'Parts that a batch is computed in, to save memory.', min=1
+    1, 'Parts that a batch is computed in, to save memory.', min=1, max=BATCH
   )
-  steps: int = field(600, 'Updates.', min=1, max=2**31 - 1, traced=True)
+  steps: int = field(600, 'Updates.', min=1, max=COUNT, traced=True)
   label_smoothing: float = field(
-    0.0, 'Weight of the uniform target.', min=0.0, max=1.0, traced=True
+    0.0, 'Weight of the uniform target.', min=0.0, max=SHARE, traced=True
   )
   seed: int = field(
-    0, 'Of the first trial of each row.', min=0, max=2**31 - 1, traced=True
+    0, 'Of the first trial of each row.', min=0, max=COUNT, traced=True
   )
-  eval_every: int = field(200, 'Steps between evaluations.', min=1)
+  eval_every: int = field(200, 'Steps between evaluations.', min=1, max=COUNT)
   eval_examples: int | None = field(
-    None, 'Validation examples, spread evenly; none is all.', min=1
+    None, 'Validation examples, spread evenly; none is all.', min=1, max=COUNT
   )
   init_from: str | None = field(
     None, 'WORKDIR:TRIAL whose parameters are the initial values.'
@@ -149,6 +150,16 @@ class Config(Record):
   def _sees_padding(self) -> bool:
     """Returns whether the last stack is given padding."""
     return self.task.gives_padding and not self.architecture.model.has_source
+
+  @property
+  def compiled(self) -> 'Config':
+    """Returns the trial without what only the host reads.
+
+    Trials that differ in nothing else share a program.
+    """
+    reads = self.optimization.average.reads_evaluations
+    every = {} if reads else {'eval_every': 1}
+    return dataclasses.replace(self, init_from=None, **every)
 
   def dims(self, vocab_size: int, num_classes: int = 0) -> Dims:
     """Returns the sizes of the axes."""

@@ -43,10 +43,13 @@ BITS_PER_BYTE = Figure(
 PERPLEXITY = Figure(
   'perplexity', 'exponential of the cross-entropy per token', True, True
 )
+VAL_ACCURACY = Figure(
+  'val_accuracy', 'share of predictions that are right', False, on_the_way=True
+)
 # What every task measures.
 COMMON = (
   VAL_LOSS,
-  Figure('val_accuracy', 'share of predictions that are right', False, True),
+  VAL_ACCURACY,
   Figure('best_val_loss', 'the lowest val_loss of all evaluations', True),
   Figure('train_loss', 'loss of the last training batch', True),
 )

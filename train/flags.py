@@ -34,6 +34,22 @@ def define(cls: type[Record], flag_values: flags.FlagValues) -> None:
     )
 
 
+def define_help(flag_values: flags.FlagValues) -> None:
+  """Defines --help and -h, which may have a topic: --help=position."""
+  flags.DEFINE_flag(
+    flags.Flag(
+      _Text(),
+      flags.ArgumentSerializer(),
+      'help',
+      'false',
+      'Show this.',
+      short_name='h',
+      boolean=True,
+    ),
+    flag_values,
+  )
+
+
 def present(cls: type[Record], flag_values: flags.FlagValues) -> dict[str, str]:
   """Returns `{flag: text}` of those that the command line names."""
   return {
@@ -46,16 +62,16 @@ def present(cls: type[Record], flag_values: flags.FlagValues) -> dict[str, str]:
 # Help. ------------------------------------------------------------------------
 
 
-def describe(path: str, leaf: Leaf) -> tuple[str, str]:
-  """Returns a flag with its default, and what it does, on several lines.
+def describe(leaf: Leaf) -> tuple[str, str]:
+  """Returns the default of a flag, and what it does, on several lines.
 
   A flag of a variant names the variants that have it.
   """
   (meta, default), *_ = leaf.owners.values()
   bounds = [
-    f'{sign} {limit:g}'
+    f'{sign} {limit if isinstance(limit, int) else f"{limit:g}"}'
     for sign, limit in (('>=', meta.min), ('<=', meta.max))
-    if limit is not None and abs(limit) < 2**31 - 1
+    if limit is not None and abs(limit) < 10**9
   ]
   lines = []
   for text in dict.fromkeys(about.help for about, _ in leaf.owners.values()):
@@ -68,7 +84,7 @@ def describe(path: str, leaf: Leaf) -> tuple[str, str]:
   lines[-1] += f' [{", ".join([type_name(leaf.hint), *bounds])}]'
   choices = variants(leaf.hint) or variant_list(leaf.hint)
   lines += [f'  {tag}: {summary(variant)}' for tag, variant in choices.items()]
-  return f'--{path}={unparse(default)}', '\n'.join(lines)
+  return unparse(default), '\n'.join(lines)
 
 
 def _other(own: Any, shown: Any) -> str:

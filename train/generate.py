@@ -10,6 +10,7 @@ import numpy as np
 from model.cache import uncacheable
 from model.decode import Sampling
 from model.field import FieldError, Record, field
+from model.limits import BATCH, BEAM, POWER
 from model.mask import Prefix
 from model.parameter import key_of
 from train.load import Loaded
@@ -21,17 +22,20 @@ from train.writing import Writer, drawn, searched
 class Generation(Record):
   """Generation: how --generate goes on from each --prompt."""
 
-  new_tokens: int = field(200, 'Tokens after the prompt.', min=1)
+  new_tokens: int = field(200, 'Tokens after the prompt.', min=1, max=BATCH)
   sampling: Sampling = field(Sampling(), 'How each is chosen.')
   beam: int | None = field(
     None,
     'Hypotheses at a time of a search for the most likely text; none draws a '
     'text, and translates by --task.beam of the trial.',
     min=1,
+    max=BEAM,
   )
   length_penalty: float | None = field(
     None,
     'Of a translation, in place of --task.length_penalty of the trial.',
+    min=-10.0,
+    max=POWER,
   )
 
   def problems(self) -> Iterator[FieldError]:

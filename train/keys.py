@@ -50,3 +50,21 @@ def text_at(value: Any, path: Sequence[str], where: str) -> str:
       f'{where}: {".".join(path)} holds half a character ({half[0]!a}): mend it'
     )
   return text
+
+
+class Twice(ValueError):
+  """An object of JSON has a key twice: which one is meant nobody knows."""
+
+  def __init__(self, key: str):
+    super().__init__(key)
+    self.key = key
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of JSON, whose keys must differ."""
+  found: dict[str, Any] = {}
+  for key, value in pairs:
+    if key in found:
+      raise Twice(key)
+    found[key] = value
+  return found

@@ -5,7 +5,8 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ from train.schema import override
 from train.step import Params, State, init_state
 from train.store import FILE, read_vocabulary
 from train.strict import Damaged
+from train.suggest import suggest
 from train.task import DataError, Task
 from train.vocabulary import Special, Vocabulary
 
@@ -82,8 +84,9 @@ class Loaded:
         document.
 
     Raises:
-      ValueError: a source is missing, or there is none to read; or there are no
-        such heads.
+      ValueError: a source is missing, or there is none to read; there are no
+        such heads; or tokens beyond --seq_len, where parameters are of single
+        positions.
     """
     arch = self.config.architecture
     if arch.model.has_source != (source_BS is not None):
@@ -95,6 +98,8 @@ class Loaded:
       real_BS = ids_BS != self.vocabulary.id_of(Special.PAD)
       source = Source(ids_BS, real_BS.astype(jnp.int32))
     ids_BT = jnp.asarray(tokens_BT, jnp.int32)
+    for ids in (ids_BT, *(() if source is None else (source.tokens_BS,))):
+      self._check_length(ids.shape[1])
     if segments_BT is None:
       segments_BT = transformer.one_document(arch, ids_BT)
     return transformer.apply(
@@ -107,6 +112,22 @@ class Loaded:
       head_gates=head_gates,
       source=source,
     )
+
+  def _check_length(self, length: int) -> None:
+    """Raises where positions have no parameters: JAX would take the last."""
+    config = self.config
+    if length <= config.seq_len:
+      return
+    arch, dims = config.architecture, config.sizes(self.vocabulary)
+    mine = arch.parameter_table(dims)
+    longer = arch.parameter_table(dataclasses.replace(dims, seq_len=length))
+    ends = [path for path in mine if mine[path].shape != longer[path].shape]
+    if ends:
+      raise ValueError(
+        f'{length} tokens, and {ends[0]} has parameters for '
+        f'--seq_len={config.seq_len}: give fewer, or train with others, such '
+        'as --position=rope'
+      )
 
   def encode(self, text: str) -> np.ndarray:
     """Returns the token ids of a text in the vocabulary of the trial."""
@@ -306,10 +327,29 @@ def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
   if named:
     return runs / named[min(named)]
   found = [name for name in ids if trial and name.startswith(trial)]
-  if len(found) != 1:
-    some = ', '.join(found[:8] or ids[:8])
-    what = f'{len(found)} trials' if found else 'no trial'
+  if len(found) == 1:
+    return runs / found[0]
+  if found:
     raise DataError(
-      f'{workdir}: has {what} {trial}: there are {some}, or ROW, or ROW/SEED'
+      f'{workdir}: has {len(found)} trials {trial}: {", ".join(found[:8])}: '
+      'give more letters'
     )
-  return runs / found[0]
+  raise DataError(
+    f'{workdir}: has no trial {trial}: {_rows_of(lines.values, trial)}'
+  )
+
+
+def _rows_of(lines: Sequence[Mapping[str, Any]], trial: str) -> str:
+  """Returns the names that trials have, for one who gave another."""
+  rows: dict[str, list[int]] = {}
+  for line in lines:
+    rows.setdefault(line['row'], []).append(line['seed'])
+  if not rows:
+    return 'no trial has ended yet: give the beginning of an id'
+  row, _, seed = trial.rpartition('/') if '/' in trial else (trial, '', '')
+  if row in rows:
+    seeds = ', '.join(map(str, sorted(rows[row])))
+    return f'row {row} has no seed {seed}: it has {seeds}'
+  meant = [name for name in rows if row in re.split('[ =,]', name)]
+  hint = suggest(meant[0] if len(meant) == 1 else row, rows)
+  return f'its rows are {"|".join(rows)}, named ROW or ROW/SEED{hint}'

@@ -10,6 +10,7 @@ import optax
 from flax import traverse_util
 
 from model.field import FieldError, Record, Variant, field
+from model.limits import COUNT, DECAY, EPSILON, REAL, SHARE
 from model.parameter import Param
 from train.average import Average, NoAverage
 from train.rules import matching
@@ -20,12 +21,14 @@ class AdamW(Variant, tag='adamw'):
   """Adam with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
   b1: float = field(
-    0.9, 'Decay of the mean gradient.', min=0.0, max=0.999999, traced=True
+    0.9, 'Decay of the mean gradient.', min=0.0, max=DECAY, traced=True
   )
   b2: float = field(
-    0.99, 'Decay of the mean square.', min=0.0, max=0.999999, traced=True
+    0.99, 'Decay of the mean square.', min=0.0, max=DECAY, traced=True
   )
-  eps: float = field(1e-8, 'Added to the root.', min=1e-16, traced=True)
+  eps: float = field(
+    1e-8, 'Added to the root.', min=1e-16, max=EPSILON, traced=True
+  )
 
   def scale(self) -> optax.GradientTransformation:
     """Returns the step before decay and learning rate."""
@@ -37,7 +40,7 @@ class Sgd(Variant, tag='sgd'):
   """Gradient descent with momentum (Sutskever et al. 2013)."""
 
   momentum: float = field(
-    0.9, 'Decay of the accumulated gradient.', min=0.0, max=1.0, traced=True
+    0.9, 'Decay of the accumulated gradient.', min=0.0, max=SHARE, traced=True
   )
 
   def scale(self) -> optax.GradientTransformation:
@@ -53,7 +56,7 @@ class Cosine(Variant, tag='cosine'):
   """A half cosine down to a fraction of the peak (arXiv:1608.03983)."""
 
   final: float = field(
-    0.1, 'Fraction of the peak at the end.', min=0.0, max=1.0, traced=True
+    0.1, 'Fraction of the peak at the end.', min=0.0, max=SHARE, traced=True
   )
 
   def shape(
@@ -98,10 +101,10 @@ class Optimization(Record):
   """Optimization: how the parameters move."""
 
   learning_rate: float = field(
-    1e-3, 'Peak learning rate.', min=0.0, traced=True
+    1e-3, 'Peak learning rate.', min=0.0, max=REAL, traced=True
   )
   warmup_steps: int = field(
-    100, 'Steps of linear warm-up to the peak.', min=0, traced=True
+    100, 'Steps of linear warm-up to the peak.', min=0, max=COUNT, traced=True
   )
   schedule: Schedule = field(Cosine(), 'Learning rate after the warm-up:')
   optimizer: Optimizer = field(AdamW(), 'Optimiser:')
@@ -109,6 +112,7 @@ class Optimization(Record):
     0.1,
     'Decoupled weight decay, times the learning rate.',
     min=0.0,
+    max=REAL,
     traced=True,
   )
   decay: Literal['matrices', 'all'] = field(
@@ -116,7 +120,7 @@ class Optimization(Record):
     'What decays; matrices includes embeddings, and no gain, bias or vector:',
   )
   clip: float | None = field(
-    1.0, 'Largest global norm of the gradient.', min=0.0, traced=True
+    1.0, 'Largest global norm of the gradient.', min=0.0, max=REAL, traced=True
   )
   freeze: str | None = field(
     None, 'Regular expression over parameter paths that are not trained.'

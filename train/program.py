@@ -107,7 +107,7 @@ def signature(
   Numbers are int32 and float32 arrays, never weak types: all calls then have
   the same type.
   """
-  static, values = split(config)
+  static, values = split(config.compiled)
   assert isinstance(static, Config)
   available = config.task.evaluation_size(data.arrays, config.seq_len)
   examples = config.evaluated(data.arrays)

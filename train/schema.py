@@ -6,7 +6,6 @@ a tuple of variants is a comma list.  Choices nest.  Knows nothing of absl.
 """
 
 import dataclasses
-import difflib
 import functools
 import types
 import typing
@@ -25,6 +24,7 @@ from model.field import (
   variant_list,
   variants,
 )
+from train.suggest import suggest, suggest_flag
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,6 @@ def _add(
 # From text to values. ---------------------------------------------------------
 
 
-def suggest(word: str, options: Iterable[str]) -> str:
-  """Returns '; did you mean X?' for the nearest option, or nothing."""
-  near = difflib.get_close_matches(word, list(options), n=1)
-  return f'; did you mean {near[0]}?' if near else ''
-
-
 def parse(path: str, hint: Any, text: str) -> Any:
   """Returns `text` as a value of type `hint`; a choice stays its tag."""
   if many := variant_list(hint):
@@ -107,6 +101,9 @@ def parse(path: str, hint: Any, text: str) -> Any:
   try:
     return hint(text)
   except ValueError:
+    several = text.split(',')
+    if len(several) > 1 and all(map(_numeric, several)):
+      raise FieldError(path, text, _one(path, several)) from None
     kind = 'an integer' if hint is int else 'a number'
     raise FieldError(path, text, f'must be {kind}') from None
 
@@ -114,10 +111,27 @@ def parse(path: str, hint: Any, text: str) -> Any:
 def _choice(path: str, text: str, options: Iterable[str]) -> str:
   options = list(options)
   if text not in options:
+    several = text.split(',')
+    if len(several) > 1 and set(several) <= set(options):
+      raise FieldError(path, text, _one(path, several))
     raise FieldError(
       path, text, f'must be one of {"|".join(options)}{suggest(text, options)}'
     )
   return text
+
+
+def _one(path: str, several: Iterable[str]) -> str:
+  return (
+    f'takes one value: to compare them, --sweep="{path}={" ".join(several)}"'
+  )
+
+
+def _numeric(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
 
 
 def override(base: Record, values: Mapping[str, str]) -> Any:
@@ -132,7 +146,7 @@ def override(base: Record, values: Mapping[str, str]) -> Any:
   known = leaves(type(base))
   for path, text in values.items():
     if path not in known:
-      raise FieldError(path, text, f'is not a flag{suggest(path, known)}')
+      raise FieldError(path, text, f'is not a flag{suggest_flag(path, known)}')
   used: set[str] = set()
   new = _override(base, values, '', used)
   for path in values:

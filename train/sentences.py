@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from model.field import FieldError, field
+from model.limits import Limit
 from train.buckets import Shape, rows, turn
 from train.sources import AnyTable
 from train.store import train_once
@@ -52,7 +53,10 @@ class Sentences(Task, abc.ABC):
   data: AnyTable = field(NoTable(), 'Table to read:')
   tokenizer: Tokenizer = field(Word(), 'What a token is:')
   buckets: int = field(
-    4, 'Lengths of batches: --seq_len, a half, a third ... of it.', min=1
+    4,
+    'Lengths of batches: --seq_len, a half, a third ... of it.',
+    min=1,
+    max=Limit(256, 'each is compiled on its own'),
   )
 
   def problems(self) -> Iterator[FieldError]:

@@ -15,7 +15,7 @@ from itertools import compress
 from typing import ClassVar, Literal, NamedTuple
 
 from model.field import FieldError, Variant, field
-from train.keys import key_paths, text_at
+from train.keys import Twice, key_paths, once, text_at
 from train.task import DataError
 from train.textfile import read_file
 
@@ -188,7 +188,11 @@ class Jsonl(Named, tag='jsonl'):
           column.append('')
         continue
       try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=once)
+      except Twice as e:
+        raise DataError(
+          f'{where} has the key {e.key!r} twice: leave one out'
+        ) from e
       except json.JSONDecodeError as e:
         raise DataError(
           f'{where} is not JSON ({e.msg} at character {e.colno}): mend it, or '

@@ -97,6 +97,7 @@ class Task(Variant, abc.ABC):
     gives_segments: its batches have `segments_BT`.
     gives_padding: some of these are 0.
     figures: what is measured besides what all tasks measure.
+    shown: of what every trial measures, what a table shows unasked.
     by_position: its trials keep what they lose at each position, by which rows
       are compared that predict at different ones.
     neutral: names of its fields that change nothing of what is judged.
@@ -108,6 +109,7 @@ class Task(Variant, abc.ABC):
   gives_segments: ClassVar[bool] = False
   gives_padding: ClassVar[bool] = False
   figures: ClassVar[tuple[Figure, ...]] = ()
+  shown: ClassVar[tuple[str, ...]] = ()
   by_position: ClassVar[bool] = False
   neutral: ClassVar[frozenset[str]] = frozenset()
 

@@ -8,11 +8,14 @@ import collections
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from model.field import FieldError, Variant, field
+from model.limits import COUNT, SYMBOLS
 from train.subwords import INSIDE, BytePairs, WordPieces
+from train.task import DataError
 from train.vocabulary import (
   Bytes,
   Characters,
@@ -24,6 +27,8 @@ from train.vocabulary import (
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer as Cutter
+
+LONGEST = 8192  # letters of a word whose pairs are merged
 
 # Called once for each pass over a text, which may be too long to hold.
 Texts = Callable[[], Iterable[str]]
@@ -63,9 +68,11 @@ class Word(Variant, tag='word'):
   learned: ClassVar[bool] = Words.learned
 
   vocab_size: int = field(
-    65536, 'Most symbols, special tokens included.', min=8
+    65536, 'Most symbols, special tokens included.', min=8, max=SYMBOLS
   )
-  min_count: int = field(1, 'Rarer words or pairs are left out.', min=1)
+  min_count: int = field(
+    1, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
   lowercase: bool = field(False, 'Lower the case before cutting.')
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:
@@ -91,9 +98,11 @@ class Bpe(Variant, tag='bpe'):
   learned: ClassVar[bool] = BytePairs.learned
 
   vocab_size: int = field(
-    8192, 'Most symbols, special tokens included.', min=264
+    8192, 'Most symbols, special tokens included.', min=264, max=SYMBOLS
   )
-  min_count: int = field(2, 'Rarer words or pairs are left out.', min=1)
+  min_count: int = field(
+    2, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:
     """Returns the vocabulary of all bytes and of the merged pairs."""
@@ -102,6 +111,7 @@ class Bpe(Variant, tag='bpe'):
     known = _without_unknown(specials)
     cutter = Tokenizer(models.BPE())
     cutter.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    _check_words(self.tag, texts, cutter)
     trainer = trainers.BpeTrainer(
       vocab_size=self.vocab_size - len(known),
       min_frequency=self.min_count,
@@ -123,8 +133,12 @@ class WordPiece(Variant, tag='wordpiece'):
 
   learned: ClassVar[bool] = WordPieces.learned
 
-  vocab_size: int = field(8192, 'Most symbols, special tokens included.', min=8)
-  min_count: int = field(2, 'Rarer words or pairs are left out.', min=1)
+  vocab_size: int = field(
+    8192, 'Most symbols, special tokens included.', min=8, max=SYMBOLS
+  )
+  min_count: int = field(
+    2, 'Rarer words or pairs are left out.', min=1, max=COUNT
+  )
   lowercase: bool = field(True, 'Lower the case before cutting.')
 
   def train(self, texts: Texts, specials: Sequence[Special] = ()) -> Vocabulary:
@@ -137,6 +151,7 @@ class WordPiece(Variant, tag='wordpiece'):
     empty = WordPieces((), self.lowercase, specials=known).cutter
     cutter.normalizer = empty.normalizer
     cutter.pre_tokenizer = empty.pre_tokenizer
+    _check_words(self.tag, texts, cutter)
     letters = _letters(texts, empty)
     least = 2 * len(letters) + len(known)
     if least > self.vocab_size:
@@ -164,6 +179,21 @@ Tokenizer = Char | Byte | Word | Bpe | WordPiece
 
 def _without_unknown(specials: Sequence[Special]) -> tuple[Special, ...]:
   return ordered([s for s in specials if s is not Special.UNK])
+
+
+def _check_words(tag: str, texts: Texts, cutter: 'Cutter') -> None:
+  """Raises a DataError for a word that merging would take minutes over."""
+  for text in texts():
+    # Only these can hold one: to cut all of a text twice would cost more.
+    for run in re.finditer(rf'\S{{{LONGEST + 1},}}|\s{{{LONGEST + 1},}}', text):
+      words = cutter.pre_tokenizer.pre_tokenize_str(run[0])
+      longest = max(len(word) for word, _ in words)
+      if longest > LONGEST:
+        raise DataError(
+          f'--task.tokenizer={tag}: the text has a word of {longest:,} letters '
+          f'({run[0][:20]!r} ...), and to merge its pairs takes the square of '
+          f'that, at most {LONGEST:,}: break it, or try --task.tokenizer=char'
+        )
 
 
 def _letters(texts: Texts, cutter: 'Cutter') -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from model.field import FieldError, Record, field
+from model.limits import COUNT, REAL
 from train.config import Config
 from train.feed import Feeding
 from train.sinks import Destination, Nowhere
@@ -18,7 +19,10 @@ class Options(Record):
   """Options: how trials run; their numbers do not depend on these."""
 
   devices: int | None = field(
-    None, 'Devices that share each batch; none is as --lanes says.', min=1
+    None,
+    'Devices that share each batch; none is as --lanes says.',
+    min=1,
+    max=COUNT,
   )
   lanes: str | None = field(
     None,
@@ -32,12 +36,14 @@ class Options(Record):
     'device.',
   )
   checkpoint_seconds: float = field(
-    30.0, 'Seconds between checkpoints.', min=0.0
+    30.0, 'Seconds between checkpoints.', min=0.0, max=REAL
   )
   keep_checkpoints: int = field(
-    2, 'Last checkpoints that stay, beside the best.', min=1
+    2, 'Last checkpoints that stay, beside the best.', min=1, max=COUNT
   )
-  log_every: int = field(10, 'Steps between lines of metrics.jsonl.', min=1)
+  log_every: int = field(
+    10, 'Steps between lines of metrics.jsonl.', min=1, max=COUNT
+  )
   log_to: tuple[Destination, ...] = field(
     (Nowhere(),), 'Where figures go besides metrics.jsonl, a list:'
   )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.family import Classifier, Decoder
+from train.figure import VAL_ACCURACY
 from train.padding import begun, padded, real
 from train.sentences import Sentences
 from train.table import Rows
@@ -28,6 +29,7 @@ class Classification(Sentences, tag='classification'):
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
   predicts_tokens: ClassVar[bool] = False
+  shown: ClassVar[tuple[str, ...]] = (VAL_ACCURACY.name,)
   columns: ClassVar[tuple[str, ...]] = ('text', 'label')
   specials: ClassVar[tuple[Special, ...]] = (
     Special.PAD,

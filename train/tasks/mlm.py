@@ -18,6 +18,7 @@ import numpy as np
 
 from model.family import Decoder, Encoder
 from model.field import FieldError, field
+from model.limits import SHARE
 from model.parameter import key_of
 from train.task import Arrays, Batch
 from train.vocabulary import Special
@@ -36,13 +37,13 @@ class Mlm(Windows, tag='mlm'):
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Encoder, Decoder)
   rate: float = field(
-    0.15, 'Share of positions to predict.', min=0.01, max=1.0, traced=True
+    0.15, 'Share of positions to predict.', min=0.01, max=SHARE, traced=True
   )
   masked: float = field(
-    0.8, 'Share of these that hold <mask>.', min=0.0, max=1.0, traced=True
+    0.8, 'Share of these that hold <mask>.', min=0.0, max=SHARE, traced=True
   )
   random: float = field(
-    0.1, 'Share that hold any token.', min=0.0, max=1.0, traced=True
+    0.1, 'Share that hold any token.', min=0.0, max=SHARE, traced=True
   )
 
   @property

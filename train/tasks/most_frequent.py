@@ -16,6 +16,8 @@ import numpy as np
 
 from model.family import Classifier, Decoder
 from model.field import field
+from model.limits import Limit
+from train.figure import VAL_ACCURACY
 from train.task import (
   Arrays,
   Batch,
@@ -42,8 +44,11 @@ class MostFrequent(Task, tag='most_frequent'):
 
   families: ClassVar[tuple[type[Decoder], ...]] = (Classifier,)
   predicts_tokens: ClassVar[bool] = False
+  shown: ClassVar[tuple[str, ...]] = (VAL_ACCURACY.name,)
 
-  symbols: int = field(5, 'How many symbols there are.', min=2, max=26)
+  symbols: int = field(
+    5, 'How many symbols there are.', min=2, max=Limit(26, 'they are letters')
+  )
 
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns no data but the symbols, which are the classes too."""

@@ -18,6 +18,7 @@ import numpy as np
 from model.architecture import Architecture
 from model.family import Decoder, EncoderDecoder
 from model.field import FieldError, field
+from model.limits import BEAM, COUNT, POWER
 from model.parameter import Dims, Params
 from train.bleu import corpus_bleu, default_bleu, joined
 from train.figure import Figure
@@ -74,12 +75,20 @@ class Translation(Sentences, tag='translation'):
     Special.EOS,
   )
 
-  beam: int = field(1, 'Hypotheses at a time for BLEU; 1 is greedy.', min=1)
+  beam: int = field(
+    1, 'Hypotheses at a time for BLEU; 1 is greedy.', min=1, max=BEAM
+  )
   judged: int | None = field(
-    None, 'Texts to compute BLEU on, the first ones; none is all.', min=1
+    None,
+    'Texts to compute BLEU on, the first ones; none is all.',
+    min=1,
+    max=COUNT,
   )
   length_penalty: float = field(
-    1.0, 'Scores of hypotheses are divided by their length to this power.'
+    1.0,
+    'Scores of hypotheses are divided by their length to this power.',
+    min=-10.0,
+    max=POWER,
   )
   pretokenized: bool | None = field(
     None,
