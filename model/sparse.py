@@ -176,7 +176,7 @@ class Hard(Rule, tag='hard'):
 # (Martins & Astudillo 2016, equation 14; Peters et al. 2019, proposition 2), so
 # that no second comparison of logits decides again which keys have weight.
 
-_Given = tuple[jax.Array, jax.Array]
+_Two = tuple[jax.Array, jax.Array]
 
 
 @jax.custom_jvp
@@ -193,9 +193,7 @@ def _nearest(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
 
 
 @_nearest.defjvp
-def _nearest_jvp(
-  primals: _Given, tangents: _Given
-) -> tuple[jax.Array, jax.Array]:
+def _nearest_jvp(primals: _Two, tangents: _Two) -> _Two:
   weights_BNTS = _nearest(*primals)
   moved_BNTS, _ = tangents
   held_BNTS = (weights_BNTS > 0.0).astype(weights_BNTS.dtype)
@@ -223,9 +221,7 @@ def _between(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
 
 
 @_between.defjvp
-def _between_jvp(
-  primals: _Given, tangents: _Given
-) -> tuple[jax.Array, jax.Array]:
+def _between_jvp(primals: _Two, tangents: _Two) -> _Two:
   weights_BNTS = _between(*primals)
   moved_BNTS, _ = tangents
   held_BNTS = weights_BNTS > 0.0
@@ -242,9 +238,7 @@ def _apart(moved_BNTS: jax.Array, slope_BNTS: jax.Array) -> jax.Array:
   return slope_BNTS * (moved_BNTS - mean_BNT1)
 
 
-def _descending(
-  logits_BNTS: jax.Array, mask_B1TS: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _descending(logits_BNTS: jax.Array, mask_B1TS: jax.Array) -> _Two:
   """Returns logits less the largest that is seen, sorted, and their places.
 
   All that follows reads what was sorted, which is computed once.  Below -1 no
@@ -277,9 +271,7 @@ def _ranks(z_BNTS: jax.Array) -> jax.Array:
   return jnp.arange(1, z_BNTS.shape[-1] + 1, dtype=z_BNTS.dtype)
 
 
-def _support(
-  z_BNTS: jax.Array, tau_BNTS: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _support(z_BNTS: jax.Array, tau_BNTS: jax.Array) -> _Two:
   """Returns which of the sorted keys have weight, and how many, at least 1.
 
   tau holds the threshold if the k largest had weight: k is right if they are

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 
@@ -62,9 +63,11 @@ def part_and_name(path: str) -> tuple[str, str]:
   return ('norm' if part.startswith('norm_') else part), name
 
 
-def decayed(arch: Architecture, decay: str = 'matrices') -> dict[str, bool]:
+def decayed(
+  arch: Architecture, decay: Literal['matrices', 'all'] = 'matrices'
+) -> dict[str, bool]:
   """Returns which paths a step without a gradient makes smaller."""
-  rules = Optimization(decay=decay, warmup_steps=0)  # pyright: ignore[reportArgumentType]
+  rules = Optimization(decay=decay, warmup_steps=0)
   found = arch.parameter_table(dims_of(arch))
   return {path: path in rules.decayed(found) for path in found}
 
@@ -154,7 +157,10 @@ def changed(optimization: Optimization) -> Config:
       changed(dataclasses.replace(RULES, learning_rate=2.0, weight_decay=0.4)),
       None,
     ),
-    (changed(optimizer=Sgd(1.0)), ('--optimizer.momentum=1',)),
+    (
+      changed(dataclasses.replace(RULES, optimizer=Sgd(1.0))),
+      ('--optimizer.momentum=1',),
+    ),
     (
       changed(dataclasses.replace(RULES, freeze='.')),
       ('--freeze=.', 'every parameter'),
