@@ -92,6 +92,7 @@ class Loaded:
     self,
     task: Task | None = None,
     say: Callable[[str], None] = lambda line: None,
+    everything: bool = False,
   ) -> dict[str, float]:
     """Returns loss (nats a token) and accuracy on a task's validation part.
 
@@ -100,11 +101,13 @@ class Loaded:
     Args:
       task: another text, say; none is what the trial was trained on.
       say: is told what the data are, and what of them is left out.
+      everything: evaluate on all of a text, not on a part of it.
     """
     config = self.config
     if task is not None:
       config = dataclasses.replace(config, task=task, eval_examples=None)
-    data = config.task.load(self.vocabulary)
+    load_data = config.task.load_all if everything else config.task.load
+    data = load_data(self.vocabulary)
     if problem := config.misfit(data):
       raise DataError(problem)
     for line in (data.description, config.task.notes(data, config.seq_len)):
@@ -122,10 +125,13 @@ class Loaded:
       )
     )
     judged = config.task.judge(config.architecture, sig.dims, self.params, data)
+    loss, count = float(sums.loss / sums.count), float(sums.count)
     return {
-      'val_loss': float(sums.loss / sums.count),
+      'val_loss': loss,
       'val_accuracy': float(sums.correct / sums.count),
-      'tokens': float(sums.count),
+      'tokens': count,
+      'targets': count,
+      **config.task.measures(data, loss, count),
       **judged.figures,
     }
 

@@ -49,7 +49,7 @@ class Subwords(Vocabulary, abc.ABC):
     return [self._ids(own.ids) for own in cut]
 
   def _ids(self, numbers: Sequence[int]) -> np.ndarray:
-    return self._narrow(np.array(numbers, np.int64) + len(self.specials))
+    return self._narrow(np.array(numbers, np.int32) + len(self.specials))
 
   def _piece(self, number: int) -> str:
     return self.pieces[number - len(self.specials)]
@@ -60,6 +60,7 @@ class BytePairs(Subwords):
   """Pieces of bytes, merged in pairs: any text can be written."""
 
   kind: ClassVar[str] = 'bpe'
+  lossless: ClassVar[bool] = True
 
   merges: tuple[tuple[str, str], ...]
 
@@ -79,6 +80,10 @@ class BytePairs(Subwords):
 
   def _symbol(self, number: int) -> str:
     return self._join([number])
+
+  def bytes_of(self, number: int) -> int:
+    """Returns how many bytes an id stands for that is no special token."""
+    return len(self._piece(number))  # written with a character for each byte
 
   def content(self) -> dict[str, Any]:
     """Returns the pieces, and the pairs in the order of their merging."""
@@ -107,7 +112,7 @@ class WordPieces(Subwords):
     return cutter
 
   def _ids(self, numbers: Sequence[int]) -> np.ndarray:
-    cut = np.array(numbers, np.int64)
+    cut = np.array(numbers, np.int32)
     ids = cut + len(self.specials)
     ids[cut == len(self.pieces)] = self.id_of(Special.UNK)
     return self._narrow(ids)

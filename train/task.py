@@ -70,6 +70,7 @@ class Data:
 
   `held` has, of a table, the columns of the rows to evaluate on, as written:
   what is decoded from ids is what the vocabulary made of them.
+  `held_characters` are those of a running text to evaluate on.
   """
 
   arrays: Mapping[str, np.ndarray]
@@ -77,6 +78,7 @@ class Data:
   digest: str
   description: str
   held: tuple[Sequence[str], ...] = ()
+  held_characters: int = 0
 
 
 class DataError(ValueError):
@@ -109,6 +111,10 @@ class Task(Variant, abc.ABC):
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns the data, in a given vocabulary or in one of its own."""
+
+  def load_all(self, vocabulary: Vocabulary) -> Data:
+    """Returns data to evaluate on, all of them where they are one text."""
+    return self.load(vocabulary)
 
   @abc.abstractmethod
   def problem(self, data: Data, seq_len: int) -> str | None:
@@ -154,6 +160,19 @@ class Task(Variant, abc.ABC):
     """Returns what is said of a trained model beside its loss."""
     del arch, dims, params, data
     return Judgement({}, [])
+
+  def measures(
+    self, data: Data, loss: float, targets: float
+  ) -> dict[str, float]:
+    """Returns what the loss of a model means in other units.
+
+    Args:
+      data: evaluated on.
+      loss: nats a target, on average.
+      targets: how many of them.
+    """
+    del data, loss, targets
+    return {}
 
 
 class Judgement(NamedTuple):

@@ -57,6 +57,8 @@ class Vocabulary(abc.ABC):
   unit: ClassVar[str]
   # Whether it was trained: then it is saved and never made again.
   learned: ClassVar[bool]
+  # Whether the text can be read back from its ids.
+  lossless: ClassVar[bool] = False
 
   specials: tuple[Special, ...] = dataclasses.field(default=(), kw_only=True)
   # What classes stand for, where a task has any.
@@ -134,6 +136,10 @@ class Vocabulary(abc.ABC):
     """Returns the sha256 of what `to_json` returns."""
     return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
+  def bytes_of(self, number: int) -> int:
+    """Returns how many bytes an id stands for that is no special token."""
+    return len(self._symbol(number).encode())
+
   def to_json(self) -> dict[str, Any]:
     """Returns the vocabulary as JSON values; `from_json` reads them."""
     specials = [special.name for special in self.specials]
@@ -151,6 +157,11 @@ class Vocabulary(abc.ABC):
     return self.id_of(Special.UNK) if Special.UNK in self.specials else None
 
 
+def _codes(text: str) -> np.ndarray:
+  """Returns the code point of each character."""
+  return np.frombuffer(text.encode('utf-32-le'), np.uint32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Characters(Vocabulary):
   """One id a character, in the order of code points."""
@@ -158,6 +169,7 @@ class Characters(Vocabulary):
   kind: ClassVar[str] = 'char'
   unit: ClassVar[str] = 'char'
   learned: ClassVar[bool] = False
+  lossless: ClassVar[bool] = True
 
   characters: str
 
@@ -168,17 +180,28 @@ class Characters(Vocabulary):
 
   def encode(self, text: str) -> np.ndarray:
     """Returns the id of each character."""
-    codes = np.frombuffer(text.encode('utf-32-le'), np.uint32)
-    known = np.frombuffer(self.characters.encode('utf-32-le'), np.uint32)
-    places = np.searchsorted(known, codes)
-    missing = known[np.minimum(places, known.size - 1)] != codes
-    ids = places + len(self.specials)
+    codes = _codes(text)
+    known, ids_of = self._table
+    # No character has the last code.
+    places = np.minimum(codes, known.size - 1)
+    missing = ~known[places]
+    ids = ids_of[places]
     if missing.any():
       unknown = self._unknown()
       if unknown is None:
         raise UnknownSymbols([chr(c) for c in np.unique(codes[missing])])
       ids[missing] = unknown
-    return self._narrow(ids)
+    return ids
+
+  @functools.cached_property
+  def _table(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each code point if it is known, and its id, in few bytes."""
+    codes = _codes(self.characters)
+    size = int(codes.max()) + 2 if codes.size else 1
+    known, ids = np.zeros(size, bool), np.zeros(size, np.int32)
+    known[codes] = True
+    ids[codes] = np.arange(len(self.specials), self.size)
+    return known, self._narrow(ids)
 
   def _join(self, ids: Sequence[int]) -> str:
     return ''.join(map(self._symbol, ids))
@@ -198,6 +221,7 @@ class Bytes(Vocabulary):
   kind: ClassVar[str] = 'byte'
   unit: ClassVar[str] = 'byte'
   learned: ClassVar[bool] = False
+  lossless: ClassVar[bool] = True
 
   @property
   def size(self) -> int:
@@ -207,11 +231,16 @@ class Bytes(Vocabulary):
   def encode(self, text: str) -> np.ndarray:
     """Returns the id of each byte."""
     data = np.frombuffer(text.encode(), np.uint8)
-    return self._narrow(data.astype(np.int32) + len(self.specials))
+    ids = data.astype(np.uint8 if self.size <= 2**8 else np.uint16)
+    return ids + ids.dtype.type(len(self.specials))
 
   def _join(self, ids: Sequence[int]) -> str:
     data = bytes(i - len(self.specials) for i in ids)
     return data.decode(errors='replace')
+
+  def bytes_of(self, number: int) -> int:
+    """Returns 1."""
+    return 1
 
   def _symbol(self, number: int) -> str:
     byte = number - len(self.specials)
@@ -248,7 +277,7 @@ class Words(Vocabulary):
     unknown = self.id_of(Special.UNK)
     words = self.split(text, self.lowercase)
     ids = [self._ids.get(word, unknown) for word in words]
-    return self._narrow(np.array(ids, np.int64))
+    return self._narrow(np.array(ids, np.int32))
 
   @functools.cached_property
   def _ids(self) -> Mapping[str, int]:

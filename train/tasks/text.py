@@ -47,12 +47,10 @@ class Text(Windows, tag='text'):
     del arrays, key
     tokens_BT = rows.tokens_BT.astype(jnp.int32)
     inputs_BT, segments_BT = tokens_BT[:, :-1], rows.segments_BT
-    # A constant of numpy's would be fused otherwise, and change last bits.
-    weights_BT = jnp.ones(inputs_BT.shape, jnp.float32)
     return Batch(
       inputs_BT=inputs_BT,
       targets_BT=tokens_BT[:, 1:],
-      weights_BT=weights_BT,
+      weights_BT=rows.weights_BT(self.ahead),
       ids_B=ids_B,
       segments_BT=None if segments_BT is None else segments_BT[:, :-1],
     )
