@@ -34,7 +34,10 @@ def evaluate(command: Command, given: Mapping[str, str]) -> None:
   loaded = _trial('evaluate', command.evaluate, command, idle)
   # Without flags of a task, what its trial was evaluated on: the same figures.
   other = override(loaded.config, given).task if given else None
-  figures = loaded.evaluate(other, warn)
+  names = {path.split('.')[1] for path in given if '.' in path}
+  # Of another text, all is new to the trial, unless a part is asked for.
+  everything = bool(names & {'path', 'corpus', 'data'}) and 'split' not in names
+  figures = loaded.evaluate(other, warn, everything)
   print(json.dumps({'trial': loaded.trial, 'step': loaded.step, **figures}))
 
 

@@ -208,21 +208,6 @@ def test_a_long_text_is_loaded_as_a_short_one(
     assert np.array_equal(long.arrays[name], array), name
 
 
-def test_tokens_are_divided_with_their_documents() -> None:
-  found = Tokens(np.arange(10), np.array([0, 3, 7], np.int32))
-  for at, before, after in (
-    (5, [0, 3], [0, 2]),
-    (7, [0, 3], [0]),
-    (8, [0, 3, 7], [0]),
-    (2, [0], [0, 1, 5]),
-  ):
-    first, second = found.divided(at)
-    assert first.ids_X.tolist() == list(range(at))
-    assert second.ids_X.tolist() == list(range(at, 10))
-    assert first.starts_X.tolist() == before
-    assert second.starts_X.tolist() == after
-
-
 # Windows. ---------------------------------------------------------------------
 
 

@@ -142,37 +142,43 @@ def test_loading_changes_no_file(ran: Ran) -> None:
 # What is loaded computes what was recorded. -----------------------------------
 
 
-def _loss(logits_BTV: jax.Array, targets_BT: np.ndarray) -> float:
-  """Returns the mean cross-entropy in float64."""
+def _loss(
+  logits_BTV: jax.Array, targets_BT: np.ndarray, new_BT: np.ndarray
+) -> float:
+  """Returns the mean cross-entropy of some targets in float64."""
   logits_BTV = np.asarray(logits_BTV, np.float64)
   top_BT1 = logits_BTV.max(-1, keepdims=True)
   total_BT = np.exp(logits_BTV - top_BT1).sum(-1)
   chosen_BT1 = np.take_along_axis(logits_BTV, targets_BT[..., None], -1)
-  return float((np.log(total_BT) + (top_BT1 - chosen_BT1)[..., 0]).mean())
+  losses_BT = np.log(total_BT) + (top_BT1 - chosen_BT1)[..., 0]
+  return float(losses_BT[new_BT].mean())
 
 
-def _windows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns inputs and targets of the windows of a validation part."""
-  count = (ids.size - 1) // 16
-  inputs_BT = ids[: count * 16].reshape(count, 16).astype(np.int32)
-  targets_BT = ids[1 : count * 16 + 1].reshape(count, 16).astype(np.int32)
-  return inputs_BT, targets_BT
+def _windows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns windows of a validation part, their targets, and which are new."""
+  last = ids.size - 17
+  starts_B1 = np.array([*range(0, last, 16), last])[:, None]
+  index_BT = starts_B1 + np.arange(16)
+  new_BT = index_BT >= np.arange(0, last + 16, 16)[:, None]
+  assert new_BT.sum() == ids.size - 1
+  ids = ids.astype(np.int32)
+  return ids[index_BT], ids[index_BT + 1], new_BT
 
 
 @pytest.mark.parametrize('row', ['base', ROPE])
 def test_apply_gives_the_recorded_loss(ran: Ran, row: str) -> None:
   loaded, record = load(ran.workdir, f'{row}/0'), ran.records[row, 0]
   held = loaded.encode(TEXT)[int(0.9 * len(TEXT)) :]
-  inputs_BT, targets_BT = _windows(held)
+  inputs_BT, targets_BT, new_BT = _windows(held)
   out = loaded.apply(inputs_BT, want_weights=True)
   assert_close(
-    np.float32(_loss(out.logits_BTV, targets_BT)),
+    np.float32(_loss(out.logits_BTV, targets_BT, new_BT)),
     record['metrics']['val_loss'],
     inputs_BT.size * 16,
   )
   assert out.weights_LBNTS is not None
   assert out.weights_LBNTS.shape == (2, len(inputs_BT), 2, 16, 16)
-  assert_close(out.weights_LBNTS.sum(-1), np.ones((2, 2, 2, 16)), 16)
+  assert_close(out.weights_LBNTS.sum(-1), np.ones((2, 3, 2, 16)), 16)
   assert loaded.apply(inputs_BT).weights_LBNTS is None
   # A list of ids, and a context shorter than that in training.
   short = loaded.apply([loaded.encode('abc').tolist()])
@@ -184,7 +190,8 @@ def test_evaluate_gives_the_recorded_figures(ran: Ran) -> None:
   metrics = ran.records['base', 1]['metrics']
   assert figures['val_loss'] == metrics['val_loss']
   assert figures['val_accuracy'] == metrics['val_accuracy']
-  assert figures['tokens'] == 32
+  # All but the first of them is predicted.
+  assert (figures['tokens'], figures['targets']) == (40, 39)
 
 
 def test_best_is_the_checkpoint_with_the_lowest_loss(ran: Ran) -> None:
@@ -202,10 +209,16 @@ def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
   path.write_text(OTHER)
   loaded = load(ran.workdir, 'base/0')
   figures = loaded.evaluate(Text(path=str(path)))
-  inputs_BT, targets_BT = _windows(loaded.encode(OTHER)[360:])
-  logits_BTV = loaded.apply(inputs_BT).logits_BTV
-  assert figures['tokens'] == inputs_BT.size == 32
-  assert figures['val_loss'] == pytest.approx(_loss(logits_BTV, targets_BT))
+  whole = loaded.evaluate(Text(path=str(path)), everything=True)
+  for found, held in ((figures, OTHER[360:]), (whole, OTHER)):
+    inputs_BT, targets_BT, new_BT = _windows(loaded.encode(held))
+    logits_BTV = loaded.apply(inputs_BT).logits_BTV
+    loss = _loss(logits_BTV, targets_BT, new_BT)
+    assert found['val_loss'] == pytest.approx(loss)
+    assert found['tokens'] == found['characters'] == len(held)
+    assert found['targets'] == len(held) - 1
+    assert found['perplexity'] == pytest.approx(np.exp(loss))
+    assert found['bits_per_byte'] == pytest.approx(loss / np.log(2))
   path.write_text(OTHER + 'ß')
   with pytest.raises(
     DataError, match=r"other.txt: 1 char.*'ß'.*tokenizer=byte"
@@ -251,12 +264,13 @@ def test_evaluate_flag_looks_at_the_examples_of_the_trial(
   assert cli.main(argv, flags.FlagValues(), '') == 0
   printed = json.loads(capsys.readouterr().out)
   assert printed['val_loss'] == record['metrics']['val_loss']
-  assert printed['tokens'] == 16
+  assert printed['targets'] == 16
+  assert 'bits_per_byte' not in printed
   other = tmp_path / 'other.txt'
   other.write_text(OTHER)
   argv.append(f'--task.path={other}')
   assert cli.main(argv, flags.FlagValues(), '') == 0
-  assert json.loads(capsys.readouterr().out)['tokens'] == 32
+  assert json.loads(capsys.readouterr().out)['targets'] == 399
 
 
 @pytest.mark.parametrize(
@@ -278,8 +292,15 @@ def test_evaluate_flag_on_another_text(
   assert _evaluate(ran, 'base/0', f'--task.path={path}') == 0
   printed = json.loads(capsys.readouterr().out)
   loaded = load(ran.workdir, 'base/0')
-  other = loaded.evaluate(Text(path=str(path)))
+  other = loaded.evaluate(Text(path=str(path)), everything=True)
   assert printed['val_loss'] == other['val_loss']
+  assert printed['tokens'] == 400
+  # A part of it is what was asked for.
+  part = [f'--task.path={path}', '--task.split=tail']
+  assert _evaluate(ran, 'base/0', *part) == 0
+  out, error = capsys.readouterr()
+  assert json.loads(out)['tokens'] == 40
+  assert 'validation: 40 characters, the end of other.txt' in error
   assert printed['val_loss'] != ran.records['base', 0]['metrics']['val_loss']
   path.write_text('naïve ' * 100)
   assert _evaluate(ran, 'base/0', f'--task.path={path}') == 2

@@ -252,7 +252,7 @@ def test_a_table_that_is_none(
 def test_a_packed_table_that_is_a_bomb(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(textfile, 'SMALL', 2**20)
+  monkeypatch.setattr(textfile, 'ROOM', 2**20)
   path = tmp_path / 'a.gz'
   path.write_bytes(gzip.compress(b'a' * 2**23))
   with pytest.raises(DataError, match=r'unpacks to more than 1,048,576'):

@@ -19,6 +19,7 @@ from train.documents import texts
 from train.fetch import Remote, fetch
 from train.hub import HuggingFace, Tfds
 from train.multi30k import Multi30k, Multi30kBpe
+from train.splits import Tail
 from train.table import Jsonl, Lines, Table, Tsv, lines, split
 from train.task import DataError
 from train.tasks.text import Text
@@ -466,7 +467,7 @@ def test_a_table_of_documents(tmp_path: pathlib.Path) -> None:
   rows = [f'text {n}\n\nx' for n in range(10)]
   body = '\n'.join(json.dumps({'text': row}) for row in rows)
   path = _write(tmp_path / 'a.jsonl', body)
-  data = Text(data=Jsonl(train=path)).load()
+  data = Text(data=Jsonl(train=path), split=Tail()).load()
   assert data.vocabulary.decode(data.arrays['train']) == ''.join(rows[:9])
   assert data.vocabulary.decode(data.arrays['validation']) == rows[9]
   sizes = [len(row) for row in rows[:9]]
@@ -477,8 +478,11 @@ def test_a_table_of_documents(tmp_path: pathlib.Path) -> None:
   assert data.arrays['train'].size == sum(map(len, rows))
   assert data.vocabulary.decode(data.arrays['validation']) == 'new'
   more = _write(tmp_path / 'c.jsonl', f'{body}\n{{"text": ""}}')
-  described = Text(data=Jsonl(train=more)).load().description
-  assert '1 with an empty text left out, sha256' in described
+  described = Text(data=Jsonl(train=more), split=Tail()).load().description
+  assert '1 with an empty text left out, validation: ' in described
+  both = Text(data=Jsonl(train=path, validation=held), split=Tail())
+  with pytest.raises(FieldError, match=r'split=tail: has no effect on .*a\.js'):
+    both.load()
 
 
 def test_a_table_excludes_other_texts(tmp_path: pathlib.Path) -> None:

@@ -162,10 +162,15 @@ def test_split_has_no_overlap(counted: tuple[Text, Data]) -> None:
   assert whole == COUNTED
   arrays = {name: jnp.asarray(ids) for name, ids in data.arrays.items()}
   size = task.evaluation_size(arrays, 16)
-  assert size == 3
+  assert size == 4
   batch = task.evaluation_batch(arrays, jnp.arange(size), 16)
-  assert np.array_equal(np.asarray(batch.inputs_BT).ravel(), held[:48])
-  assert np.array_equal(np.asarray(batch.targets_BT).ravel(), held[1:49])
+  # The last window ends with the text; of its 16 targets 11 are new.
+  inputs_BT, targets_BT = map(np.asarray, (batch.inputs_BT, batch.targets_BT))
+  assert np.array_equal(inputs_BT[:3].ravel(), held[:48])
+  assert np.array_equal(inputs_BT[3], held[43:59])
+  counted_BT = np.asarray(batch.weights_BT) == 1
+  assert counted_BT.sum() == 59
+  assert np.array_equal(targets_BT[counted_BT], held[1:])
 
 
 def test_rows_with_one_seed_share_their_batches(
@@ -245,9 +250,23 @@ def test_byte_order_mark_is_no_character(tmp_path: pathlib.Path) -> None:
   assert _read(tmp_path) == 'onetwo'
 
 
-def test_line_ends_are_kept(tmp_path: pathlib.Path) -> None:
-  _write(tmp_path, b'a\r\nb\rc\n')
-  assert _read(tmp_path / 'a.txt') == 'a\r\nb\rc\n'
+def test_line_ends_are_those_of_one_system(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """CR LF is LF, wherever a piece ends; another CR is a character."""
+  lines = 'ä\nb\rc\n\r\n\n' * 9 + 'end\r'
+  task = _write(tmp_path, lines.replace('\r\n', '\n'))
+  want = task.load()
+  assert 'CR LF' not in want.description
+  task = _write(tmp_path, lines.replace('\r\n', '\n').replace('\n', '\r\n'))
+  for piece in (1, 2, 3, 7, 2**20):
+    monkeypatch.setattr('train.textfile.PIECE', piece)
+    found = task.load()
+    assert found.digest == want.digest
+    assert np.array_equal(found.arrays['train'], want.arrays['train'])
+    assert ', 36 line ends CR LF read as LF, ' in found.description
+  task = _write(tmp_path, b'\xef\xbb\xbf' + lines.encode())
+  assert ', 1 byte order marks left out, ' in task.load().description
 
 
 @pytest.mark.parametrize(
@@ -296,7 +315,9 @@ def test_shakespeare_is_found_in_the_data_folder(
   data = Text(corpus='shakespeare').load()
   assert data.digest == corpus.SHAKESPEARE.sha256
   assert data.description == (
-    'shakespeare: 1,115,394 chars, 65 symbols, sha256 86c4e6aa9db7'
+    'shakespeare: 1,115,394 chars, 65 symbols, validation: 111,540 '
+    'characters, the end of shakespeare (--task.split=tail), '
+    'sha256 86c4e6aa9db7'
   )
   assert data.arrays['train'].size == 1_003_854  # nanoGPT's split
   assert data.arrays['train'].dtype == np.uint8
@@ -390,9 +411,9 @@ def test_pydoc_is_described_with_its_digest() -> None:
   found = hashlib.sha256(f'{text}{sizes}'.encode()).hexdigest()
   data = Text().load()
   assert data.digest == found
-  assert data.description == (
-    f'pydoc: {len(text):,} chars, {len(set(text))} symbols, sha256 {found[:12]}'
-  )
+  begin = f'pydoc: {len(text):,} chars, {len(set(text))} symbols, '
+  assert data.description.startswith(begin)
+  assert data.description.endswith(f', sha256 {found[:12]}')
   assert len(text) > 100_000
 
 

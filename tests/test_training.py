@@ -915,6 +915,11 @@ def _data_digest(made: Config, place: Place) -> object:
   return made.task.load().digest
 
 
+def _held(made: Config, place: Place) -> object:
+  del place
+  return made.task.load().arrays['validation'].tobytes()
+
+
 def _table_digest(made: Config, place: Place) -> object:
   """Returns the digest of a table whose texts are what it was asked for."""
   table, columns = made.task.data, ('text',)
@@ -1044,6 +1049,11 @@ EFFECTS = {
   'task': Effect('mlm'),
   'task.path': Effect('{finished}/text.txt', seen=_data_digest),
   'task.corpus': Effect('shakespeare', seen=_data_digest),
+  'task.split': Effect('each', seen=_held),
+  'task.split.seed': Effect('1', seen=_held),
+  'task.split.path': Effect(
+    '{finished}/text.txt', {'task.split.path': __file__}, _held
+  ),
   'task.data': Effect('tsv', {'task.data': 'jsonl'}, _table_digest),
   'task.data.suffixes': Effect('b,a', seen=_table_digest),
   'task.data.source': Effect('de', seen=_table_digest),

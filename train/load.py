@@ -137,6 +137,7 @@ class Loaded:
     self,
     task: Task | None = None,
     say: Callable[[str], None] = lambda line: None,
+    everything: bool = False,
   ) -> dict[str, float]:
     """Returns loss (nats a token) and accuracy on a task's validation part.
 
@@ -145,11 +146,13 @@ class Loaded:
     Args:
       task: another text, say; none is what the trial was trained on.
       say: is told what the data are, and what of them is left out.
+      everything: evaluate on all of a text, not on a part of it.
     """
     config = self.config
     if task is not None:
       config = dataclasses.replace(config, task=task, eval_examples=None)
-    data = config.task.load(self.vocabulary)
+    load_data = config.task.load_all if everything else config.task.load
+    data = load_data(self.vocabulary)
     if problem := config.misfit(data):
       raise DataError(problem)
     for line in (data.description, config.task.notes(data, config.seq_len)):
@@ -167,8 +170,9 @@ class Loaded:
       )
     )
     judged = config.task.judge(config.architecture, sig.dims, self.params, data)
-    found = {**figures(config, sums), **extent(sums), **judged.figures}
-    found['tokens'] = found.pop(TARGETS)
+    found = {**figures(config, sums), **extent(sums)}
+    found |= {'tokens': found[TARGETS], **config.task.measures(data)}
+    found |= judged.figures
     return {
       name: math.nan if x is None else float(x) for name, x in found.items()
     }

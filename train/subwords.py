@@ -49,7 +49,7 @@ class Subwords(Vocabulary, abc.ABC):
     return [self._ids(own.ids) for own in cut]
 
   def _ids(self, numbers: Sequence[int]) -> np.ndarray:
-    return self._narrow(np.array(numbers, np.int64) + len(self.specials))
+    return self._narrow(np.array(numbers, np.int32) + len(self.specials))
 
   def _piece(self, number: int) -> str:
     return self.pieces[number - len(self.specials)]
@@ -111,7 +111,7 @@ class WordPieces(Subwords):
     return cutter
 
   def _ids(self, numbers: Sequence[int]) -> np.ndarray:
-    cut = np.array(numbers, np.int64)
+    cut = np.array(numbers, np.int32)
     ids = cut + len(self.specials)
     ids[cut == len(self.pieces)] = self.id_of(Special.UNK)
     return self._narrow(ids)

@@ -73,6 +73,7 @@ class Data:
 
   `held` has, of a table, the columns of the rows to evaluate on, as written:
   what is decoded from ids is what the vocabulary made of them.
+  `held_characters` are those of a running text to evaluate on.
   """
 
   arrays: Mapping[str, np.ndarray]
@@ -80,6 +81,7 @@ class Data:
   digest: str
   description: str
   held: tuple[Sequence[str], ...] = ()
+  held_characters: int = 0
 
 
 class DataError(ValueError):
@@ -121,6 +123,10 @@ class Task(Variant, abc.ABC):
   @abc.abstractmethod
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns the data, in a given vocabulary or in one of its own."""
+
+  def load_all(self, vocabulary: Vocabulary) -> Data:
+    """Returns data to evaluate on, all of them where they are one text."""
+    return self.load(vocabulary)
 
   @abc.abstractmethod
   def problem(self, data: Data, seq_len: int) -> str | None:
@@ -175,6 +181,11 @@ class Task(Variant, abc.ABC):
     """Returns what is said of a trained model beside its loss."""
     del arch, dims, params, data
     return Judgement({}, [])
+
+  def measures(self, data: Data) -> dict[str, float]:
+    """Returns sizes of the text that is evaluated on, where it is one."""
+    del data
+    return {}
 
 
 class Judgement(NamedTuple):

@@ -1,33 +1,81 @@
-"""Text files, packed or not, piece by piece; what is no text is an error."""
+"""Text files, packed or not, piece by piece; what is no text is an error.
+
+A line ends with a line feed: the carriage return that other systems write
+before it is left out, and so is a byte order mark.  A carriage return elsewhere
+is a character like others: what shows progress is one line, and parallel files
+stay parallel.
+"""
 
 import codecs
 import gzip
 import pathlib
-import stat
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
+from train.documents import Mended
 from train.task import DataError
 
 PIECE = 2**20  # bytes
-# Text packs to a third or a tenth; what was made to fill a memory, to a
-# thousandth.
-SMALL = 2**26  # characters that any packed file may unpack to
-TIMES = 100  # its size, which those of a larger one may be
+# A packed text that becomes more than RATIO times longer, and longer than
+# ROOM, is no text that someone wrote: gzip makes those 3 to 30 times shorter.
+RATIO = 100
+ROOM = 2**26  # bytes
 
 
-def pieces(path: pathlib.Path) -> Iterator[str]:
+def pieces(path: pathlib.Path, mended: Mended | None = None) -> Iterator[str]:
   """Returns the text of a file in pieces; a name ending in .gz is unpacked.
 
+  Args:
+    path: of the file.
+    mended: is told what was changed, when all has been read.
+
   Raises:
-    DataError: it cannot be read, or is not UTF-8 text.
+    DataError: it cannot be read, is not UTF-8 text, or unpacks without end.
   """
+  line_ends, held = 0, ''  # a carriage return, of which the next piece tells
+  for text in _decoded(path):
+    text = held + text
+    held = '\r' if text.endswith('\r') else ''
+    text = text.removesuffix(held)
+    line_ends += text.count('\r\n')
+    yield text.replace('\r\n', '\n')
+  if held:
+    yield held
+  if mended is not None:
+    mended.line_ends, mended.marks = line_ends, int(_marked(path))
+
+
+def _marked(path: pathlib.Path) -> bool:
+  """Returns whether a file begins with a byte order mark."""
+  with _opened(path) as f:
+    return f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
+def _opened(path: pathlib.Path) -> IO[bytes]:
+  """Returns an open file; nothing that may wait for ever, or has no end."""
+  if path.exists() and not (path.is_file() or path.is_dir()):
+    raise DataError(
+      f'{path}: is a pipe or a device, and a text is read more than once: '
+      'write it to a file'
+    )
+  return gzip.open(path) if path.suffix == '.gz' else path.open('rb')  # pyright: ignore[reportReturnType]  # both give bytes
+
+
+def _decoded(path: pathlib.Path) -> Iterator[str]:
+  """Returns the text of a file in pieces, as it stands there."""
   decoder = codecs.getincrementaldecoder('utf-8-sig')()
   base = size = 0  # bytes before those that are decoded, and those read
   line = 1  # of the first byte that is decoded
   try:
-    with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as f:
+    with _opened(path) as f:
+      most = max(ROOM, RATIO * path.stat().st_size)
       while data := f.read(PIECE):
+        if size > most:
+          raise DataError(
+            f'{path}: unpacks to more than {RATIO} times its size: unpack it '
+            'yourself if that is meant, for a plain file may have any length'
+          )
         if b'\0' in data:
           raise DataError(
             f'{path}: is binary (it has a zero byte): give UTF-8 text'
@@ -63,23 +111,4 @@ def read_file(path: pathlib.Path) -> str:
     DataError: it is no file, cannot be read, is not UTF-8 text, or unpacks to
       far more than text does.
   """
-  try:
-    about = path.stat()
-  except OSError:
-    return ''.join(pieces(path))  # raises what is wrong
-  if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-    raise DataError(
-      f'{path}: is a pipe or a device, and a table is read more than once: '
-      'write it to a file'
-    )
-  found, size = [], 0
-  most = max(SMALL, TIMES * about.st_size)
-  for piece in pieces(path):
-    found.append(piece)
-    size += len(piece)
-    if size > most and path.suffix == '.gz':
-      raise DataError(
-        f'{path}: unpacks to more than {most:,} characters, of '
-        f'{about.st_size:,} bytes: unpack it (gunzip), if it is meant'
-      )
-  return ''.join(found)
+  return ''.join(pieces(path))

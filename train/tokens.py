@@ -30,14 +30,6 @@ class Tokens(NamedTuple):
   ids_X: np.ndarray
   starts_X: np.ndarray
 
-  def divided(self, at: int) -> tuple['Tokens', 'Tokens']:
-    """Returns what is before and after a token; a document may be in both."""
-    before, after = self.starts_X < at, self.starts_X > at
-    return (
-      Tokens(self.ids_X[:at], _starts(self.starts_X[before])),
-      Tokens(self.ids_X[at:], _starts([0, *(self.starts_X[after] - at)])),
-    )
-
 
 def _starts(values: Sequence[int] | np.ndarray) -> np.ndarray:
   """Returns them as int32, or as int64 where that is too small."""

@@ -163,6 +163,11 @@ class Vocabulary(abc.ABC):
     return self.id_of(Special.UNK) if Special.UNK in self.specials else None
 
 
+def _codes(text: str) -> np.ndarray:
+  """Returns the code point of each character."""
+  return np.frombuffer(text.encode('utf-32-le'), np.uint32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Characters(Vocabulary):
   """One id a character, in the order of code points."""
@@ -180,17 +185,28 @@ class Characters(Vocabulary):
 
   def encode(self, text: str) -> np.ndarray:
     """Returns the id of each character."""
-    codes = np.frombuffer(text.encode('utf-32-le'), np.uint32)
-    known = np.frombuffer(self.characters.encode('utf-32-le'), np.uint32)
-    places = np.searchsorted(known, codes)
-    missing = known[np.minimum(places, known.size - 1)] != codes
-    ids = places + len(self.specials)
+    codes = _codes(text)
+    known, ids_of = self._table
+    # No character has the last code.
+    places = np.minimum(codes, known.size - 1)
+    missing = ~known[places]
+    ids = ids_of[places]
     if missing.any():
       unknown = self._unknown()
       if unknown is None:
         raise UnknownSymbols([chr(c) for c in np.unique(codes[missing])])
       ids[missing] = unknown
-    return self._narrow(ids)
+    return ids
+
+  @functools.cached_property
+  def _table(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each code point if it is known, and its id, in few bytes."""
+    codes = _codes(self.characters)
+    size = int(codes.max()) + 2 if codes.size else 1
+    known, ids = np.zeros(size, bool), np.zeros(size, np.int32)
+    known[codes] = True
+    ids[codes] = np.arange(len(self.specials), self.size)
+    return known, self._narrow(ids)
 
   def token_bytes(self) -> np.ndarray | None:
     """Returns the bytes of each character; none where some may be unknown."""
@@ -225,7 +241,8 @@ class Bytes(Vocabulary):
   def encode(self, text: str) -> np.ndarray:
     """Returns the id of each byte."""
     data = np.frombuffer(text.encode(), np.uint8)
-    return self._narrow(data.astype(np.int32) + len(self.specials))
+    ids = data.astype(np.uint8 if self.size <= 2**8 else np.uint16)
+    return ids + ids.dtype.type(len(self.specials))
 
   def token_bytes(self) -> np.ndarray | None:
     """Returns a byte each."""
@@ -270,7 +287,7 @@ class Words(Vocabulary):
     unknown = self.id_of(Special.UNK)
     words = self.split(text, self.lowercase)
     ids = [self._ids.get(word, unknown) for word in words]
-    return self._narrow(np.array(ids, np.int64))
+    return self._narrow(np.array(ids, np.int32))
 
   @functools.cached_property
   def _ids(self) -> Mapping[str, int]:

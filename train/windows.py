@@ -1,15 +1,16 @@
 """Windows of a text: what a model of text reads, on a device or the host.
 
-Windows begin at offsets drawn uniformly for each example of each step.  The
-first 90 % of a text are for training; the last 10 %, in windows that do not
-overlap, are for validation (nanoGPT's split).
+Windows begin at offsets drawn uniformly for each example of each step.  Those
+of the validation part follow each other, and predict each of its tokens once:
+the last one ends with the last token, and of those that it shares with the
+window before none counts.  Its first token has nothing before it, and is not
+predicted where the next token is.
 """
 
 import abc
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -19,14 +20,24 @@ import numpy as np
 from model.field import FieldError, field
 from train import corpus
 from train.corpus import Corpus
-from train.documents import BLOCK, Document, divide, survey, texts
+from train.divided import Divided, divided_by, whole
+from train.documents import BLOCK, texts
+from train.overlap import overlap
 from train.readable import Ids, Readable
 from train.sources import AnyTable
+from train.splits import AnySplit, Auto
 from train.store import train_once
 from train.table import NoTable
-from train.task import Arrays, Data, DataError, check_specials, special_ids
+from train.task import (
+  TOKEN_BYTES,
+  Arrays,
+  Data,
+  DataError,
+  check_specials,
+  special_ids,
+)
 from train.tokenizer import Char, Tokenizer
-from train.tokens import Tokens, tokens
+from train.tokens import Tokens
 from train.vocabulary import Special, UnknownSymbols, Vocabulary
 
 NEAR = 2**31  # numbers below it are int32's
@@ -36,10 +47,27 @@ class Window(NamedTuple):
   """Tokens from each offset on, and the number of each one's document.
 
   `segments_BT` count from 1 in each row; none where the text does not say.
+  `known_B` are how many of the first targets other windows have: 0 but in the
+  last window of the validation part; none where all count.
   """
 
   tokens_BT: Any
   segments_BT: Any
+  known_B: Any = None
+
+  def weights_BT(self, ahead: int) -> jax.Array:
+    """Returns 1 for each target that counts, else 0.
+
+    Args:
+      ahead: tokens of a window beside those that the model reads.
+    """
+    count, length = self.tokens_BT.shape
+    length -= ahead
+    if self.known_B is None:
+      # A constant of numpy's would be fused otherwise, and change last bits.
+      return jnp.ones((count, length), jnp.float32)
+    new_BT = jnp.arange(length) >= self.known_B[:, None]
+    return new_BT.astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +92,7 @@ class Windows(Readable, abc.ABC):
     NoTable(), 'Table of documents, where no path is given:'
   )
   tokenizer: Tokenizer = field(Char(), 'What a token is:')
+  split: AnySplit = field(Auto(), 'What is judged, not trained on:')
 
   @property
   def wanted(self) -> tuple[Special, ...]:
@@ -98,47 +127,62 @@ class Windows(Readable, abc.ABC):
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns the tokens of the text, split into training and validation."""
     source = self._corpus()
-    known = self.tokenizer if vocabulary is None else vocabulary
-    parts = _Parts.of(source, known.learned)
+    divided = divided_by(self.split, source)
     if vocabulary is None:
-      vocabulary = self._vocabulary(parts)
-    else:
-      check_specials(vocabulary, self.wanted, source.name, self.tag)
+      vocabulary = self._vocabulary(divided)
+    shared = overlap(source.name, divided.parts.train, divided.parts.held)
+    return self._data(source, divided, vocabulary, [shared] if shared else [])
+
+  def load_all(self, vocabulary: Vocabulary) -> Data:
+    """Returns the tokens of the text as validation part, and no other part."""
+    source = self._corpus()
+    return self._data(source, whole(source), vocabulary, [])
+
+  def _data(
+    self,
+    source: Corpus,
+    divided: Divided,
+    vocabulary: Vocabulary,
+    notes: Sequence[str],
+  ) -> Data:
+    """Returns the tokens of documents, and what is said of them."""
+    check_specials(vocabulary, self.wanted, source.name, self.tag)
     try:
-      train, held = parts.tokens(vocabulary)
+      found = divided.tokens(vocabulary)
     except UnknownSymbols as e:
       raise DataError(
         f'{source.name}: {e}: train with --task.tokenizer=byte to read any text'
       ) from e
-    size = train.ids_X.size + held.ids_X.size
+    size = sum(part.ids_X.size for part in found.values())
     about = [f'{size:,} {vocabulary.unit}s', f'{vocabulary.size} symbols']
-    about += _unknown(vocabulary, train, held)
-    about += [f'{parts.empty:,} empty files'] if parts.empty else []
-    about += [source.notes] if source.notes else []
+    about += _unknown(vocabulary, *found.values())
+    about += [*divided.notes, *([source.notes] if source.notes else [])]
+    about += [divided.said, *notes]
+    arrays = {name: part.ids_X for name, part in found.items()}
+    starts = {f'{name}_starts': part.starts_X for name, part in found.items()}
+    arrays |= starts | special_ids(vocabulary)
+    if self.predicts_next and (sizes := vocabulary.token_bytes()) is not None:
+      arrays[TOKEN_BYTES] = sizes
     return Data(
-      arrays={
-        'train': train.ids_X,
-        'validation': held.ids_X,
-        'train_starts': train.starts_X,
-        'validation_starts': held.starts_X,
-      }
-      | special_ids(vocabulary),
+      arrays=arrays,
       vocabulary=vocabulary,
-      digest=parts.digest,
+      digest=divided.digest,
       description=f'{source.name}: {", ".join(about)}, '
-      f'sha256 {parts.digest[:12]}',
+      f'sha256 {divided.digest[:12]}',
+      held_characters=divided.parts.sizes[1],
     )
 
-  def _vocabulary(self, parts: '_Parts') -> Vocabulary:
+  def _vocabulary(self, divided: Divided) -> Vocabulary:
     """Returns the vocabulary; what is learned, of the training part alone.
 
     Characters are those of both parts: a running text has no <unk>, and could
     not be evaluated on one that it was not trained on.
     """
-    seen = parts.train if self.tokenizer.learned else parts.every
+    train, held = divided.parts.train, divided.parts.held
+    seen = train if self.tokenizer.learned else [*train, *held]
     try:
       return train_once(
-        self.tokenizer, self.wanted, parts.digest, lambda: texts(seen)
+        self.tokenizer, self.wanted, divided.key, lambda: texts(seen)
       )
     except FieldError as e:
       raise e.under('task.tokenizer.') from None
@@ -146,8 +190,9 @@ class Windows(Readable, abc.ABC):
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
     name = data.description.partition(': ')[0]
+    # A text to evaluate on alone has no other part.
     for split in ('train', 'validation'):
-      size = data.arrays[split].size
+      size = data.arrays[split].size if split in data.arrays else seq_len + 1
       if size < seq_len + 1:
         return (
           f'{name}: its {split} part has {size} '
@@ -156,9 +201,16 @@ class Windows(Readable, abc.ABC):
         )
     return None
 
+  def measures(self, data: Data) -> dict[str, float]:
+    """Returns the characters and the tokens of the text that is judged."""
+    return {
+      'characters': float(data.held_characters),
+      'tokens': float(data.arrays['validation'].size),
+    }
+
   def evaluation_size(self, arrays: Arrays, seq_len: int) -> int:
-    """Returns how many whole windows the validation part holds."""
-    return (arrays['validation'].shape[0] - 1) // seq_len
+    """Returns how many windows predict all of the validation part."""
+    return -(-(arrays['validation'].shape[0] - self.ahead) // seq_len)
 
   def rows(
     self, arrays: Arrays, key: jax.Array, ids_B: Ids, seq_len: int
@@ -170,63 +222,17 @@ class Windows(Readable, abc.ABC):
     return _read(arrays, 'train', drawn_B, seq_len + self.ahead)
 
   def evaluation_rows(self, arrays: Arrays, ids_B: Ids, seq_len: int) -> Window:
-    """Returns the windows with these numbers."""
-    if isinstance(ids_B, np.ndarray):
+    """Returns the windows with these numbers, the last one within the text."""
+    host = isinstance(ids_B, np.ndarray)
+    if host:
       ids_B = ids_B.astype(np.int64)
-    return _read(arrays, 'validation', ids_B * seq_len, seq_len + self.ahead)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-  """Documents of the two parts; `held` is none until tokens are counted.
-
-  `empty` counts those without text.
-  """
-
-  train: list[Document]
-  held: list[Document] | None
-  sizes: tuple[int, int]  # characters
-  digest: str
-  empty: int
-
-  @staticmethod
-  def of(source: Corpus, learned: bool) -> '_Parts':
-    """Returns the parts of a corpus.
-
-    Where a vocabulary is learned, the text is divided before it is cut into
-    tokens: the validation part has no say in how.
-    """
-    found = survey(source.train)
-    total, digest = sum(found.sizes), found.digest
-    empty = found.sizes.count(0)
-    if not total:
-      raise DataError(f'{source.name}: is empty: give a file with text')
-    if source.held is not None:
-      other = survey(source.held)
-      both = hashlib.sha256(f'{digest} {other.digest}'.encode()).hexdigest()
-      sizes = total, sum(other.sizes)
-      return _Parts(source.train, source.held, sizes, both, empty)
-    if not learned:
-      return _Parts(source.train, None, (total, 0), digest, empty)
-    cut = int(0.9 * total)
-    train, held = divide(source.train, found.sizes, cut)
-    return _Parts(train, held, (cut, total - cut), digest, empty)
-
-  @property
-  def every(self) -> list[Document]:
-    """Returns the documents of both parts."""
-    return [*self.train, *(self.held or [])]
-
-  def tokens(self, vocabulary: Vocabulary) -> tuple[Tokens, Tokens]:
-    """Returns the tokens of both parts."""
-    train = tokens(
-      self.train, vocabulary, self.sizes[0], f'train {self.digest}'
-    )
-    if self.held is None:
-      return train.divided(int(0.9 * train.ids_X.size))
-    return train, tokens(
-      self.held, vocabulary, self.sizes[1], f'held {self.digest}'
-    )
+    length = seq_len + self.ahead
+    last = arrays['validation'].shape[0] - length
+    places_B = ids_B * seq_len
+    starts_B = (np if host else jnp).minimum(places_B, last)
+    known_B = (places_B - starts_B).astype(np.int32)
+    rows = _read(arrays, 'validation', starts_B, length)
+    return rows._replace(known_B=known_B)
 
 
 def _unknown(vocabulary: Vocabulary, *parts: Tokens) -> list[str]:

@@ -96,7 +96,7 @@ class Mlm(Windows, tag='mlm'):
     return Batch(
       inputs_BT=jnp.where(chosen_BT, hidden_BT, tokens_BT),
       targets_BT=tokens_BT,
-      weights_BT=chosen_BT.astype(jnp.float32),
+      weights_BT=chosen_BT * rows.weights_BT(self.ahead),
       ids_B=ids_B,
       segments_BT=rows.segments_BT,
     )

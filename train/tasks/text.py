@@ -16,8 +16,8 @@ import numpy as np
 from model.family import Decoder, Encoder
 from model.field import field
 from train.figure import BITS_PER_BYTE, PERPLEXITY, Figure
-from train.task import TOKEN_BYTES, Arrays, Batch, Data
-from train.vocabulary import Special, Vocabulary
+from train.task import TOKEN_BYTES, Arrays, Batch
+from train.vocabulary import Special
 from train.windows import Window, Windows
 
 
@@ -40,15 +40,6 @@ class Text(Windows, tag='text'):
   def wanted(self) -> tuple[Special, ...]:
     """Returns the special tokens of the vocabulary."""
     return (Special.MASK,) if self.reserve_mask else ()
-
-  def load(self, vocabulary: Vocabulary | None = None) -> Data:
-    """Returns the tokens, and the bytes of each, where these are known."""
-    data = super().load(vocabulary)
-    sizes = data.vocabulary.token_bytes()
-    if sizes is None:
-      return data
-    arrays = {**data.arrays, TOKEN_BYTES: sizes}
-    return dataclasses.replace(data, arrays=arrays)
 
   def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
     """Returns how much of the text these windows are: all but its tail, say."""
@@ -75,12 +66,10 @@ class Text(Windows, tag='text'):
     del arrays, key
     tokens_BT = rows.tokens_BT.astype(jnp.int32)
     inputs_BT, segments_BT = tokens_BT[:, :-1], rows.segments_BT
-    # A constant of numpy's would be fused otherwise, and change last bits.
-    weights_BT = jnp.ones(inputs_BT.shape, jnp.float32)
     return Batch(
       inputs_BT=inputs_BT,
       targets_BT=tokens_BT[:, 1:],
-      weights_BT=weights_BT,
+      weights_BT=rows.weights_BT(self.ahead),
       ids_B=ids_B,
       segments_BT=None if segments_BT is None else segments_BT[:, :-1],
     )
