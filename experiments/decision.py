@@ -76,15 +76,14 @@ def decide(
   """Returns what is called in each table.
 
   Args:
-    base: metric by table and seed: infinite if it diverged, NaN if not run; or
-      by table, row and seed, where rows have bases of their own.
+    base: metric by table, row if each has its own, and seed: infinite if it
+      diverged, NaN if not run.
     rows: the same by table, row and seed.
     margin: the largest difference that counts as none; 0 calls none equivalent.
     alpha: chance of a wrong call of one kind among all rows of a table.
     lower_is_better: of the metric.
   """
-  bases = base if base.ndim == rows.ndim else base[..., None, :]
-  paired = _pair(bases, rows)
+  paired = _pair(base, rows)
   p_paired, p_tost = _paired_tests(paired, margin)
   p_diverged, counts = _diverged_test(paired, alpha)
   two = counts & ~np.isnan(p_paired)
@@ -100,8 +99,7 @@ def decide(
   mean_way = up * np.sign(np.nan_to_num(paired.difference)).astype(np.int64)
   lost_way = np.sign(paired.row_diverged - paired.base_diverged)
   agree = np.where(lost_way, mean_way * lost_way >= 0, paired.one_sided == 0)
-  found = p_holm <= alpha
-  points = p_paired <= alpha
+  found, points = p_holm <= alpha, p_paired <= alpha
   opposed = found & points & ~agree
   way = np.where(points, mean_way, lost_way)
   return Decision(
@@ -135,6 +133,8 @@ def holm(p: Floats) -> Floats:
 
 def _pair(base: Floats, rows: Floats) -> Paired:
   """Returns what the seeds of both say."""
+  if base.ndim < rows.ndim:
+    base = base[..., None, :]
   ran = ~(np.isnan(base) | np.isnan(rows))
   lost, base_lost = ran & np.isinf(rows), ran & np.isinf(base)
   both = ran & ~lost & ~base_lost

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from experiments.assignment import join
 from experiments.command import Command
-from experiments.comparable import Comparable, comparable
-from experiments.experiment import BASE, Experiment, Row
+from experiments.comparable import Comparable
+from experiments.experiment import Experiment, Row
 from experiments.inputs import Planned, check_row, planned
+from experiments.judging import judge
 from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner, open_lock
 from experiments.loader import Loader
@@ -25,10 +25,9 @@ from experiments.tuning import Point
 from model.field import FieldError, split
 from model.limits import PLANNED
 from train.config import Config
-from train.figure import VAL_LOSS, Figure
+from train.figure import Figure
 from train.schema import changes, to_flags
 from train.suggest import suggest
-from train.targets import obstacle, targets
 from train.task import Data, DataError
 from train.trial import Options, Trial
 
@@ -117,7 +116,7 @@ def make_plan(
     tuple(f'row {name!r}: {e}' for name, e in unfit.items()),
     seeds,
     every_trial(seeds, [row.name for row in rows]),
-    _judged(command, configs, loader, search),
+    judge(command, configs, loader, search),
     search,
     every_trial(search.seeds, search.competing(rows)),
     workdir,
@@ -129,36 +128,6 @@ def make_plan(
     options,
     loader.data(base.task),
   )
-
-
-def _judged(
-  command: Command,
-  configs: Sequence[tuple[Row, Point, Config]],
-  loader: Loader,
-  search: Search,
-) -> Comparable:
-  """Returns how rows are compared, and refuses to select what cannot be."""
-  metric = _metric(command, configs)
-  rows = {}
-  for row, point, config in configs:
-    own = targets(config, loader.data(config.task))
-    first = rows.setdefault(row.name, own)
-    why = obstacle(metric, first, own)
-    if why or first.positions != own.positions:
-      raise FieldError(
-        'tune',
-        join(point),
-        f'cannot be chosen by {metric.name}: with it a trial '
-        f'{why or "predicts at other positions"}: drop it',
-      )
-  found = comparable(metric, BASE if BASE in rows else next(iter(rows)), rows)
-  if search.rungs:
-    apart = dict.fromkeys(found.positions, 'predicts at other positions')
-    for row, why in (apart | dict(found.withheld)).items():
-      raise FieldError(
-        'halving', command.halving, f'compares rows, and row {row!r} {why}'
-      )
-  return found
 
 
 def _rows(
@@ -207,31 +176,6 @@ def _check_count(trials: int) -> None:
       f'{trials:,} trials of all rows, points and seeds, at most {most:,}: '
       f'{PLANNED.why}: lower --seeds, or drop rows'
     )
-
-
-def _metric(
-  command: Command, configs: Sequence[tuple[Row, Point, Config]]
-) -> Figure:
-  """Returns the figure that every row is compared by."""
-  name = command.metric
-  for row, _, config in configs:
-    measured = config.task.measured()
-    if name not in measured:
-      raise FieldError(
-        'metric',
-        name,
-        f'is not what --task={config.task.tag} of row {row.name!r} measures: '
-        f'try {"|".join(measured)}{suggest(name, measured)}',
-      )
-  metric = configs[0][2].task.measured()[name]
-  if command.halving is not None and not metric.on_the_way:
-    raise FieldError(
-      'metric',
-      name,
-      'is known at the end of a trial only, and --halving compares rows before '
-      f'that: try --metric={VAL_LOSS.name}',
-    )
-  return metric
 
 
 def _trials(

@@ -5,11 +5,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments import comparisons, formats, table_files
+from experiments import (
+  comparisons,
+  formats,
+  pictures,
+  table_files,
+  table_terminal,
+)
 from experiments import table as tables
-from experiments.damage import read_sample
 from experiments.experiment import BASE
 from experiments.extent import Limits, Record, differing
 from experiments.inputs import Planned
@@ -18,18 +21,14 @@ from experiments.ledger import Ledger
 from experiments.other_code import marked
 from experiments.plan import Plan
 from experiments.question import label, question
-from experiments.report import AttentionMaps, Report, Sample, write_report
+from experiments.report import Report, write_report
 from experiments.shown import command_line
 from experiments.stages import Selection, select
 from experiments.terminal import Terminal
 from train.figure import BITS_PER_BYTE, VAL_LOSS, Figure
-from train.files import Lines, read_json, write_json
-from train.look import FILE as MAPS_FILE
-from train.look import MAPS, SOURCE, TEXT, read_maps
-from train.records import AGAIN, read_figures
-from train.sample import FILE
+from train.files import read_json, write_json
+from train.records import AGAIN
 from train.strict import Damaged
-from train.vocabulary import Vocabulary
 
 
 def finish(
@@ -63,7 +62,7 @@ def finish(
   for folder in (own, plan.workdir):  # there, the last comparison's
     table_files.write(table, folder)
     path = write_report(folder, report)
-  terminal.show(table_files.render(table))
+  terminal.show(table_terminal.render(table))
   for row, why in selection.retired.items():
     terminal.say(f'{row}: {why}')
   if missing:
@@ -138,21 +137,21 @@ def _report(
   terminal: Terminal,
 ) -> Report:
   asked = question(plan.experiment, plan.base, plan.rows)
-  figures = _figures(trials, terminal)
+  figures = pictures.figures_of(trials, terminal)
   return Report(
     title=asked.title,
     claim=asked.claim,
     citation=asked.citation,
     command=command_line(command),
-    definitions=_definitions(plan) + _gaps(figures, trials),
+    definitions=_definitions(plan) + pictures.gaps(figures, trials),
     table=table,
-    curves=_curves(figures, trials, _plotted(plan.metric).name),
+    curves=pictures.curves(figures, trials, _plotted(plan.metric).name),
     plotted=_plotted(plan.metric).name,
-    train_curves=_curves(figures, trials, 'loss'),
+    train_curves=pictures.curves(figures, trials, 'loss'),
     tuned=selection.tuned,
     retired=selection.retired,
-    attention=_attention(trials, terminal),
-    samples=_samples(trials, terminal),
+    attention=pictures.attention(trials, terminal),
+    samples=pictures.samples(trials, terminal),
     environment=read_json(
       plan.workdir / 'environment.json', dict[str, Any], AGAIN
     ),
@@ -228,93 +227,3 @@ def _evaluated(plan: Plan) -> str:
   if count is None:
     return 'all examples of the validation part'
   return f'{count} examples, spread evenly over the validation part'
-
-
-def _figures(trials: Sequence[Planned], terminal: Terminal) -> dict[str, Lines]:
-  """Returns the lines of metrics.jsonl of each trial; says what is damaged."""
-  out = {}
-  for planned in trials:
-    path = planned.trial.directory / 'metrics.jsonl'
-    out[planned.trial.id] = found = read_figures(path)
-    for line in found.said(path):
-      terminal.warn(f'{line}: curves have a gap there')
-  return out
-
-
-def _gaps(figures: Mapping[str, Lines], trials: Sequence[Planned]) -> str:
-  """Returns which curves lack lines of metrics.jsonl that are damaged."""
-  found = [
-    f'{p.row}, seed {p.seed}: {count}'
-    for p in trials
-    for count in [len(figures[p.trial.id].faults)]
-    if count
-  ]
-  if not found:
-    return ''
-  return f' Curves have gaps, of damaged lines ({"; ".join(found)}).'
-
-
-def _curves(
-  figures: Mapping[str, Lines], trials: Sequence[Planned], name: str
-) -> dict[str, dict[int, list[tuple[int, float]]]]:
-  out: dict[str, dict[int, list[tuple[int, float]]]] = {}
-  for planned in trials:
-    points = [
-      (line['step'], line[name])
-      for line in figures[planned.trial.id].values
-      if name in line and line[name] is not None
-    ]
-    if points:
-      out.setdefault(planned.row, {})[planned.seed] = points
-  return out
-
-
-def _attention(
-  trials: Sequence[Planned], terminal: Terminal
-) -> dict[str, dict[str, AttentionMaps]]:
-  """Returns the maps of each row's first seed that has them, by their kind."""
-  out: dict[str, dict[str, AttentionMaps]] = {}
-  for planned in trials:
-    path = planned.trial.directory / MAPS_FILE
-    if planned.row not in out and path.exists():
-      vocabulary = planned.trial.data.vocabulary
-      try:
-        saved = read_maps(path, vocabulary.size)
-      except Damaged as e:
-        terminal.warn(f'{e.fault}: left out of the report')
-        continue
-      out[planned.row] = _maps(saved, vocabulary)
-  return out
-
-
-def _maps(
-  saved: Mapping[str, np.ndarray], vocabulary: Vocabulary
-) -> dict[str, AttentionMaps]:
-  """Returns what a file of maps holds, its tokens as a reader sees them."""
-  symbols = {
-    name: vocabulary.symbols(saved[name])
-    for name in (TEXT, SOURCE)
-    if name in saved
-  }
-  return {
-    f'{own.stack} {own.what}' if SOURCE in saved else own.what: AttentionMaps(
-      symbols[own.queries], symbols[own.keys], saved[own.weights]
-    )
-    for own in MAPS
-    if own.weights in saved
-  }
-
-
-def _samples(
-  trials: Sequence[Planned], terminal: Terminal
-) -> dict[str, Sample]:
-  """Returns what each row's first seed that has written a text wrote."""
-  out: dict[str, Sample] = {}
-  for planned in trials:
-    path = planned.trial.directory / FILE
-    if planned.row not in out and path.exists():
-      try:
-        out[planned.row] = read_sample(planned.trial.directory)
-      except Damaged as e:
-        terminal.warn(f'{e.fault}: left out of the report')
-  return out

@@ -6,10 +6,33 @@ import numpy as np
 
 from experiments import formats
 from experiments.extent import Record, extent, finite_values
+from experiments.statistics import Comparison
 from train.evaluation import TARGETS
 
 
-def compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
+def difference_notes(
+  compared: Comparison | None,
+  seeds: int,
+  shared: Sequence[Sequence[Record]] | None,
+  metric: str,
+) -> list[str]:
+  """Returns of what a difference is, where it is not of all there is.
+
+  Args:
+    compared: with the base; None for the base.
+    seeds: that ended well.
+    shared: see `_compared_on`; None where both predict at all targets.
+    metric: that is compared.
+  """
+  notes = []
+  if compared and 0 < compared.pairs < seeds:
+    notes.append(f'difference over the {compared.pairs} seeds of both')
+  if shared is not None:
+    notes.append(_compared_on(shared, metric))
+  return notes
+
+
+def _compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
   """Returns at which targets a row and the base are compared.
 
   Args:

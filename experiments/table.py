@@ -16,7 +16,7 @@ from experiments.extent import (
   finite_values,
   outcomes_of,
 )
-from experiments.row_notes import befallen, compared_on
+from experiments.row_notes import befallen, difference_notes
 from experiments.statistics import (
   Comparison,
   Interval,
@@ -199,12 +199,8 @@ def _summarise_row(
   ok = [trial for trial in trials if trial['status'] == 'ok']
   values = finite_values(trials, metric)
   mean, interval = mean_interval(list(values.values()), 1 - alpha)
-  notes = befallen(trials, values, metric)
-  notes += _last(trials, 'warnings') or []
-  if compared and 0 < compared.pairs < len(values):
-    notes.append(f'difference over the {compared.pairs} seeds of both')
-  if row in shared:
-    notes.append(compared_on(shared[row], metric))
+  notes = befallen(trials, values, metric) + (_last(trials, 'warnings') or [])
+  notes += difference_notes(compared, len(values), shared.get(row), metric)
   return RowSummary(
     row=row,
     label=row,

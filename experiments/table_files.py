@@ -1,4 +1,4 @@
-"""A table as files and on the terminal: json, csv, md, tex, 80 columns."""
+"""A table as files: json, csv, md, tex."""
 
 import csv
 import dataclasses
@@ -7,11 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from rich import box, text
-from rich import table as rich_table
-
 from experiments import formats, judged_on, power, reasons
-from experiments.shown import shown
 from experiments.statistics import Interval
 from experiments.table import RowSummary, Table
 from train.files import write_atomically
@@ -40,44 +36,6 @@ def write(table: Table, directory: pathlib.Path) -> None:
     ('tex', _format_tex(table)),
   ):
     write_atomically(directory / f'table.{suffix}', content)
-
-
-def render(table: Table) -> rich_table.Table:
-  """Returns the table for a terminal of 80 columns."""
-  half = f'± {formats.percent(table.confidence)}'
-  best = 'lower' if table.lower_is_better else 'higher'
-  lines = ''.join(f'{shown(line)}\n' for line in _note_lines(table))
-  rendered = rich_table.Table(
-    title=text.Text(f'{formats.title(table.metric)} ({best} is better)'),
-    box=box.SIMPLE_HEAD,
-    padding=(0, 1, 0, 0),
-    pad_edge=False,
-    title_justify='left',
-    caption_justify='left',
-    caption_style='',
-    caption=text.Text.assemble(
-      (lines, 'yellow'), (shown(explanation(table)), 'dim')
-    ),
-  )
-  rendered.add_column('row', max_width=34, overflow='fold')
-  for header in ('n', 'mean', half, 'vs base', half):
-    rendered.add_column(header, justify='right', no_wrap=True)
-  rendered.add_column('verdict', no_wrap=True)
-  for name in table.figures:
-    rendered.add_column(formats.title(name), justify='right')
-  for row in table.rows:
-    rendered.add_row(
-      text.Text(shown(row.label)),
-      str(row.seeds),
-      formats.number(row.mean),
-      format_half(row.interval),
-      format_difference(row),
-      format_half(row.difference_interval),
-      row.verdict or formats.MISSING,
-      *(formats.number(row.figures.get(name)) for name in table.figures),
-      style='bold' if row.is_base else '',
-    )
-  return rendered
 
 
 def explanation(table: Table) -> str:
@@ -226,7 +184,8 @@ def notes(table: Table) -> list[tuple[str, str]]:
   ]
 
 
-def _note_lines(table: Table) -> list[str]:
+def note_lines(table: Table) -> list[str]:
+  """Returns the notes, each with its row."""
   return [f'{row}: {note}' for row, note in notes(table)]
 
 
@@ -273,7 +232,7 @@ def _format_markdown(table: Table) -> str:
       for row in table.rows
     ),
   ]
-  below = [f'- {formats.markdown(note)}' for note in _note_lines(table)]
+  below = [f'- {formats.markdown(note)}' for note in note_lines(table)]
   body = [f'| {" | ".join(line)} |' for line in lines]
   about = formats.markdown(_below(table))
   return '\n'.join([*body, '', *below, *([''] if below else []), about]) + '\n'
@@ -307,7 +266,7 @@ def _format_tex(table: Table) -> str:
         r'\end{tabular}',
         *(
           rf'\par{{\footnotesize {formats.tex(note)}}}'
-          for note in (*_note_lines(table), _below(table))
+          for note in (*note_lines(table), _below(table))
         ),
       ]
     )

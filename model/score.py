@@ -297,5 +297,4 @@ def grouped(x_BTNH: jax.Array, num_kv_heads: int) -> jax.Array:
 
 def ungrouped(logits_BKGTS: jax.Array) -> jax.Array:
   """Returns logits_BNTS."""
-  batch, _, _, *pair = logits_BKGTS.shape
-  return logits_BKGTS.reshape(batch, -1, *pair)
+  return logits_BKGTS.reshape(len(logits_BKGTS), -1, *logits_BKGTS.shape[3:])

@@ -4,7 +4,7 @@ A trial's bits hang on the processor: another instruction set is another order
 of additions, and after some hundred steps another trial.  So no bound here is
 what one seed came to on one machine: each lies at least five standard
 deviations from the mean over ten seeds, up to each of three instruction sets,
-as `python tests/lessons.py` measures and says.  Where seeds differ that much,
+as `python -m tests.lessons` measures and says.  Where seeds differ that much,
 the lesson is made longer or easier, and the bound is not moved.
 """
 
@@ -20,20 +20,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# As `python tests/lessons.py`, too.
-sys.path[:0] = [path for path in (str(ROOT),) if path not in sys.path]
-
-import jax  # noqa: E402
-
-from train.config import Config  # noqa: E402
-from train.parallel import Shared, to_host  # noqa: E402
-from train.program import CAPACITY, program, signature  # noqa: E402
-from train.schema import override  # noqa: E402
-from train.step import init_state  # noqa: E402
-from train.task import Data  # noqa: E402
+from train.config import Config
+from train.parallel import Shared, to_host
+from train.program import CAPACITY, program, signature
+from train.schema import override
+from train.step import init_state
+from train.task import Data
 
 SETS = ('SSE4_2', 'AVX2', 'AVX512')
 SEEDS = 10
@@ -172,7 +167,7 @@ def main() -> int:
   for isa in SETS:
     flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_max_isa={isa}'
     out = subprocess.run(
-      [sys.executable, __file__, '--json', *names],
+      [sys.executable, '-m', 'tests.lessons', '--json', *names],
       env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
       stdout=subprocess.PIPE,
       check=True,

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 import rich.console
 
-from experiments import charts, formats, report, table_files
+from experiments import charts, formats, report, table_files, table_terminal
 from experiments import table as tables
 from experiments.shown import command_line, shorten, shown, shown_text
 from experiments.terminal import Terminal
@@ -52,7 +52,7 @@ def evil_table() -> tables.Table:
 def test_tables_show_escapes(tmp_path: pathlib.Path) -> None:
   table_files.write(evil_table(), tmp_path)
   console = rich.console.Console(width=200, file=io.StringIO())
-  console.print(table_files.render(evil_table()))
+  console.print(table_terminal.render(evil_table()))
   assert isinstance(console.file, io.StringIO)
   found = {
     path.name: path.read_text()

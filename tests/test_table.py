@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import formats, table_files
+from experiments import formats, table_files, table_terminal
 from experiments import table as tables
 from train import files
 from train.figure import VAL_LOSS
@@ -328,7 +328,7 @@ def test_the_verdict_is_that_of_the_figure_that_is_asked_for() -> None:
     assert table.figures == [other]  # beside it, the loss is still to be seen
   assert by_bleu.absolute_margin == pytest.approx(0.31)
   assert _only(by_bleu, 'row').difference == pytest.approx(3.0003, abs=1e-4)
-  title = table_files.render(by_bleu).title
+  title = table_terminal.render(by_bleu).title
   assert str(title) == 'bleu (higher is better)'
 
 
@@ -557,7 +557,7 @@ def test_numbers_in_tex() -> None:
 def _printed(table: tables.Table) -> str:
   console = rich.console.Console(width=80)
   with console.capture() as capture:
-    console.print(table_files.render(table))
+    console.print(table_terminal.render(table))
   return capture.get()
 
 

@@ -13,7 +13,8 @@ from train.schema import to_flags
 from train.strict import Damaged, parse_json
 from train.subwords import BytePairs, WordPieces
 from train.tokenizer import Texts, Tokenizer
-from train.vocabulary import Bytes, Characters, Special, Vocabulary, Words
+from train.vocabulary import Bytes, Characters, Special, Vocabulary
+from train.words import Words
 
 FILE = 'vocabulary.json'
 _WAY_OUT = (

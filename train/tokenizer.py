@@ -21,9 +21,9 @@ from train.vocabulary import (
   Characters,
   Special,
   Vocabulary,
-  Words,
   ordered,
 )
+from train.words import Words
 
 if TYPE_CHECKING:
   from tokenizers import Tokenizer as Cutter
