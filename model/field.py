@@ -192,7 +192,7 @@ def split(record: Record) -> tuple[Record, dict[str, Any]]:
       if isinstance(value, float) and value == 0.0:
         continue
       changes[name], values[name] = TRACED, value
-  return _unchecked(record, changes), values
+  return unchecked(record, changes), values
 
 
 def bind(record: Record, values: Mapping[str, Any]) -> Any:
@@ -212,11 +212,15 @@ def bind(record: Record, values: Mapping[str, Any]) -> Any:
       changes[name] = tuple(bind(v, below) for v in value)
     elif value is TRACED:
       changes[name] = values[name]
-  return _unchecked(record, changes)
+  return unchecked(record, changes)
 
 
-def _unchecked(record: Record, changes: Mapping[str, Any]) -> Any:
-  # Tracers and TRACED cannot pass the bounds that their numbers did pass.
+def unchecked(record: Record, changes: Mapping[str, Any]) -> Any:
+  """Returns `record` with other values of some fields, which must be valid.
+
+  For records that hold tracers or TRACED: these cannot pass the bounds that
+  their numbers did pass, as `dataclasses.replace` would have them do.
+  """
   new = copy.copy(record)
   for name, value in changes.items():
     object.__setattr__(new, name, value)

@@ -213,7 +213,8 @@ class Transformer(nn.Module):
     """Returns the residual behind all blocks, one by one, and the cache."""
     arch = self.architecture
     block = Block(arch, self.dims, stack, arch.backend, parent=None)
-    params_L = self.variables['params'][stack.name]
+    # Blocks of `raw` and no norm have none.
+    params_L = self.variables['params'].get(stack.name, {})
     carry, left = self._carry(x_BTD), []
     for n, kept in enumerate(cache.kept):
       cross = None if cache.cross is None else cache.cross[n]

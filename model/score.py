@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from model.field import FieldError, field
+from model.field import FieldError, field, unchecked
 from model.limits import REAL
 from model.parameter import Dims, Kind, Param, Params, Part, add_bias, param
 
@@ -247,7 +247,7 @@ class Fixed(Dot, tag='fixed'):
     """Returns the variant in a stack whose queries see later keys, or not."""
     if self.places != 'auto':
       return self
-    return dataclasses.replace(self, places='both' if sees_future else 'past')
+    return unchecked(self, {'places': 'both' if sees_future else 'past'})
 
   def problem(self, dims: Dims) -> FieldError | None:
     """Returns why the variant does not fit these sizes, if it does not."""

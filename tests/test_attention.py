@@ -254,7 +254,7 @@ def test_the_step_hands_segments_to_the_model() -> None:
     state = init_state(config, dims, params_of(arch))
     after, metrics = update(config, dims, state, batch, None)
     assert int(after.step) == 1
-    sums = evaluate(config, dims, params_of(arch), batch)
+    sums = evaluate(config, dims, params_of(arch), batch, {})
     assert float(metrics.loss) == pytest.approx(
       float(sums.loss / sums.count), rel=1e-5
     )
@@ -291,7 +291,7 @@ def test_what_sees_its_target_does_not_count() -> None:
   batch = Batch(
     *map(jnp.asarray, (TOKENS_BT, TOKENS_BT, weights_BT, [0, 1, 2]))
   )
-  sums = evaluate(config, dims_of(arch), params_of(arch), batch)
+  sums = evaluate(config, dims_of(arch), params_of(arch), batch, {})
   assert float(sums.count) == 3 * 3.5
 
 

@@ -265,7 +265,6 @@ def test_evaluate_flag_looks_at_the_examples_of_the_trial(
   printed = json.loads(capsys.readouterr().out)
   assert printed['val_loss'] == record['metrics']['val_loss']
   assert printed['targets'] == 16
-  assert 'bits_per_byte' not in printed
   other = tmp_path / 'other.txt'
   other.write_text(OTHER)
   argv.append(f'--task.path={other}')

@@ -22,7 +22,7 @@ from train.schema import override
 from train.step import init_state
 from train.trial import Options
 
-TEXT = 'the quick brown fox jumps over the lazy dog, and naps.\n' * 40
+TEXT = ''.join(f'{n} quick foxes jump over the lazy dogs.\n' for n in range(60))
 TINY = {'seq_len': '16', 'd_model': '16', 'num_heads': '2', 'num_layers': '2'}
 
 

@@ -59,6 +59,12 @@ class _Module:
         own = self.members.setdefault(name, {})
         for member, below in syntax.defined(node.body):
           own.setdefault(member, []).append(below)
+    # What is given to a function to be executed with it, as its gradient is:
+    # `@attend.defjvp`.
+    self.given: dict[str, list[str]] = {}
+    for name, node in syntax.defined(body):
+      for receiver in _receivers(node):
+        self.given.setdefault(receiver, []).append(name)
     known = {id(node) for nodes in self.nodes.values() for node in nodes}
     rest = [node for node in body if id(node) not in known]
     self.imports = syntax.imported(rest)
@@ -70,6 +76,18 @@ class _Module:
 def _parsed(text: str) -> _Module:
   """Returns a file, parsed; the same for another project that has it too."""
   return _Module(text)
+
+
+def _receivers(node: ast.stmt) -> list[str]:
+  """Returns the names whose attributes decorate a function."""
+  match node:
+    case ast.FunctionDef(decorator_list=decorators):
+      return [
+        x.value.id
+        for x in decorators
+        if isinstance(x, ast.Attribute) and isinstance(x.value, ast.Name)
+      ]
+  return []
 
 
 def _is_idle(node: ast.stmt) -> bool:
@@ -151,6 +169,11 @@ class Project:
   def kind(self, place: Place) -> ast.stmt:
     """Returns the statement that defines something."""
     return self._nodes(place)[-1]
+
+  def given(self, place: Place) -> list[Place]:
+    """Returns functions that a function is given by their decorator."""
+    names = self._module(place.module).given.get(place.name, [])
+    return [Place(place.module, name) for name in names]
 
   def _lineage(self, place: Place) -> tuple[Place, ...]:
     """Returns a class and those of the project that it inherits from."""

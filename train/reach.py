@@ -139,6 +139,7 @@ class _Reach:
     self._done[place] = None
     if place.name and self._project.acts(place.module):
       self._waiting.append(Place(place.module, ''))
+    self._waiting += self._project.given(place)
     own = self._project.definition(place)
     is_class = self._project.is_class(place)
     chooses = place.name.rpartition('.')[2] in self._choosing

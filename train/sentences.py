@@ -169,7 +169,7 @@ class Sentences(Task, abc.ABC):
     """Returns whether any of these rows to evaluate on is short enough."""
     return bool((arrays['validation_lengths'][ids_X] <= seq_len).any())
 
-  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+  def judged_part(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
     """Returns which of these rows are short enough to count."""
     fits_X = arrays['validation_lengths'][ids_X] <= seq_len
     which = hashlib.sha256(ids_X[fits_X].tobytes()).hexdigest()

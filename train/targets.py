@@ -82,7 +82,7 @@ def targets(config: Config, data: Data) -> Targets:
     vocabulary=digest,
     has_bytes=TOKEN_BYTES in data.arrays,
     seq_len=config.seq_len,
-    examples=task.judged(data.arrays, ids_X, config.seq_len),
+    examples=task.judged_part(data.arrays, ids_X, config.seq_len),
     positions=_positions(config),
     smoothing=config.label_smoothing,
   )

@@ -137,7 +137,7 @@ class Task(Variant, abc.ABC):
     del arrays, ids_X, seq_len
     return True
 
-  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+  def judged_part(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
     """Returns what of the validation part these examples are, in words.
 
     Equal words are of equal targets, if the tokens of both are the same, or

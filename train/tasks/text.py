@@ -41,7 +41,7 @@ class Text(Windows, tag='text'):
     """Returns the special tokens of the vocabulary."""
     return (Special.MASK,) if self.reserve_mask else ()
 
-  def judged(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
+  def judged_part(self, arrays: Arrays, ids_X: np.ndarray, seq_len: int) -> str:
     """Returns how much of the text these windows are: all but its tail, say."""
     if ids_X.size < self.evaluation_size(arrays, seq_len):
       return f'{ids_X.size:,} windows of {seq_len:,} tokens'
