@@ -1,11 +1,12 @@
 """What a table asks: of its rows, not of the experiment that it began with."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 from experiments.assignment import join
 from experiments.experiment import BASE, Experiment, Row
-from experiments.rows import configure
+from experiments.rows import configure, fitting
 from train.config import Config
 from train.schema import changes, to_flags
 
@@ -64,9 +65,10 @@ def _as_written(
   experiment: Experiment, base: Config, rows: Sequence[Row]
 ) -> bool:
   """Returns whether these are the experiment's rows, each as it has them."""
-  written = {
-    row.name: changes(base, configure(base, row)) for row in experiment.rows
-  }
+  own, unfit = fitting(experiment.rows, functools.partial(configure, base))
+  if unfit:
+    return False
+  written = {row.name: changes(base, configure(base, row)) for row in own}
   return written == {row.name: dict(row.changes) for row in rows}
 
 

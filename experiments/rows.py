@@ -1,6 +1,7 @@
 """The rows of a table: from an experiment, or from what a command asks for."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.assignment import assignments, join
@@ -83,6 +84,8 @@ def judged_whole(
     requests: what the command line asks for.
   """
   whole = dataclasses.replace(base, eval_examples=None)
+  if not requests.any:
+    rows, _ = fitting(rows, functools.partial(configure, base))
   cuts = [
     field
     for row in expand(base, rows, requests)

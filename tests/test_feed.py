@@ -313,10 +313,11 @@ def test_what_is_evaluated_on_must_fit(
   config = config_of(folder)
   data = config.task.load()
   (cpu,) = jax.local_devices(backend='cpu')[:1]
-  # A window is 17 tokens of a byte, and the number of a document for each.
-  monkeypatch.setattr(feed, 'LARGE', 17 * 5 * 9)
+  # A window is 17 tokens of a byte, the number of a document for each, and how
+  # many of its targets other windows have.
+  monkeypatch.setattr(feed, 'LARGE', (17 * 5 + 4) * 9)
   feed.check(config, data, 'device', cpu)
-  with pytest.raises(FieldError, match=r'31 windows .* --eval_examples=9$'):
+  with pytest.raises(FieldError, match=r'42 windows .* --eval_examples=9$'):
     feed.check(config, data, 'host', cpu)
   config = dataclasses.replace(config, eval_examples=9)
   feed.check(config, data, 'host', cpu)

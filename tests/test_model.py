@@ -76,6 +76,24 @@ def params_of(arch: Architecture) -> Any:
   )
 
 
+# Which keys these choose at a near tie hangs on the last bit of a float32.
+DISCRETE = {'topk', 'hard'}
+
+
+def exact(arch: Architecture, source: Source | None) -> transformer.Output:
+  """Returns the output of the model in float64."""
+  with jax.enable_x64(True):
+    return transformer.apply(
+      arch,
+      dims_of(arch),
+      tree({path: jnp.asarray(x) for path, x in stacked_params(arch).items()}),
+      TOKENS_BT,
+      want_weights=True,
+      segments_BT=SEGMENTS_BT,
+      source=source,
+    )
+
+
 # Who influences whom. ---------------------------------------------------------
 
 
@@ -137,8 +155,9 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
   expected = reference.model(
     arch, stacked_params(arch), TOKENS_BT, SEGMENTS_BT, source
   )
+  compared = exact(arch, source) if arch.normalizer.tag in DISCRETE else out
   # Each block is a chain of some eight sums; twice that, and the last two.
-  for actual, wanted in zip(out, expected, strict=True):
+  for actual, wanted in zip(compared, expected, strict=True):
     if wanted is not None:
       assert_close(actual, wanted, 64, factor=4.0 * 18)
 

@@ -15,7 +15,8 @@ from train.project import Project, files
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-RUN = {**TINY, 'steps': '4', 'eval_every': '2', 'num_layers': '1'}
+RUN = {**TINY, 'steps': '4', 'eval_every': '2', 'warmup_steps': '1'}
+RUN['num_layers'] = '1'
 
 
 @pytest.fixture(scope='module')

@@ -21,7 +21,7 @@ import pytest
 
 import launch
 from commands import run
-from experiments import cli, cost, trained
+from experiments import cli, trained
 from experiments.base import make_base
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, discover
@@ -169,11 +169,14 @@ def test_too_much_is_refused(argv: tuple[str, ...], refused: Any) -> None:
 def test_what_the_memory_does_not_hold_may_be_planned_and_not_run(
   monkeypatch: pytest.MonkeyPatch, refused: Any, accepted: Any
 ) -> None:
-  monkeypatch.setattr(cost, '_memory', lambda device: 2**20)
+  monkeypatch.setattr(
+    memory, 'rooms', lambda workers: [memory.Room(2**20, 2**20, 'RAM')]
+  )
   argv = ('--experiment=train', '--d_model=128')
   accepted(*argv)
   line = refused(*argv)
-  assert '--d_model=128: needs 0.0 GiB' in line
+  assert "row 'base' needs" in line
+  assert '--d_model' in line
 
 
 # What was meant. --------------------------------------------------------------
@@ -483,7 +486,8 @@ def workdir(tmp_path: pathlib.Path) -> pathlib.Path:
   for n, row in enumerate((BASE, 'position=rope')):
     (folder / 'runs' / f'{n}abc').mkdir(parents=True)
     for seed in (0, 1):
-      record = {'row': row, 'seed': seed, 'trial': f'{n}abc'}
+      record = {'row': row, 'seed': seed, 'trial': f'{n}abc', 'config': {}}
+      record |= {'status': 'failed', 'error': 'out of luck'}
       with (folder / 'trials.jsonl').open('a') as file:
         file.write(json.dumps(record) + '\n')
   return folder
