@@ -47,8 +47,9 @@ def check(plan: Plan) -> None:
     least = own.left if own.what == _ADDRESSES else own.total
     if need.state > least:
       raise Refused(
-        f'row {need.row!r} needs {_gib(need.state)} for its state alone, and '
-        f'there {_are(least)} ({own.what}): {advice.MEMORY}'
+        f'row {need.row!r} needs {_gib(need.state)} for parameters, gradients '
+        f'and moments alone, and there {_are(least)} ({own.what}): make '
+        '--d_model, --num_layers or the vocabulary smaller'
       )
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import launch
 from commands import run
-from experiments import cli, trained
+from experiments import cli, memory, trained
 from experiments.base import make_base
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, discover

@@ -87,6 +87,7 @@ def test_a_report_shows_escapes() -> None:
       definitions=EVIL,
       table=evil_table(),
       curves={EVIL: {0: [(0, 1.0), (1, 2.0)]}},
+      plotted='val_loss',
       train_curves={},
       tuned={},
       retired={EVIL: EVIL},

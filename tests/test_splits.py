@@ -19,7 +19,7 @@ from train import corpus, documents, overlap, textfile
 from train.divided import divided_by
 from train.documents import Document, document, texts
 from train.splits import AnySplit, Auto, Each, File, Hash, Tail
-from train.task import DataError
+from train.task import TOKEN_BYTES, DataError
 from train.tasks.mlm import Mlm
 from train.tasks.text import Text
 from train.tokenizer import Bpe, Byte, Char, Tokenizer, Word
@@ -362,7 +362,7 @@ def test_unknown_characters_lie_anywhere() -> None:
   ],
   ids=str,
 )
-def test_bits_per_byte_compare_tokenizers(
+def test_all_of_a_text_is_measured_in_its_own_bytes(
   tokenizer: Tokenizer, lossless: bool, tmp_path: pathlib.Path
 ) -> None:
   path = tmp_path / 'a.txt'
@@ -374,15 +374,11 @@ def test_bits_per_byte_compare_tokenizers(
   ids = data.arrays['validation']
   assert task.problem(data, ids.size - 1) is None
   assert task.problem(data, ids.size)
-  found = task.measures(data, 2.0, ids.size - 1)
+  found = task.measures(data)
   assert found['characters'] == len(path.read_text())
   assert found['tokens'] == ids.size
-  assert found['perplexity'] == pytest.approx(np.exp(2))
-  assert ('bits_per_byte' in found) == lossless
-  # Of fewer targets they would be of another text.
-  assert 'bits_per_byte' not in task.measures(data, 2.0, ids.size - 9)
+  # Of words no number of bytes is known, and so no bits per byte are said.
+  assert (TOKEN_BYTES in data.arrays) == lossless
   if lossless:
-    size = len(path.read_text().encode())
-    rest = found['tokens'] - 1
-    bits = 2.0 * rest / np.log(2)
-    assert bits / size < found['bits_per_byte'] < bits / (size - 9)
+    sizes = data.arrays[TOKEN_BYTES][ids]
+    assert sizes.sum() == len(path.read_text().encode())

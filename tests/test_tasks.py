@@ -329,10 +329,10 @@ def test_a_shakespeare_out_of_reach_is_refused(
   monkeypatch.setenv('ABLAX_DATA', str(tmp_path))
   _write(tmp_path, 'text', 'tinyshakespeare.txt')
 
-  def refuse(path: pathlib.Path) -> bytes:
-    raise PermissionError(13, 'Permission denied', str(path))
+  def refuse(path: pathlib.Path, mode: str) -> bytes:
+    raise PermissionError(13, 'Permission denied', f'{path} {mode}')
 
-  monkeypatch.setattr(pathlib.Path, 'read_bytes', refuse)
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
   with pytest.raises(DataError, match=r'\(Permission denied\): .* ABLAX_DATA'):
     corpus.shakespeare()
 
