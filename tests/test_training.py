@@ -728,15 +728,16 @@ def test_evaluation_equals_a_loop_over_windows() -> None:
       ).logits_BTV
     )
   )
-  for start in range(0, 400, 16):
+  # The last window ends with the text; the others have its first 7 targets.
+  for start, known in [*((n, 0) for n in range(0, 400, 16)), (393, 7)]:
     window = ids[start : start + 17].astype(np.int32)
     logits_TV = np.asarray(forward(params, window[None, :-1]))[0]
-    for t in range(16):
+    for t in range(known, 16):
       target = int(window[t + 1])
       want += _smoothed(logits_TV[t].astype(np.float64), target, 0.0)
       correct += int(logits_TV[t].argmax()) == target
       count += 1
-  assert count == 400
+  assert count == 409
   for devices in (cpus(1), cpus(8)):
     sums = evaluation(made, params, devices)
     assert_close(sums.loss, want, TERMS)
@@ -751,7 +752,7 @@ def _windows_seen(
 
   def record(ids_B: np.ndarray, weights_BT: np.ndarray) -> None:
     for number, weights_T in zip(ids_B, weights_BT, strict=True):
-      assert 0 <= number < 25
+      assert 0 <= number < 26
       if weights_T.any():
         seen.append(int(number))
 
@@ -774,16 +775,17 @@ def _windows_seen(
   return sorted(seen), count
 
 
-@pytest.mark.parametrize('wanted', [1, 2, 7, 8, 9, 16, 24, 25, 26, 1000])
+@pytest.mark.parametrize('wanted', [1, 2, 7, 8, 9, 16, 25, 26, 27, 1000])
 def test_evaluation_examples_spread_evenly(
   wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   made = config(TINY | {'eval_examples': str(wanted)})
   seen, count = _windows_seen(monkeypatch, made, cpus(1))
-  assert count == 16 * len(seen)
-  assert len(set(seen)) == len(seen) == min(wanted, 25)
+  # The last window shares 7 targets with the one before.
+  assert count == 16 * len(seen) - 7 * (25 in seen)
+  assert len(set(seen)) == len(seen) == min(wanted, 26)
   assert seen[0] == 0
-  gaps = np.diff([*seen, 25])
+  gaps = np.diff([*seen, 26])
   assert gaps.max() - gaps.min() <= 1
 
 
@@ -791,7 +793,7 @@ def test_evaluation_reads_each_window_once_on_eight_devices(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   seen, count = _windows_seen(monkeypatch, config(TINY), cpus(8))
-  assert (seen, count) == (list(range(25)), 400.0)
+  assert (seen, count) == (list(range(26)), 409.0)
 
 
 # The loop. --------------------------------------------------------------------
@@ -835,7 +837,9 @@ def test_metrics_lines_are_those_of_the_steps(
   assert result.metrics['best_val_loss'] == best['val_loss']
   assert result.metrics['best_step'] == best['step']
   task = type(config(TINY).task)
-  assert set(result.metrics) == {*task.measured(), 'best_step'}
+  # The ids of this data stand for no text, so that they have no bytes.
+  own = {*task.measured(), 'best_step', 'targets'} - {'bits_per_byte'}
+  assert set(result.metrics) == own
   told = {name for name, own in task.measured().items() if own.on_the_way}
   assert told == set(evaluated[0]) - {'step'}
 
@@ -1190,7 +1194,7 @@ def _lowered(made: Config) -> tuple[str, str]:
     batch = batch_of(made, arrays, state.step, bucket)
     new, metrics = update(made, dims, state, batch, None)
     held = made.task.evaluation_batch(arrays, jnp.arange(2), made.seq_len)
-    return new, metrics, evaluate(made, dims, new.params, held)
+    return new, metrics, evaluate(made, dims, new.params, held, arrays)
 
   text = jax.jit(whole).lower(tree(shapes), dict(found.arrays)).as_text()
   return str(table), text

@@ -309,7 +309,7 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   assert metrics['bleu'] == pytest.approx(100)
   assert metrics['brevity_penalty'] == 1
   # Every figure by which trials can be compared is there, and has a direction.
-  assert set(metrics) == {*Translation.measured(), 'best_step'}
+  assert set(metrics) == {*Translation.measured(), 'best_step', 'targets'}
   lines = (trained / 'runs' / 't' / 'written.tsv').read_text().splitlines()
   assert lines[0] == 'source\ttranslation\treference'
   assert lines[1].split('\t')[::2] == ['go 1', 'geh geh 1']
