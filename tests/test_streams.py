@@ -166,6 +166,8 @@ def test_a_process_goes_on_without_its_terminal(
 def test_a_hangup_stops_and_a_second_does_not_kill(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+  # These tests may themselves run under nohup.
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
   stop = engine.Stop()
   try:
     for _ in range(2):
@@ -174,7 +176,7 @@ def test_a_hangup_stops_and_a_second_does_not_kill(
     assert stop.signal == signal.SIGHUP
   finally:
     stop.restore()
-  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+  signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
   try:
     assert signal.SIGHUP not in stop_signals()
     stop = engine.Stop()

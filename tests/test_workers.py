@@ -375,7 +375,7 @@ def test_a_full_disk_ends_all_and_loses_nothing(
   argv = words(text, *TWO, f'--workdir={workdir}')
   assert run(*argv) == 1
   (line,) = capfd.readouterr().err.splitlines()
-  assert 'No space left' in line
+  assert 'the disk is full' in line
   assert 'make room, then: python launch.py' in line
   assert not workers(os.getpid())
   done = {r['trial']: r['status'] for r in read_lines(workdir / 'trials.jsonl')}
