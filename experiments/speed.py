@@ -2,8 +2,9 @@
 
 The user's cache keeps, of each program, the seconds of a step and of its
 compilation as its last trial found them.  A row whose program has run takes
-what that took; any other what the program of the nearest FLOPs took, times the
-ratio of these.
+what that took.  Any other takes what the program of the nearest FLOPs took: a
+share of it, if it has fewer; if it has more, these besides, at the best rate
+that is known, for a small program spends most of its time on other things.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from train.schema import to_flags
 from train.strict import Damaged
 
 MOST = 256  # programs that are remembered, the last ones
+LEAST = 20  # steps that tell how long others take
 # Of n devices with a trial on each, so many times n as fast as one trial alone:
 # 1.60 on two cores (README, "Faster than one after another").
 GAIN = 0.8
@@ -95,7 +97,7 @@ def remember(
   steps, clock = outcome['steps'], outcome['clock']
   rest = clock['seconds'] - clock['compile_seconds'] - clock['train_seconds']
   evaluations = -(-steps // planned.trial.config.eval_every)
-  if min(steps, clock['train_seconds']) <= 0:
+  if steps < LEAST or clock['train_seconds'] <= 0:
     return
   found = Speed(
     _machine(devices),
@@ -148,6 +150,10 @@ def _nearest(
 
   nearest = min(known, key=distance)
   factor = flops / nearest.flops
+  if factor > 1.0:
+    best = max(speed.flops / speed.seconds for speed in known)
+    rate = max(best, flops_per_second() * EFFICIENCY)
+    factor = 1.0 + (flops - nearest.flops) / rate / nearest.seconds
   if devices > 1 and nearest.alone != alone:
     gain = devices * GAIN
     factor = factor / gain if nearest.alone else factor * gain

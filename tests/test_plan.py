@@ -110,8 +110,10 @@ def outcome(steps: int, train: float, rest: float) -> dict[str, Any]:
 
 
 def test_a_trial_that_ended_tells_how_long_others_take(
-  folder: pathlib.Path,
+  folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+  # The best rate that is known is then that of the trial.
+  monkeypatch.setattr(speed, 'flops_per_second', lambda: 1.0)
   flags = {'steps': '100', 'eval_every': '25'}
   plan = plan_of(folder, flags)
   assert not speed.estimate(plan.trials, plan.devices, 1).measured
@@ -128,6 +130,31 @@ def test_a_trial_that_ended_tells_how_long_others_take(
   assert speed.estimate(other.trials, plan.devices, 1).seconds == (
     pytest.approx(3.0 + 2 * ratio * (1.0 + 1.0))
   )
+
+
+def test_what_a_small_program_spends_besides_does_not_grow(
+  folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  plan = plan_of(folder, {'steps': '100', 'eval_every': '100'})
+  first = plan.trials[0]
+  speed.remember(first, outcome(100, 2.0, 0.0), plan.devices, alone=False)
+  rate = speed._flops(first) / 1e-4  # where no time is spent besides
+  monkeypatch.setattr(
+    speed, 'flops_per_second', lambda: rate / speed.EFFICIENCY
+  )
+  large = plan_of(
+    folder, {'steps': '100', 'eval_every': '100', 'd_model': '128'}
+  )
+  ratio = speed._flops(large.trials[0]) / speed._flops(first)
+  assert ratio > 10
+  found = speed.estimate(large.trials, plan.devices, 1).seconds
+  assert found == pytest.approx(3.0 + 2 * (2.0 + (ratio - 1) * 1e-2))
+
+
+def test_a_smoke_run_tells_nothing(folder: pathlib.Path) -> None:
+  plan = plan_of(folder, {'steps': '3'})
+  speed.remember(plan.trials[0], outcome(3, 2.0, 2.0), plan.devices, False)
+  assert not speed.estimate(plan.trials, plan.devices, 1).measured
 
 
 def test_a_lone_trial_tells_of_several_and_the_reverse(
