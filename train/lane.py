@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from train.checkpoint import Checkpoints
-from train.code import code_of, describe, recorded, resumed
+from train.code import code_of, describe, recorded, resumed, whole
 from train.feed import opened
 from train.files import digest, remove_temporaries, write_json
 from train.log import Log
@@ -73,11 +73,13 @@ class Lane:
     if restored := self.checkpoints.restore(self.state.saved):
       self.state = State(*restored.tree)
       self.notes = Notes(**restored.extra)
-    self.code = describe(trial.config)
+    code = describe(trial.config)
     if restored:
-      self.code = resumed(recorded(folder), self.code)
+      # What the checkpoint says is under its digest; older ones say nothing.
+      code = resumed(whole(self.notes.code) or recorded(folder), code)
+    self.notes.code = code
     parts = dict(code_of(trial.config, current()).parts)
-    code = {**self.code, 'parts': parts}
+    code = {**code, 'parts': parts}
     write_json(folder / BEGUN, _description(trial, layout, code))
     about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
     sinks = [s for to in options.log_to for s in to.open(about)]
@@ -205,7 +207,7 @@ class Lane:
       steps=steps,
       tokens=steps * config.batch_size * config.seq_len,
       digest=digest(self.state.evaluated),
-      code=self.code,
+      code=self.notes.code,
       parameters=sum(int(p.size) for p in flat(self.state.params).values()),
       by_position=notes.by_position if fine and not self.paused else {},
     )

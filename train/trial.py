@@ -116,6 +116,7 @@ class Notes:
     extent: of how many targets these are.
     by_position: sums of the evaluation at the last step, where the task keeps
       them (see `evaluation.by_position`).
+    code: what it has run (see `train.code`).
     best_val_loss: the lowest so far.
     best_step: where it was.
   """
@@ -127,6 +128,7 @@ class Notes:
   last_eval: Figures = dataclasses.field(default_factory=dict)
   extent: Figures = dataclasses.field(default_factory=dict)
   by_position: Positions = dataclasses.field(default_factory=dict)
+  code: dict[str, Any] = dataclasses.field(default_factory=dict)
   best_val_loss: float | None = None
   best_step: int | None = None
 
