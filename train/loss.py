@@ -54,6 +54,7 @@ def evaluation_sums(
   targets_BT: jax.Array,
   weights_BT: jax.Array,
   bytes_V: jax.Array | None,
+  by_position: bool,
 ) -> EvaluationSums:
   """Returns sums without label smoothing, and those of each position.
 
@@ -62,17 +63,19 @@ def evaluation_sums(
     targets_BT: token ids.
     weights_BT: of each target.
     bytes_V: bytes of UTF-8 that each token id stands for, if that is known.
+    by_position: also sum at each position; else these sums are 0.
   """
   loss_BT, correct_BT = _of_tokens(logits_BTV, targets_BT, 0.0)
   bytes_T = jnp.zeros(targets_BT.shape[1], jnp.uint32)
   if bytes_V is not None:
     bytes_BT = jnp.where(weights_BT > 0, bytes_V[targets_BT], 0)
     bytes_T = bytes_BT.sum(0).astype(jnp.uint32)
+  total = _sums(loss_BT, correct_BT, weights_BT)
+  if not by_position:
+    none_T = jnp.zeros(targets_BT.shape[1], loss_BT.dtype)
+    return EvaluationSums(*total, none_T, none_T, bytes_T)
   return EvaluationSums(
-    *_sums(loss_BT, correct_BT, weights_BT),
-    (loss_BT * weights_BT).sum(0),
-    weights_BT.sum(0),
-    bytes_T,
+    *total, (loss_BT * weights_BT).sum(0), weights_BT.sum(0), bytes_T
   )
 
 

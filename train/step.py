@@ -194,6 +194,7 @@ def evaluate(
     batch.targets_BT,
     _weights(config, batch),
     arrays.get(TOKEN_BYTES),
+    config.task.by_position,
   )
 
 
