@@ -37,9 +37,19 @@ def check_effects(row: Row) -> None:
       continue
     if choice.field in IDLE and _equal_but(choice.field, config, other):
       continue
+    if without.value != axes()[choice.field][0].value and _parts(
+      config
+    ) == _parts(other):
+      continue  # a field may say what its `auto` stands for in these stacks
     assert shapes(config) != shapes(other) or any(
       text(config) != text(other) for text in (_forward, _start, _backward)
     ), f'{choice} has no effect: it could as well be {without}'
+
+
+def _parts(config: Config) -> list[object]:
+  """Returns what the attention of each stack is composed of, all resolved."""
+  arch = config.architecture
+  return [arch.parts_of(stack) for stack in arch.stacks]
 
 
 def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
