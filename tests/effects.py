@@ -49,7 +49,7 @@ def check_effects(row: Row) -> None:
 def _parts(config: Config) -> list[object]:
   """Returns what the attention of each stack is composed of, all resolved."""
   arch = config.architecture
-  return [arch.parts_of(stack) for stack in arch.stacks]
+  return [arch.parts_of(s) for s in arch.stacks if s.attends_itself]
 
 
 def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
