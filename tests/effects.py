@@ -25,6 +25,8 @@ IDLE: Mapping[str, str] = {
   'num_kv_heads': 'may say what none stands for',
   'model': 'a mask that is named makes one family as another',
 }
+# Choices with a field that may say what its `auto` stands for in all stacks.
+DIRECTED = ('position', 'score')
 
 
 def check_effects(row: Row) -> None:
@@ -37,19 +39,20 @@ def check_effects(row: Row) -> None:
       continue
     if choice.field in IDLE and _equal_but(choice.field, config, other):
       continue
-    if without.value != axes()[choice.field][0].value and _parts(
-      config
-    ) == _parts(other):
-      continue  # a field may say what its `auto` stands for in these stacks
+    if choice.field in DIRECTED and _directed(choice.field, config) == (
+      _directed(choice.field, other)
+    ):
+      continue
     assert shapes(config) != shapes(other) or any(
       text(config) != text(other) for text in (_forward, _start, _backward)
     ), f'{choice} has no effect: it could as well be {without}'
 
 
-def _parts(config: Config) -> list[object]:
-  """Returns what the attention of each stack is composed of, all resolved."""
+def _directed(field: str, config: Config) -> list[object]:
+  """Returns a choice as each stack that attends to itself takes it."""
   arch = config.architecture
-  return [arch.parts_of(s) for s in arch.stacks if s.attends_itself]
+  stacks = [stack for stack in arch.stacks if stack.attends_itself]
+  return [arch.parts_of(stack)._asdict()[field] for stack in stacks]
 
 
 def _without(row: Row) -> Iterator[tuple[Choice, Choice]]:
