@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.family import Classifier, Decoder, Encoder, EncoderDecoder
-from train.table import Rows, Tsv
+from train.delimited import Tsv
+from train.table import Rows
 from train.task import Batch, Data, Draw, Task
 from train.tasks.classification import Classification
 from train.tasks.mlm import Mlm

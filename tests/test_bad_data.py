@@ -147,7 +147,10 @@ REFUSED = {
   ),
   'lines without a token': (
     'lines',
-    {'a.en': b'\x01\n' * 20, 'a.de': b'\x02\n' * 20},
+    {
+      'a.en': joined([*map(chr, range(14, 31))], {}),
+      'a.de': b'\x02\n' * 17,
+    },
     ['a:', 'no token in any source of its train part', 'give'],
     ('--task.tokenizer=wordpiece',),
   ),
@@ -155,7 +158,7 @@ REFUSED = {
     'lines',
     parallel({19: 'so ' * 17}),
     ['--eval_examples=1', 'nothing', '--seq_len=16', 'larger'],
-    ('--eval_examples=1',),
+    ('--eval_examples=1', '--task.split=tail'),
   ),
   'lines in buckets without a token': (
     'lines',
@@ -180,7 +183,7 @@ REFUSED = {
   ),
   'lines all too long': (
     'lines',
-    parallel(dict.fromkeys(range(1, 21), 'so ' * 17)),
+    parallel({n: 'so ' * (n + 16) for n in range(1, 21)}),
     ['a:', 'no row of its train part fits --seq_len=16', 'larger'],
   ),
   'tsv absent': ('tsv', {}, ['a.tsv', 'does not exist', 'give']),
@@ -209,7 +212,7 @@ REFUSED = {
   'tsv one row': (
     'tsv',
     {'a.tsv': joined(PAIRS[:1], {})},
-    ['a.tsv', 'leaves no row to train on', 'give more'],
+    ['a.tsv', 'leaves no row to evaluate on', 'give more'],
   ),
   'labels unknown': (
     'labels',
@@ -306,12 +309,14 @@ COUNTED = {
     'labels',
     {'a.tsv': joined([*LABELS, *LABELS], {40: 'x\tb', 3: 'y\tc'})},
     '3 labels, the most frequent of the latter on 75.00% of them',
+    ('--task.split=tail',),
   ),
   'lines empty': ('lines', parallel({3: '', 9: ' '}), '2 with an empty text'),
   'lines too long': (
     'lines',
     parallel({3: 'so ' * 17, 20: 'so ' * 17}),
     'longer than --seq_len=16: 1 rows to train on, 1 to evaluate on',
+    ('--task.split=tail',),
   ),
   'tsv empty': (
     'tsv',

@@ -16,9 +16,10 @@ from model.family import Classifier, EncoderDecoder
 from model.field import FieldError
 from train.buckets import Shape
 from train.config import Config
+from train.delimited import Tsv
 from train.step import batch_of, bucket_of
 from train.store import from_json
-from train.table import Jsonl, Lines, Rows, Tsv
+from train.table import Jsonl, Lines, Rows
 from train.task import Batch, Data, DataError
 from train.tasks.classification import Classification
 from train.tasks.translation import Translation
@@ -28,10 +29,14 @@ from train.vocabulary import Characters, Special
 
 @dataclasses.dataclass(frozen=True)
 class Held(Tsv):
-  """Rows in memory: of the pairs above, and what their length is."""
+  """Rows in memory: of the pairs above, and what their length is.
+
+  Of those to judge the last alone is not trained on.
+  """
 
   def part(self, part: str, columns: Sequence[str]) -> Rows:
-    chosen = PAIRS if part == 'train' else PAIRS[:9]
+    new = tuple(f'{text} 9' for text in PAIRS[8])
+    chosen = PAIRS if part == 'train' else [*PAIRS[:8], new]
     held = {
       'source': [source for source, _ in chosen],
       'target': [target for _, target in chosen],
@@ -256,10 +261,12 @@ def test_wrong_tables_are_refused(tmp_path: pathlib.Path) -> None:
     Translation(lines).load()
   path = tmp_path / 'b.jsonl'
   path.write_text(
-    '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n' * 2
+    '\n'.join(
+      f'{{"text": "a {n}", "label": "{"xy"[n % 2]}"}}' for n in range(9)
+    )
   )
   held = tmp_path / 'c.jsonl'
-  held.write_text('{"text": "c", "label": "z"}\n')
+  held.write_text('{"text": "c", "label": "z"}\n{"text": "d", "label": "x"}\n')
   task = Classification(Jsonl(train=str(path), validation=str(held)))
   with pytest.raises(DataError, match="row 1 has the label 'z', which no row"):
     task.load()

@@ -15,16 +15,27 @@ import pytest
 
 from model.field import FieldError
 from train import corpus, multi30k
+from train.delimited import Tsv
 from train.documents import texts
 from train.fetch import Remote, fetch
 from train.hub import HuggingFace, Tfds
 from train.multi30k import Multi30k, Multi30kBpe
-from train.splits import Tail
-from train.table import Jsonl, Lines, Table, Tsv, lines, split
+from train.splits import AnySplit, Auto, Tail
+from train.table import Jsonl, Lines, Rows, Table, lines
+from train.table_parts import divided_rows
 from train.task import DataError
 from train.tasks.text import Text
 
 PAIR = ('source', 'target')
+
+
+def _divided(
+  table: Table, split: AnySplit | None = None
+) -> tuple[Rows, Rows, str]:
+  """Returns the two parts of a table of pairs, and what is said of them."""
+  found = divided_rows(split or Auto(), table, PAIR, 2)
+  assert found.train is not None
+  return found.train, found.held, ', '.join(found.notes)
 
 
 def _write(path: pathlib.Path, text: str | bytes) -> str:
@@ -100,16 +111,15 @@ def test_parts_are_divided_and_empty_rows_counted(
   body = [f's{n}\tt{n}' for n in range(20)]
   body[3:3] = ['\tno source', 'no target\t  ']
   path = _write(tmp_path / 'a.tsv', '\n'.join(body))
-  train, held, notes = split(Tsv(train=path), PAIR)
+  train, held, notes = _divided(Tsv(train=path), Tail())
   assert train.columns[0] == [f's{n}' for n in range(18)]
   assert held.columns == (['s18', 's19'], ['t18', 't19'])
   assert notes == '2 with an empty text left out'
   other = _write(tmp_path / 'b.tsv', 'x\ty\n \tz\n')
-  train, held, notes = split(Tsv(train=path, validation=other), PAIR)
+  train, held, notes = _divided(Tsv(train=path, validation=other))
   assert train.count == 20
   assert held.columns == (['x'], ['y'])
   assert notes == '3 with an empty text left out'
-  assert split(Tsv(train=other, validation=other), PAIR)[2][0] == '2'
 
 
 # What is refused. -------------------------------------------------------------
@@ -162,7 +172,7 @@ def test_parts_are_divided_and_empty_rows_counted(
     (
       {'a.tsv': 'a\tb'},
       Tsv(train='a.tsv'),
-      'leaves no row to train on: give more, or --task.data.validation',
+      'leaves no row to evaluate on: give more, or --task.data.validation',
     ),
     (
       {'a.j': '{"source": "a\\ud800b", "target": "x"}'},
@@ -182,7 +192,7 @@ def test_what_is_wrong_is_named(
   for name, text in files.items():
     _write(pathlib.Path(name), text)
   with pytest.raises(DataError, match=message) as caught:
-    split(table, PAIR)
+    _divided(table)
   assert '\n' not in str(caught.value)
 
 
@@ -192,7 +202,7 @@ def test_a_torn_archive_is_refused(tmp_path: pathlib.Path, keep: int) -> None:
   (tmp_path / 'a.en.gz').write_bytes(data[:keep])
   (tmp_path / 'a.de').write_text('x')
   with pytest.raises(DataError, match=r'a\.en\.gz: is not a whole gzip file'):
-    split(Lines(train=str(tmp_path / 'a')), PAIR)
+    _divided(Lines(train=str(tmp_path / 'a')))
 
 
 @pytest.mark.parametrize(
@@ -241,14 +251,14 @@ def _data_folder() -> pathlib.Path:
 @pytest.mark.parametrize('make', [Multi30k, Multi30kBpe])
 def test_multi30k(make: Callable[..., Multi30k | Multi30kBpe]) -> None:
   _data_folder()
-  train, held, notes = split(make(), PAIR)
+  train, held, notes = _divided(make())
   assert (train.count, held.count, notes) == (29_000, 1_014, '')
-  test = split(make(held='test'), PAIR)[1]
+  test = _divided(make(held='test'))[1]
   assert test.count == 1_000
   sources, targets = train.columns
   assert sources[0].lower().startswith('two young')
   assert targets[0].lower().startswith('zwei junge')
-  back = split(make(source='de'), PAIR)[0]
+  back = _divided(make(source='de'))[0]
   assert back.columns == (targets, sources)
   if make is Multi30kBpe:
     # Figures of the files behind the published score.
@@ -278,7 +288,7 @@ def test_without_the_library_one_line_says_what_to_install(
 ) -> None:
   monkeypatch.setitem(sys.modules, module, None)
   with pytest.raises(DataError, match=r'needs .*: pip install -r requirements'):
-    split(table, PAIR)
+    _divided(table)
 
 
 def test_a_name_must_be_given() -> None:
@@ -292,7 +302,7 @@ def test_a_name_must_be_given() -> None:
       Text(data=table).load()
   match = r'train=none: must be given: PREFIX of parallel files, such as PREFIX'
   with pytest.raises(FieldError, match=match):
-    split(Lines(), PAIR)
+    _divided(Lines())
 
 
 def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:
@@ -317,22 +327,22 @@ def test_hugging_face_on_disk(tmp_path: pathlib.Path) -> None:
   assert _rows(table)[:2] == [('e0', 'good'), ('e1', 'bad')]
   whole.save_to_disk(str(tmp_path / 'one'))
   table = HuggingFace(name=str(tmp_path / 'one'), keys=keys)
-  assert split(table, PAIR)[1].columns[0] == ['e18', 'e19']
+  assert _divided(table, Tail())[1].columns[0] == ['e18', 'e19']
   for flags, match in (
     ({'validation': 'dev'}, r'validation=dev: .*/one is one data set, without'),
     ({'train': 'dev'}, r'train=dev: .* without splits: try .*\.train=train$'),
     ({'train': 'x', 'validation': 'x'}, 'validation=x: .* drop the flag to '),
   ):
     with pytest.raises(FieldError, match=match) as refused:
-      split(dataclasses.replace(table, **flags), PAIR)
+      _divided(dataclasses.replace(table, **flags))
     assert '\n' not in str(refused.value)
   # It may say which split it is.
   said = datasets.Dataset.from_dict(rows, features=features, split='test')
   said.save_to_disk(str(tmp_path / 'said'))
   table = HuggingFace(name=str(tmp_path / 'said'), train='test', keys=keys)
-  assert split(table, PAIR)[0].count == 18
+  assert _divided(table, Tail())[0].count == 18
   with pytest.raises(FieldError, match=r'train=train: .*\.train=test$'):
-    split(dataclasses.replace(table, train='train'), PAIR)
+    _divided(dataclasses.replace(table, train='train'))
   for name, part in (('two', 'test'), ('nothing', 'train')):
     with pytest.raises(DataError, match='cannot be loaded') as caught:
       _rows(HuggingFace(name=str(tmp_path / name), train=part, keys=keys))
@@ -357,10 +367,10 @@ def test_one_data_set_is_not_taken_for_two(
   monkeypatch.setitem(sys.modules, 'datasets', fake)
   (tmp_path / 'state.json').touch()
   table = HuggingFace(name=str(tmp_path))
-  assert [part.count for part in split(table, PAIR)[:2]] == [18, 2]
+  assert [part.count for part in _divided(table, Tail())[:2]] == [18, 2]
   match = r'task\.data\.validation=dev: .* is one data set, without splits'
   with pytest.raises(FieldError, match=match):
-    split(dataclasses.replace(table, validation='dev'), PAIR)
+    _divided(dataclasses.replace(table, validation='dev'))
 
 
 def test_hugging_face_from_files(
@@ -370,7 +380,7 @@ def test_hugging_face_from_files(
   monkeypatch.setattr('datasets.config.HF_DATASETS_CACHE', tmp_path / 'cache')
   rows = [json.dumps({'text': f'text {n} ü'}) for n in range(10)]
   _write(tmp_path / 'data' / 'train.jsonl', '\n'.join(rows))
-  task = Text(data=HuggingFace(name=str(tmp_path / 'data')))
+  task = Text(data=HuggingFace(name=str(tmp_path / 'data')), split=Tail())
   data = task.load()
   found = data.vocabulary.decode(data.arrays['train'])
   assert found == ''.join(f'text {n} ü' for n in range(9))

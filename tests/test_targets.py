@@ -64,7 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
   for name in ('a', 'b'):
     words = draw.choices(['to', 'be', 'or', 'not', 'question.\n'], k=5000)
     (folder / f'{name}.txt').write_text(' '.join(words)[:16010])
-  lines = [f'{"dog cat"[: n % 6 + 1]} x\t{"yn"[n % 2]}\n' for n in range(60)]
+  lines = [
+    f'{"dog cat"[: n % 6 + 1]}{chr(97 + n % 26)}{n // 26}\t{"yn"[n % 2]}\n'
+    for n in range(60)
+  ]
   (folder / 'labels.tsv').write_text(''.join(lines))
   return folder
 

@@ -11,7 +11,7 @@ from train.documents import (
   whole_lines,
 )
 from train.fetch import Remote, fetch
-from train.table import Table, split
+from train.table import Rows, Table, read_parts
 from train.task import DataError
 from train.textfile import pieces
 
@@ -73,17 +73,18 @@ def of_table(table: Table) -> Corpus:
   Where it has no rows of its own to evaluate on, all are documents to train on:
   how a text is split is the same, wherever it comes from.
   """
-  train, held, left_out = split(table, COLUMNS)
-  first, second = (
-    [
-      document(f'row {number}', text)
-      for number, text in zip(part.numbers, part.columns[0], strict=True)
-    ]
-    for part in (train, held)
-  )
-  if table.part('validation', COLUMNS) is None:
-    return Corpus(train.name, first + second, notes=left_out)
-  return Corpus(train.name, first, second, left_out)
+  train, held, notes = read_parts(table, COLUMNS)
+  said = ', '.join(notes)
+  if held is None:
+    return Corpus(train.name, _documents(train), notes=said)
+  return Corpus(train.name, _documents(train), _documents(held), said)
+
+
+def _documents(rows: Rows) -> list[Document]:
+  return [
+    document(f'row {number}', text)
+    for number, text in zip(rows.numbers, rows.columns[0], strict=True)
+  ]
 
 
 def read(path_text: str, flag: str = 'task.path') -> Corpus:

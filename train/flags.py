@@ -28,7 +28,7 @@ def define(cls: type[Record], flag_values: flags.FlagValues) -> None:
         path,
         unparse(default),
         next(iter(leaf.owners.values()))[0].help,
-        boolean=leaf.hint is bool,
+        boolean=bool in (leaf.hint, *typing.get_args(leaf.hint)),
       ),
       flag_values,
     )

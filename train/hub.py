@@ -82,7 +82,7 @@ class HuggingFace(Hub, tag='huggingface'):
       raise FieldError(
         'task.data.validation',
         self.validation,
-        f'{there}: drop the flag to evaluate on its last tenth, or give a '
+        f'{there}: drop the flag to evaluate on a part of it, or give a '
         'folder of a DatasetDict',
       )
     if self.train != split:

@@ -14,8 +14,10 @@ from model.field import FieldError, field
 from model.limits import Limit
 from train.buckets import Shape, rows, turn
 from train.sources import AnyTable
+from train.splits import AnySplit, Auto
 from train.store import train_once
-from train.table import NoTable, Rows, split
+from train.table import NoTable, Rows
+from train.table_parts import Divided, all_rows, divided_rows
 from train.task import (
   Arrays,
   Batch,
@@ -52,6 +54,7 @@ class Sentences(Task, abc.ABC):
 
   data: AnyTable = field(NoTable(), 'Table to read:')
   tokenizer: Tokenizer = field(Word(), 'What a token is:')
+  split: AnySplit = field(Auto(), 'What is judged, not trained on:')
   buckets: int = field(
     4,
     'Lengths of batches: --seq_len, a half, a third ... of it.',
@@ -72,26 +75,38 @@ class Sentences(Task, abc.ABC):
         self.data,
         f'--task={self.tag} reads a table: choose one, such as tsv',
       )
-    train, held, left_out = split(self.data, self.columns)
-    digest = _digest(train, held)
-    known = vocabulary or self._vocabulary(train, digest)
-    check_specials(known, self.specials, train.name, self.tag)
+    divided = divided_rows(self.split, self.data, self.columns, self.texts)
+    return self._data(divided, vocabulary)
+
+  def load_all(self, vocabulary: Vocabulary) -> Data:
+    """Returns all rows as validation part; of a table in two parts, its own."""
+    divided = all_rows(self.data, self.columns, self.texts)
+    return self._data(divided, vocabulary)
+
+  def _data(self, divided: Divided, known: Vocabulary | None) -> Data:
+    """Returns the rows, cut into tokens, and what is said of them."""
+    train, held = divided.train, divided.held
+    if known is None:
+      assert train is not None  # all is judged by trained models alone
+      known = self._vocabulary(train, divided.digest)
+    name = (train or held).name
+    check_specials(known, self.specials, name, self.tag)
     arrays = special_ids(known)
-    for part, found in (('train', train), ('validation', held)):
+    for part, found in divided.parts.items():
       arrays |= self._part(part, found, known)
     about = [
-      f'{train.count:,} rows and {held.count:,} to evaluate on',
+      *divided.said,
       f'{known.size:,} symbols',
       *_unknown(known, arrays),
       *_without_token(arrays),
       *self._labels(held, known),
-      *([left_out] if left_out else []),
+      *divided.notes,
     ]
     return Data(
       arrays,
       known,
-      digest,
-      f'{train.name}: {", ".join(about)}, sha256 {digest[:12]}',
+      divided.digest,
+      f'{name}: {", ".join(about)}, sha256 {divided.digest[:12]}',
       held.columns,
     )
 
@@ -151,8 +166,8 @@ class Sentences(Task, abc.ABC):
 
   def problem(self, data: Data, seq_len: int) -> str | None:
     """Returns why the data do not fit the context length, if they do not."""
-    for part in ('train', 'validation'):
-      if not (data.arrays[f'{part}_lengths'] <= seq_len).any():
+    for part, lengths_X in _lengths(data).items():
+      if not (lengths_X <= seq_len).any():
         name = data.description.partition(': ')[0]
         return (
           f'{name}: no row of its {part} part fits --seq_len={seq_len}: make '
@@ -177,16 +192,16 @@ class Sentences(Task, abc.ABC):
 
   def notes(self, data: Data, seq_len: int) -> str:
     """Returns how many rows are too long, if any are."""
-    counts = {
-      part: int((data.arrays[f'{part}_lengths'] > seq_len).sum())
-      for part in ('train', 'validation')
-    }
+    found = _lengths(data)
+    counts = {part: int((x > seq_len).sum()) for part, x in found.items()}
     if not any(counts.values()):
       return ''
+    said = f'{counts["validation"]:,} to evaluate on'
+    if 'train' in counts:
+      said = f'{counts["train"]:,} rows to train on, {said}'
     return (
       f'left out of the loss, for they are longer than --seq_len={seq_len}: '
-      f'{counts["train"]:,} rows to train on, {counts["validation"]:,} to '
-      'evaluate on'
+      f'{said}'
     )
 
   @property
@@ -240,16 +255,13 @@ class Sentences(Task, abc.ABC):
     """Returns some rows, cut or filled up to a length; ids are the rows."""
 
 
-def _digest(*parts: Rows) -> str:
-  """Returns the sha256 of all texts and where they begin."""
-  whole = hashlib.sha256()
-  for part in parts:
-    for column in part.columns:
-      whole.update(f'{len(column)}\n'.encode())
-      for text in column:
-        data = text.encode()
-        whole.update(f'{len(data)}\n'.encode() + data)
-  return whole.hexdigest()
+def _lengths(data: Data) -> dict[str, np.ndarray]:
+  """Returns the lengths of rows, of each part that there is."""
+  return {
+    part: data.arrays[f'{part}_lengths']
+    for part in ('train', 'validation')
+    if f'{part}_lengths' in data.arrays
+  }
 
 
 def _unknown(

@@ -1,7 +1,8 @@
-"""Splits: which of a text is trained on, and which is judged.
+"""Splits: which of a text or a table is trained on, and which is judged.
 
 A text is split before it is cut into tokens, between two of its characters: the
-judged text is one text, whatever the tokenizer.
+judged text is one text, whatever the tokenizer.  Of a table of sentences rows
+are whole, and those of one text are in one part.
 """
 
 import abc
@@ -14,6 +15,7 @@ from model.field import FieldError, Variant, field
 from model.limits import COUNT
 from train.corpus import read
 from train.documents import Document, Survey, divide, survey
+from train.strata import tenth_of_each
 from train.task import DataError
 
 SHARE = 0.1  # of the text is judged, or, of documents, each with this chance
@@ -51,8 +53,16 @@ class Parts(NamedTuple):
   other: Survey | None = None
 
 
+class Judged(NamedTuple):
+  """Which rows of a table are judged, and how they were chosen, in words."""
+
+  rows: Sequence[bool]
+  said: str
+  split: 'Split'
+
+
 class Split(Variant, abc.ABC):
-  """A rule by which a text is split."""
+  """A rule by which a text, or the rows of a table, are split."""
 
   @abc.abstractmethod
   def parts(self, found: Surveyed) -> Parts:
@@ -64,6 +74,18 @@ class Split(Variant, abc.ABC):
     Raises:
       DataError: a part would be without text.
       FieldError: it was not given what it needs.
+    """
+
+  @abc.abstractmethod
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Returns which rows of a table are judged.
+
+    Args:
+      keys: of each row; rows of one key are in one part, where that is drawn.
+      labels: of each row, where they have any.
+
+    Raises:
+      FieldError: it is no rule for rows.
     """
 
 
@@ -78,6 +100,13 @@ class Tail(Split, tag='tail'):
     train, held = divide(found.documents, found.sizes, cut)
     sizes = cut, total - cut
     return Parts(train, held, sizes, f'the end of {_names(held)}', self)
+
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Returns the last tenth of the rows, whatever they hold."""
+    del labels
+    cut = int((1 - SHARE) * len(keys))
+    rows = [n >= cut for n in range(len(keys))]
+    return Judged(rows, 'the last of all', self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +128,25 @@ class Each(Split, tag='each'):
     said = f'the end of each of {len(found.documents):,} documents'
     return Parts(train, held, sizes, said, self)
 
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Raises a FieldError: a row has no end."""
+    del keys, labels
+    raise FieldError(
+      'task.split',
+      self,
+      'takes the end of each document, and rows are whole: try '
+      '--task.split=hash, or tail',
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Hash(Split, tag='hash'):
   """Whole documents, each with a chance of a tenth, by a hash of its text.
 
   Neither its name nor the other documents have a say: one that is added moves
-  no other, and two that are equal are in one part.
+  no other, and two that are equal are in one part.  Rows of a table likewise,
+  in any order; with labels, of each label the tenth whose hashes are lowest,
+  and at least one text of two.
   """
 
   seed: int = field(0, 'Another draw.', min=0, max=COUNT)
@@ -136,15 +177,38 @@ class Hash(Split, tag='hash'):
     said = f'from {_names(held)} of {len(found.documents):,} documents'
     return Parts(train, held, (sizes[0], sizes[1]), said, self)
 
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Returns the rows whose hash is low, of each label its share."""
+    hashes = {
+      key: self._hash(hashlib.sha256(key.encode()).hexdigest())
+      for key in set(keys)
+    }
+    order = sorted(hashes, key=lambda key: (hashes[key], key))
+    if labels is None:
+      low = sum(hashed < SHARE * 2**64 for hashed in hashes.values())
+      held = set(order[: min(max(1, low), len(order) - 1)])
+      said = 'by a hash of each'
+    else:
+      held = tenth_of_each(order, keys, labels)
+      said = 'a tenth of each label by a hash of the text'
+    return Judged([key in held for key in keys], said, self)
+
   def _judged(self, digest: str) -> bool:
     """Returns whether a document with this digest is judged."""
+    return self._hash(digest) < SHARE * 2**64
+
+  def _hash(self, digest: str) -> int:
+    """Returns a number below 2^64, drawn for a text with this digest."""
     drawn = hashlib.sha256(f'{self.seed} {digest}'.encode()).digest()
-    return int.from_bytes(drawn[:8], 'big') < SHARE * 2**64
+    return int.from_bytes(drawn[:8], 'big')
 
 
 @dataclasses.dataclass(frozen=True)
 class File(Split, tag='file'):
-  """Another text, all of it; all of the first is trained on."""
+  """Another text, all of it; all of the first is trained on.
+
+  Of a table another table of its form, as --task.data.validation has it.
+  """
 
   path: str | None = field(None, 'Text file, or a folder of them.')
 
@@ -161,6 +225,15 @@ class File(Split, tag='file'):
       raise DataError(f'{self.path}: is empty: give a file with text')
     return Parts(
       list(found.documents), held, sizes, f'all of {self.path}', self, other
+    )
+
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Raises a FieldError: which rows are judged is said where tables are."""
+    del keys, labels
+    raise FieldError(
+      'task.split',
+      self,
+      'names no rows of a table: give them by --task.data.validation',
     )
 
 
@@ -181,6 +254,10 @@ class Auto(Split, tag='auto'):
     if len(parts.held) >= FEWEST and LEAST <= share <= MOST:
       return parts
     return Each().parts(found)
+
+  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
+    """Returns what hash does."""
+    return Hash().judged(keys, labels)
 
 
 AnySplit = Auto | Tail | Each | Hash | File

@@ -1,4 +1,4 @@
-"""Tables of texts: parallel files, TSV, JSON lines, and what they must be.
+"""Tables of texts: parallel files, JSON lines, and what all must be.
 
 A table gives the columns that a task asks for, in the order it asks.  What is
 wrong with a row is an error that names the row; rows that hold an empty text
@@ -25,22 +25,29 @@ Part = Literal['train', 'validation']
 class Rows(NamedTuple):
   """A part of a table: a list of texts for each column, all equally long.
 
-  `numbers` are those of the rows, where some were left out; else from 1 on.
+  Attributes:
+    name: for messages.
+    columns: texts first.
+    numbers: those of the rows, where some were left out; else from 1 on.
+    notes: how the table was read, where that is not as it stands there.
   """
 
   name: str
   columns: tuple[list[str], ...]
   numbers: Sequence[int] = ()
+  notes: tuple[str, ...] = ()
 
   @property
   def count(self) -> int:
     """Returns how many rows there are."""
     return len(self.columns[0])
 
-  def slice(self, start: int, stop: int) -> 'Rows':
-    """Returns the rows from `start` to `stop`."""
-    columns = tuple(c[start:stop] for c in self.columns)
-    return Rows(self.name, columns, self.numbers[start:stop])
+  def chosen(self, which: Sequence[bool]) -> 'Rows':
+    """Returns some of the rows, in order."""
+    columns = tuple(list(compress(column, which)) for column in self.columns)
+    return self._replace(
+      columns=columns, numbers=list(compress(self.numbers, which))
+    )
 
 
 class Table(Variant, abc.ABC):
@@ -99,7 +106,7 @@ class Named(Table, abc.ABC):
 
   train: str | None = field(None, 'Rows to train on.')
   validation: str | None = field(
-    None, 'Rows to evaluate on; none is the last tenth of the others.'
+    None, 'Rows to evaluate on; none is a part of the others: --task.split.'
   )
 
   def missing(self) -> Iterator[FieldError]:
@@ -140,31 +147,6 @@ class Lines(Named, tag='lines'):
     found = tuple(lines(read_file(path)) for path in paths)
     check_counts([str(path) for path in paths], found)
     return Rows(name, found)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tsv(Named, tag='tsv'):
-  """Columns between tabs, in the order of the task unless there is a header."""
-
-  named: ClassVar[str] = 'FILE of rows, with tabs between columns'
-
-  header: bool = field(False, 'The first line names the columns.')
-
-  def rows(self, name: str, columns: Sequence[str]) -> Rows:
-    """Returns the rows of the file."""
-    cells = [line.split('\t') for line in lines(read_file(pathlib.Path(name)))]
-    width, places = len(columns), list(range(len(columns)))
-    if self.header and cells:
-      width = len(cells[0])
-      places = [_place(name, column, cells[0]) for column in columns]
-    for number, row in enumerate(cells, 1):
-      if len(row) != width:
-        raise DataError(
-          f'{name}: line {number} has {len(row)} columns, not {width} '
-          f'({", ".join(columns)}): {row[0][:30]!r}: put a tab between columns'
-        )
-    body = cells[1:] if self.header else cells
-    return Rows(name, tuple([row[place] for row in body] for place in places))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +195,10 @@ class Jsonl(Named, tag='jsonl'):
 # Parts of tables. -------------------------------------------------------------
 
 
-def split(table: Table, columns: Sequence[str]) -> tuple[Rows, Rows, str]:
-  """Returns rows to train on, rows to evaluate on, and what was left out.
+def read_parts(
+  table: Table, columns: Sequence[str]
+) -> tuple[Rows, Rows | None, list[str]]:
+  """Returns rows, those to judge where they are of their own, and notes.
 
   Args:
     table: where rows come from.
@@ -222,37 +206,31 @@ def split(table: Table, columns: Sequence[str]) -> tuple[Rows, Rows, str]:
 
   Raises:
     FieldError: it was not given what to read.
-    DataError: a part is empty, or a row is not what it must be.
+    DataError: it has no row, or a row is not what it must be.
   """
   for problem in table.missing():
     raise problem.under('task.data.')
-  train = table.part('train', columns)
-  assert train is not None
-  there = table.part('validation', columns)
-  train, empty = _whole(train)
-  if there is None:
-    cut = int(0.9 * train.count)
-    train, there = train.slice(0, cut), train.slice(cut, train.count)
-  else:
-    there, more = _whole(there)
+  found = table.part('train', columns)
+  assert found is not None
+  train, empty = _whole(found)
+  other = table.part('validation', columns)
+  held = None
+  if other is not None:
+    held, more = _whole(other)
     empty += more
-  if not (train.count or there.count):
+  if not (train.count or (held and held.count)):
     raise DataError(f'{train.name}: has no row to use: give more of them')
-  for part, use in ((train, 'train'), (there, 'evaluate')):
-    if not part.count:
-      raise DataError(
-        f'{part.name}: leaves no row to {use} on: give more, or '
-        '--task.data.validation'
-      )
-  return train, there, f'{empty} with an empty text left out' if empty else ''
+  notes = [note for part in (train, held) if part for note in part.notes]
+  if empty:
+    notes.append(f'{empty:,} with an empty text left out')
+  return train, held, notes
 
 
 def _whole(rows: Rows) -> tuple[Rows, int]:
   """Returns the rows whose texts are not empty, and how many are."""
   whole = [all(map(str.strip, row)) for row in zip(*rows.columns, strict=True)]
-  columns = tuple(list(compress(column, whole)) for column in rows.columns)
-  numbers = list(compress(range(1, rows.count + 1), whole))
-  return Rows(rows.name, columns, numbers), rows.count - len(numbers)
+  rows = rows._replace(numbers=range(1, rows.count + 1))
+  return rows.chosen(whole), whole.count(False)
 
 
 def lines(text: str) -> list[str]:
@@ -282,12 +260,3 @@ def _plain_or_packed(name: str) -> pathlib.Path:
   # os.path, for pathlib raises where a name is too long or out of reach.
   chosen = os.path.exists(packed) and not os.path.exists(name)
   return pathlib.Path(packed if chosen else name)
-
-
-def _place(name: str, column: str, header: Sequence[str]) -> int:
-  if (count := list(header).count(column)) != 1:
-    raise DataError(
-      f'{name}: has {count or "no"} column{"s" * (count > 1)} {column}: its '
-      f'first line names {", ".join(header)}'
-    )
-  return list(header).index(column)

@@ -40,13 +40,9 @@ class Classification(Sentences, tag='classification'):
   def _vocabulary(self, train: Rows, digest: str) -> Vocabulary:
     """Returns the vocabulary, with the labels of the training part."""
     found = super()._vocabulary(train, digest)
-    labels = tuple(sorted(set(train.columns[1])))
-    if len(labels) == 1:
-      raise DataError(
-        f'{train.name}: all rows to train on have the label {labels[0]!r}: '
-        'give rows of another, and in mixed order'
-      )
-    return dataclasses.replace(found, labels=labels)
+    return dataclasses.replace(
+      found, labels=tuple(sorted(set(train.columns[1])))
+    )
 
   def _others(
     self, part: str, rows: Rows, vocabulary: Vocabulary, order: np.ndarray
