@@ -315,7 +315,7 @@ COUNTED = {
   'lines too long': (
     'lines',
     parallel({3: 'so ' * 17, 20: 'so ' * 17}),
-    'longer than --seq_len=16: 1 rows to train on, 1 to evaluate on',
+    'longer than --seq_len=16: 1 rows to train on, 1 rows to evaluate on',
     ('--task.split=tail',),
   ),
   'tsv empty': (

@@ -174,7 +174,7 @@ def test_what_is_too_long_is_counted_and_left_out() -> None:
   lost = 9 - sum(fits)
   notes = (
     'left out of the loss, for they are longer than --seq_len=8: 25 rows to '
-    f'train on, {lost} to evaluate on; '
+    f'train on, {lost} rows to evaluate on; '
   )
   # Of rows 7, 8 and 9 the source has more than 7 tokens; of row 6 the target.
   assert lost == 4

@@ -284,6 +284,7 @@ def test_what_is_in_pieces_is_said(tmp_path: pathlib.Path) -> None:
       'task.data': 'tsv',
       'task.data.train': str(path),
       'task.pretokenized': given,
+      'task.split': 'tail',
     }
     task = override(translation(1), flags).task
     assert task.notes(task.load(), 24) == expected

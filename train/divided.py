@@ -7,7 +7,7 @@ from typing import NamedTuple
 from model.field import FieldError
 from train.corpus import Corpus
 from train.documents import Survey, survey
-from train.splits import Auto, Parts, Split, Surveyed
+from train.splits import Auto, File, Parts, Split, Surveyed
 from train.task import DataError
 from train.tokens import Tokens, tokens
 from train.vocabulary import Vocabulary
@@ -71,10 +71,11 @@ def divided_by(split: Split, source: Corpus) -> Divided:
     each = (source.train, found.sizes, found.digests)
     full = [one for one in zip(*each, strict=True) if one[1]]
     parts = split.parts(Surveyed(*zip(*full, strict=True)))
-  elif isinstance(split, Auto):
+  elif isinstance(split, Auto | File):
     other = survey(source.held)
     sizes = sum(found.sizes), sum(other.sizes)
-    said = 'rows of their own'
+    named = isinstance(split, File)
+    said = f'all of {split.path}' if named else 'rows of their own'
     parts = Parts(source.train, source.held, sizes, said, other=other)
   else:
     raise FieldError(

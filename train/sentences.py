@@ -86,9 +86,10 @@ class Sentences(Task, abc.ABC):
   def _data(self, divided: Divided, known: Vocabulary | None) -> Data:
     """Returns the rows, cut into tokens, and what is said of them."""
     train, held = divided.train, divided.held
+    digest = divided.digest
     if known is None:
       assert train is not None  # all is judged by trained models alone
-      known = self._vocabulary(train, divided.digest)
+      known = self._vocabulary(train, digest)
     name = (train or held).name
     check_specials(known, self.specials, name, self.tag)
     arrays = special_ids(known)
@@ -105,8 +106,8 @@ class Sentences(Task, abc.ABC):
     return Data(
       arrays,
       known,
-      divided.digest,
-      f'{name}: {", ".join(about)}, sha256 {divided.digest[:12]}',
+      digest,
+      f'{name}: {", ".join(about)}, sha256 {digest[:12]}',
       held.columns,
     )
 
@@ -196,12 +197,11 @@ class Sentences(Task, abc.ABC):
     counts = {part: int((x > seq_len).sum()) for part, x in found.items()}
     if not any(counts.values()):
       return ''
-    said = f'{counts["validation"]:,} to evaluate on'
-    if 'train' in counts:
-      said = f'{counts["train"]:,} rows to train on, {said}'
+    uses = {'train': 'to train on', 'validation': 'to evaluate on'}
+    said = [f'{counts[part]:,} rows {uses[part]}' for part in counts]
     return (
       f'left out of the loss, for they are longer than --seq_len={seq_len}: '
-      f'{said}'
+      f'{", ".join(said)}'
     )
 
   @property

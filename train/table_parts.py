@@ -12,7 +12,7 @@ from typing import NamedTuple
 from model.field import FieldError
 from train import labels
 from train.splits import Auto, File, Split
-from train.table import Named, Rows, Table, read_parts
+from train.table import Named, NoTable, Rows, Table, read_parts
 from train.task import DataError
 
 
@@ -65,7 +65,7 @@ def divided_rows(
     FieldError: it was not given what to read, or the split has no effect.
     DataError: a part is empty, or can judge nothing.
   """
-  table = _with_file(split, table)
+  table = with_file(split, table)
   found, held, notes = read_parts(table, columns)
   labelled = len(columns) > texts
   parts = [found] if held is None else [found, held]
@@ -76,7 +76,7 @@ def divided_rows(
   if len(parts) > 1:
     train, held = parts
     where = f'all of {held.name}'
-    _check_split(split, table, train.name)
+    _check_split(split, train.name)
   else:
     train, held, where = _drawn(split, parts[0], labelled)
   for part, use in ((train, 'train'), (held, 'evaluate')):
@@ -146,21 +146,30 @@ def _one_text(rows: Rows) -> DataError:
   )
 
 
-def _check_split(split: Split, table: Table, name: str) -> None:
+def _check_split(split: Split, name: str) -> None:
   """Raises a FieldError for a split beside rows to judge of their own."""
-  named = isinstance(split, File) and isinstance(table, Named)
-  if not (named or isinstance(split, Auto)):
-    raise FieldError(
-      'task.split',
-      split,
-      f'has no effect on {name}, which has a validation part: drop one',
-    )
+  if not isinstance(split, Auto | File):
+    raise _no_effect(split, name)
 
 
-def _with_file(split: Split, table: Table) -> Table:
-  """Returns the table with the rows to judge that the split names, if any."""
-  if not isinstance(split, File) or not isinstance(table, Named):
+def _no_effect(split: Split, name: str) -> FieldError:
+  return FieldError(
+    'task.split',
+    split,
+    f'has no effect on {name}, which has a validation part: drop one',
+  )
+
+
+def with_file(split: Split, table: Table) -> Table:
+  """Returns the table with the rows to judge that the split names, if any.
+
+  Raises:
+    FieldError: the table has such rows, or none are named.
+  """
+  if not isinstance(split, File) or isinstance(table, NoTable):
     return table
+  if not isinstance(table, Named):
+    raise _no_effect(split, f'--task.data={table.tag}')
   if split.path is None:
     raise FieldError(
       'task.split.path', None, f'must be given: {table.named}, to judge'

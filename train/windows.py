@@ -27,7 +27,8 @@ from train.readable import Ids, Readable
 from train.sources import AnyTable
 from train.splits import AnySplit, Auto
 from train.store import train_once
-from train.table import NoTable
+from train.table import NoTable, Table
+from train.table_parts import with_file
 from train.task import (
   TOKEN_BYTES,
   Arrays,
@@ -116,9 +117,9 @@ class Windows(Readable, abc.ABC):
         'path', self.path, 'has no effect beside --task.data: drop one'
       )
 
-  def _corpus(self) -> Corpus:
-    if not isinstance(self.data, NoTable):
-      return corpus.of_table(self.data)
+  def _corpus(self, data: Table) -> Corpus:
+    if not isinstance(data, NoTable):
+      return corpus.of_table(data)
     if self.path is not None:
       return corpus.read(self.path)
     named = corpus.shakespeare if self.corpus == 'shakespeare' else corpus.pydoc
@@ -126,7 +127,7 @@ class Windows(Readable, abc.ABC):
 
   def load(self, vocabulary: Vocabulary | None = None) -> Data:
     """Returns the tokens of the text, split into training and validation."""
-    source = self._corpus()
+    source = self._corpus(with_file(self.split, self.data))
     divided = divided_by(self.split, source)
     if vocabulary is None:
       vocabulary = self._vocabulary(divided)
@@ -135,7 +136,7 @@ class Windows(Readable, abc.ABC):
 
   def load_all(self, vocabulary: Vocabulary) -> Data:
     """Returns the tokens of the text as validation part, and no other part."""
-    source = self._corpus()
+    source = self._corpus(self.data)
     return self._data(source, whole(source), vocabulary, [])
 
   def _data(
