@@ -121,9 +121,10 @@ def test_what_is_judged_is_trained_on() -> None:
 
 def test_a_frequent_text_does_not_take_the_share() -> None:
   rows = [('often', 'a')] * 50 + _rows(a=50, b=50)
-  held = _held(rows)
-  assert ('often', 'a') not in held
-  assert len(held) == 10 + 5
+  for seed in range(9):
+    held = _held(rows, Hash(seed))
+    assert ('often', 'a') not in held
+    assert len(held) == 10 + 5
   two = [('one', 'a')] * 5 + [('other', 'a')] * 4
   assert _held(two) == {('other', 'a')}
 
@@ -344,6 +345,14 @@ def test_a_row_is_no_line_of_names(
   assert labels == {'a', 'b'} | ({label} if label else set())
   assert TAKEN not in said
   assert ("1 labels trained on, not judged: 'c'" in said) == bool(label)
+  # Words and their kinds, of which the first is there once.
+  words = [f'word{n}\t{"ab"[n % 2]}' for n in range(20)]
+  assert _labels(['hello\tc', *words], tmp_path)[0] == {'a', 'b', 'c'}
+  # What is often a name, and here a label.
+  lines = ['question\ttopic', *BODY, 'text x\ttopic']
+  labels, said = _labels(lines, tmp_path)
+  assert labels == {'a', 'b', 'topic'}
+  assert TAKEN not in said
 
 
 def test_names_may_be_numbers_of_other_rows(tmp_path: pathlib.Path) -> None:

@@ -41,12 +41,12 @@ def _usual(keys: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 
 def _tenth(keys: Sequence[str], sizes: Counter[str]) -> set[str]:
-  """Returns the first keys that have a tenth of all rows, or one row.
+  """Returns the first keys that have a tenth of all rows.
 
   A key with too many rows is passed over; of two keys or more one is chosen,
-  and one is not.
+  that with the fewest rows if need be, and one is not.
   """
-  left = max(1, (sum(sizes[key] for key in keys) + TENTH // 2) // TENTH)
+  left = (sum(sizes[key] for key in keys) + TENTH // 2) // TENTH
   chosen = set[str]()
   for key in keys:
     if sizes[key] <= left:
