@@ -24,15 +24,17 @@ class Delimited(Named, abc.ABC):
 
   Attributes:
     between: what stands between two columns, in words.
+    other: what stands there in the other form of tables, and its name.
   """
 
   between: ClassVar[str]
+  other: ClassVar[tuple[str, str]]
 
   header: bool | None = field(
     None, 'The first line names the columns; none finds out, and says so.'
   )
   keys: str | None = field(
-    None, 'Comma list of columns that the first line names; none is as the task'
+    None, 'Comma list of names in the first line; none is as the task.'
   )
 
   def problems(self) -> Iterator[FieldError]:
@@ -79,10 +81,13 @@ class Delimited(Named, abc.ABC):
         )
     for line in body:
       if line.cells and len(line.cells) != width:
+        mark, form = self.other
+        alone = len(line.cells) == 1 and mark in line.cells[0]
         raise DataError(
           f'{name}: line {line.number} has {len(line.cells)} columns, not '
           f'{width} ({", ".join(columns)}): {line.cells[0][:SHOWN]!r}: put '
           f'{self.between} between columns'
+          f'{f", or try --task.data={form}" if alone else ""}'
         )
     return Rows(
       name,
@@ -118,6 +123,7 @@ class Csv(Delimited, tag='csv'):
 
   named: ClassVar[str] = 'FILE of rows, with commas between columns'
   between: ClassVar[str] = 'a comma'
+  other: ClassVar[tuple[str, str]] = '\t', 'tsv'
 
   def cells(self, name: str, text: str) -> tuple[list[Line], list[str]]:
     """Returns the lines of a file, and how many fields have several."""
@@ -132,6 +138,7 @@ class Tsv(Delimited, tag='tsv'):
 
   named: ClassVar[str] = 'FILE of rows, with tabs between columns'
   between: ClassVar[str] = 'a tab'
+  other: ClassVar[tuple[str, str]] = ',', 'csv'
 
   quotes: bool | None = field(
     None, 'Fields in quotes are read as in csv; none finds out, and says so.'

@@ -93,7 +93,7 @@ class Sentences(Task, abc.ABC):
     name = (train or held).name
     check_specials(known, self.specials, name, self.tag)
     arrays = special_ids(known)
-    for part, found in divided.parts.items():
+    for part, found in divided.by_name.items():
       arrays |= self._part(part, found, known)
     about = [
       *divided.said,

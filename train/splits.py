@@ -76,7 +76,6 @@ class Split(Variant, abc.ABC):
       FieldError: it was not given what it needs.
     """
 
-  @abc.abstractmethod
   def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
     """Returns which rows of a table are judged.
 
@@ -87,11 +86,17 @@ class Split(Variant, abc.ABC):
     Raises:
       FieldError: it is no rule for rows.
     """
+    del keys, labels
+    raise FieldError(
+      'task.split',
+      self,
+      'cuts documents, and rows are whole: try --task.split=hash, or tail',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Tail(Split, tag='tail'):
-  """The last tenth of the characters, of all documents one after another."""
+  """The last tenth of the characters of all documents, or of all rows."""
 
   def parts(self, found: Surveyed) -> Parts:
     """Returns what is before and after nine tenths."""
@@ -128,25 +133,15 @@ class Each(Split, tag='each'):
     said = f'the end of each of {len(found.documents):,} documents'
     return Parts(train, held, sizes, said, self)
 
-  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
-    """Raises a FieldError: a row has no end."""
-    del keys, labels
-    raise FieldError(
-      'task.split',
-      self,
-      'takes the end of each document, and rows are whole: try '
-      '--task.split=hash, or tail',
-    )
-
 
 @dataclasses.dataclass(frozen=True)
 class Hash(Split, tag='hash'):
-  """Whole documents, each with a chance of a tenth, by a hash of its text.
+  """Whole documents, each with a chance of a tenth, by a hash; or rows.
 
   Neither its name nor the other documents have a say: one that is added moves
   no other, and two that are equal are in one part.  Rows of a table likewise,
   in any order; with labels, of each label the tenth whose hashes are lowest,
-  and at least one text of two.
+  and at least one text of two: a row that is added moves at most one other.
   """
 
   seed: int = field(0, 'Another draw.', min=0, max=COUNT)
@@ -227,19 +222,10 @@ class File(Split, tag='file'):
       list(found.documents), held, sizes, f'all of {self.path}', self, other
     )
 
-  def judged(self, keys: Sequence[str], labels: Sequence[str] | None) -> Judged:
-    """Raises a FieldError: which rows are judged is said where tables are."""
-    del keys, labels
-    raise FieldError(
-      'task.split',
-      self,
-      'names no rows of a table: give them by --task.data.validation',
-    )
-
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Split, tag='auto'):
-  """Tail of one document; of several hash, or each where that is unfair.
+  """Tail of one document; of several hash, or each where unfair; of rows hash.
 
   It is fair where at least three documents fall into the validation part, with
   1/30 to 1/4 of the text.  Which one it is is said.

@@ -220,7 +220,8 @@ def read_parts(
     empty += more
   if not (train.count or (held and held.count)):
     raise DataError(f'{train.name}: has no row to use: give more of them')
-  notes = [note for part in (train, held) if part for note in part.notes]
+  said = [note for part in (train, held) if part for note in part.notes]
+  notes = list(dict.fromkeys(said))
   if empty:
     notes.append(f'{empty:,} with an empty text left out')
   return train, held, notes

@@ -32,7 +32,7 @@ class Divided(NamedTuple):
   notes: list[str]
 
   @property
-  def parts(self) -> dict[str, Rows]:
+  def by_name(self) -> dict[str, Rows]:
     """Returns the parts that there are, by name."""
     train = {} if self.train is None else {'train': self.train}
     return {**train, 'validation': self.held}
@@ -41,7 +41,7 @@ class Divided(NamedTuple):
   def digest(self) -> str:
     """Returns the sha256 of all texts and where they begin."""
     whole = hashlib.sha256()
-    for part in self.parts.values():
+    for part in self.by_name.values():
       for column in part.columns:
         whole.update(f'{len(column)}\n'.encode())
         for text in column:
