@@ -1,6 +1,7 @@
 """Tables in two parts: which rows are judged, what is said, what is refused."""
 
 import collections
+import csv
 import pathlib
 import random
 from collections.abc import Mapping, Sequence
@@ -255,6 +256,16 @@ def test_all_of_another_table_is_judged(tmp_path: pathlib.Path) -> None:
   assert task.notes(data, 2).endswith(': 1 rows to evaluate on')
 
 
+def test_sources_that_are_trained_on_are_said(tmp_path: pathlib.Path) -> None:
+  path = _file(tmp_path, [(f's {n}', f't {n}') for n in range(20)])
+  held = [('s 1', 't 1'), ('s  2', 'other'), ('new', 't 3')]
+  other = _file(tmp_path, held, 'b.tsv')
+  said = Translation(Tsv(train=path, validation=other)).load().description
+  assert (
+    ', 1 of its 3 rows (33.33%) are trained on, 1 rows of a source ' in said
+  )
+
+
 # What is refused. -------------------------------------------------------------
 
 
@@ -297,6 +308,18 @@ def test_what_cannot_judge_is_refused(
   with pytest.raises(DataError, match=match) as refused:
     _said(Tsv(train=paths['a'], validation=paths.get('b')))
   assert '\n' not in str(refused.value)
+
+
+def test_labels_of_rows_that_fit_are_several(tmp_path: pathlib.Path) -> None:
+  """What is too long is not judged: then one label may be left."""
+  rows = [(f'a {n}', 'short') for n in range(20)]
+  rows += [(f'a b c d {n}', 'long') for n in range(20)]
+  task = Classification(Tsv(train=_file(tmp_path, rows)), buckets=1)
+  data = task.load()
+  assert task.problem(data, 6) is None
+  problem = task.problem(data, 5)
+  assert problem is not None
+  assert "train part that fit --seq_len=5 have the label 'short'" in problem
 
 
 def test_pairs_of_one_source_are_refused(tmp_path: pathlib.Path) -> None:
@@ -413,6 +436,27 @@ def test_csv_is_read_as_it_is_written(tmp_path: pathlib.Path) -> None:
   long = 'x' * 200_000  # Python's own limit is 131,072
   path.write_text(f'"{long}",a')
   assert _read(Csv(train=str(path)))[0] == [(long, 'a')]
+
+
+@pytest.mark.parametrize('excel', [True, False])
+def test_what_other_programs_write_is_read(
+  excel: bool, tmp_path: pathlib.Path
+) -> None:
+  draw = random.Random(0)
+  path = tmp_path / 'a.csv'
+  for _ in range(30):
+    rows = [
+      tuple('x' + ''.join(draw.choices('a,"\n\t\r\u2028 ', k=4)) for _ in 'ab')
+      for _ in range(draw.randrange(1, 6))
+    ]
+    rows = [tuple(x.replace('\r\n', '') for x in row) for row in rows]
+    with path.open('w', newline='') as f:
+      how = csv.excel if excel else csv.unix_dialect
+      csv.writer(f, how).writerows([('text', 'label'), *rows])
+    assert _read(Csv(train=str(path)))[0] == rows
+    with path.open('w', newline='') as f:
+      csv.writer(f, how, delimiter='\t').writerows(rows)
+    assert _read(Tsv(train=str(path), quotes=True, header=False))[0] == rows
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,8 @@ def _overlap(train: Rows, held: Rows, texts: int) -> Iterator[str]:
       f'{seen:,} of its {held.count:,} rows ({seen / held.count:.2%}) are '
       'trained on'
     )
+  if texts > 1:
+    known = set(_keys(train, 1))
+    others = sum(key in known for key in _keys(held, 1)) - seen
+    if others:
+      yield f'{others:,} rows of a source that is trained on otherwise'

@@ -19,7 +19,7 @@ from train.figure import VAL_ACCURACY
 from train.padding import begun, padded, real
 from train.sentences import Sentences
 from train.table import Rows
-from train.task import Arrays, Batch, DataError
+from train.task import Arrays, Batch, Data, DataError
 from train.vocabulary import Special, Vocabulary
 
 
@@ -67,6 +67,23 @@ class Classification(Sentences, tag='classification'):
       f'{len(vocabulary.labels):,} labels, the most frequent of the latter on '
       f'{most / held.count:.2%} of them'
     ]
+
+  def problem(self, data: Data, seq_len: int) -> str | None:
+    """Returns why the data do not fit: too few rows or labels do."""
+    found = super().problem(data, seq_len)
+    if found or 'train_label' not in data.arrays:
+      return found
+    for part in ('train', 'validation'):
+      fits_X = data.arrays[f'{part}_lengths'] <= seq_len
+      labels = np.unique(data.arrays[f'{part}_label'][fits_X])
+      if labels.size == 1:
+        name = data.description.partition(': ')[0]
+        return (
+          f'{name}: all rows of its {part} part that fit --seq_len={seq_len} '
+          f'have the label {data.vocabulary.labels[labels[0]]!r}, so always '
+          'saying it is right: make it larger'
+        )
+    return None
 
   def read(
     self, arrays: Arrays, part: str, rows_B: jax.Array, length: int
