@@ -149,6 +149,10 @@ MOMENTS = {
 }
 
 
+class Late(AssertionError):
+  """What was waited for did not come in time."""
+
+
 def kill_at(
   process: subprocess.Popen[str],
   workdir: Path,
@@ -163,7 +167,10 @@ def kill_at(
     while sizes(workdir, pattern).items() <= before.items():
       if process.poll() is not None:
         break
-      assert time.monotonic() < deadline, f'{moment} never came'
+      if time.monotonic() > deadline:
+        process.kill()
+        process.communicate()
+        raise Late(f'{moment} never came')
       time.sleep(0.001)
   time.sleep(draw.uniform(0, spread))
   killed = process.poll() is None

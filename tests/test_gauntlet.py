@@ -61,7 +61,7 @@ def test_a_reader_that_believes_what_is_damaged_is_silent(
     return value, True
 
   monkeypatch.setattr(files, '_unsealed', believing)
-  assert kinds(tmp_path)['silent'] > 10
+  assert kinds(tmp_path)['silent'] > 3
 
 
 def line_of(*words: str) -> typed.Line:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import LAYOUTS, argv, changed, said, whole
-from processes import MOMENTS, end, kill_at, outcome, start
+from processes import MOMENTS, Late, end, kill_at, outcome, start
 
 LIFE = 6  # kills of one working directory
 # How a run is killed: by itself, or with workers, in the layout of each.
@@ -28,6 +28,8 @@ def attempts(home: Path) -> Attempt:
       try:
         if not kill_at(start(words), workdir, moment, draw):
           break  # it had ended
+      except Late:
+        pass  # and was killed then
       except AssertionError as e:
         why = ' '.join(str(e).split())[-300:]
         return Outcome('traceback', f'{layout}, {moment}: {why}', len(near) + 1)
