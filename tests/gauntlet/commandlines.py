@@ -28,7 +28,7 @@ from train.config import Config
 from train.load import load
 from train.schema import leaves, parse, to_flags
 
-RUN = 0.06  # of the command lines, this share is run for some steps
+RUN = 0.04  # of the command lines, this share is run for some steps
 FRESH = 50  # attempts after which compiled programs are let go
 
 

@@ -8,7 +8,7 @@ from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import LAYOUTS, argv, changed, said, whole
 from processes import MOMENTS, Late, end, kill_at, outcome, start
 
-LIFE = 6  # kills of one working directory
+LIFE = 5  # kills of one working directory, at most
 # How a run is killed: by itself, or with workers, in the layout of each.
 OPTIONS = {'alone': '--workers=1', 'workers': '--workers=2'}
 
@@ -24,7 +24,7 @@ def attempts(home: Path) -> Attempt:
     shutil.rmtree(workdir, ignore_errors=True)
     words = argv(home, OPTIONS[layout], f'--workdir={workdir}')
     near: list[str] = []
-    for moment in draw.choices([*MOMENTS], k=LIFE):
+    for moment in draw.choices([*MOMENTS], k=draw.randint(1, LIFE)):
       try:
         if not kill_at(start(words), workdir, moment, draw):
           break  # it had ended
