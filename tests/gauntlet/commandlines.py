@@ -70,6 +70,8 @@ def tried(line: Line, workdir: Path) -> Outcome:
     said = (found.errors or found.said).strip()[-300:]
     return Outcome('traceback', f'{shown}: exit {found.code}: {said}')
   wrong = [x for plan in plans for x in _planned(line, plan, found.said)]
+  if not line.smoke and workdir.exists():
+    wrong.append('--plan left a folder')
   if line.smoke:
     wrong = [*_ran(line, workdir)]
   kind = 'silent' if wrong else 'harmless'

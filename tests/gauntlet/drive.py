@@ -68,12 +68,13 @@ def run(
 def _part(
   part: str, seeds: Sequence[int], child: 'Child', seconds: float | None
 ) -> Tally:
-  """Returns what the attempts of one part came to, in its time."""
+  """Returns what came of at least one attempt, and of more in the time."""
   tally, start = Tally(part, len(seeds)), time.monotonic()
   for seed in seeds:
     if tally.tried >= tally.asked:  # an attempt may try many things
       break
-    if seconds is not None and time.monotonic() - start > seconds:
+    late = seconds is not None and time.monotonic() - start > seconds
+    if late and tally.tried:
       break
     found = child.attempt(seed)
     tally.add(seed, found)
