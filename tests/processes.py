@@ -79,10 +79,12 @@ def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
       process.kill()
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def end(
+  process: subprocess.Popen[str], timeout: float = TIMEOUT
+) -> tuple[int, str, str]:
   """Returns the exit code, stdout and stderr of a process."""
   try:
-    out, err = process.communicate(timeout=TIMEOUT)
+    out, err = process.communicate(timeout=timeout)
   finally:
     process.kill()
   return process.returncode, out, err

@@ -32,7 +32,7 @@ SHARES = {
   'faults': 2,
   'simulations': 2,
 }
-LONGEST = 900.0
+LONGEST = 1800.0
 
 
 def settings() -> int:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
-from gauntlet.whole import Done, argv, changed, said, whole
-from processes import TIMEOUT, end, outcome, running, start
+from gauntlet.whole import PATIENCE, Done, argv, changed, finish, said, whole
+from processes import end, outcome, running, start
 from source import ROOT
 
 LONGEST = 15.0  # seconds after which a run of these parts has ended, mostly
@@ -35,7 +35,7 @@ def attempts(home: Path) -> Attempt:
       if bad:
         return Outcome('traceback', f'{name}: {about}')
       workdir = place / 'run'
-      done = end(start(argv(home, f'--workdir={workdir}')))
+      done = finish(argv(home, f'--workdir={workdir}'))
       if done[0] != 0 or 'Traceback' in done[2]:
         return Outcome('traceback', f'{name}, then: {said(done)}')
       if why := changed(workdir, expected):
@@ -94,7 +94,7 @@ def full_disk(home: Path, place: Path, draw: random.Random) -> tuple[bool, str]:
   room = _bytes(whole(home))
   share = draw.uniform(0.02, 0.98)
   _mount(place, f'size={int(share * room) // 1024}k')
-  done = end(start(argv(home, f'--workdir={place / "run"}')))
+  done = finish(argv(home, f'--workdir={place / "run"}'))
   _mount(place, f'size={8 * room // 1024}k')
   bad, about = _refused(done, 'make room')
   return bad and done[0] != 0, f'{share:.0%} of the room: {about}'
@@ -107,7 +107,7 @@ def short_files(
   sizes = [p.stat().st_size for p in whole(home).rglob('*') if p.is_file()]
   size = int(draw.choice(sorted(sizes)) * draw.uniform(0.5, 1))
   words = argv(home, f'--workdir={place / "run"}')
-  done = end(start(words, largest_file=size))
+  done = end(start(words, largest_file=size), PATIENCE)
   bad, about = _refused(done, str(place / 'run'))
   return bad and done[0] != 0, f'at most {size} bytes: {about}'
 
@@ -119,7 +119,7 @@ def read_only(home: Path, place: Path, draw: random.Random) -> tuple[bool, str]:
   if draw.random() < 0.5:
     subprocess.run(['cp', '-r', str(whole(home)), str(workdir)], check=True)
   _mount(place, 'ro')
-  done = end(start(argv(home, f'--workdir={workdir}')))
+  done = finish(argv(home, f'--workdir={workdir}'))
   _mount(place, 'rw')
   return _refused(done, f'--workdir={workdir}')
 
@@ -136,7 +136,7 @@ def closed_pipe(
     process.stdout.close()
     assert process.stderr is not None
     err = process.stderr.read()
-    done = process.wait(TIMEOUT), '', err
+    done = process.wait(PATIENCE), '', err
   return done[0] != 0 or 'Traceback' in err, f'{lines} lines: {said(done)}'
 
 
@@ -152,7 +152,7 @@ def full_terminal(
       stdout=subprocess.PIPE if full == 'stderr' else nowhere,
       stderr=subprocess.PIPE if full == 'stdout' else nowhere,
       text=True,
-      timeout=TIMEOUT,
+      timeout=PATIENCE,
       check=False,
     )
   out = done.returncode, done.stdout or '', done.stderr or ''
@@ -168,7 +168,7 @@ def two_processes(
   with running(words) as one:
     time.sleep(draw.uniform(0, LONGEST / 2))
     with running(words) as other:
-      ends = [end(other), end(one)]
+      ends = [end(other, PATIENCE), end(one, PATIENCE)]
   about = '; '.join(map(said, ends))
   refused = [done for done in ends if done[0] == 2]
   wrong = [done for done in refused if _refused(done, 'works there')[0]]
@@ -186,7 +186,7 @@ def _signal(number: signal.Signals) -> Fault:
     with running(argv(home, f'--workdir={place / "run"}')) as process:
       time.sleep(seconds)
       process.send_signal(number)
-      done = end(process)
+      done = end(process, PATIENCE)
     # Before Python has begun to handle it, it ends the process.
     known = done[0] in (0, 128 + number, -number)
     about = f'after {seconds:.2f} s: {said(done)}'

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
-from gauntlet.whole import LAYOUTS, argv, changed, said, whole
-from processes import MOMENTS, Late, end, kill_at, outcome, start
+from gauntlet.whole import LAYOUTS, argv, changed, finish, said, whole
+from processes import MOMENTS, Late, kill_at, outcome, start
 
 LIFE = 5  # kills of one working directory, at most
 # How a run is killed: by itself, or with workers, in the layout of each.
@@ -34,7 +34,7 @@ def attempts(home: Path) -> Attempt:
         why = ' '.join(str(e).split())[-300:]
         return Outcome('traceback', f'{layout}, {moment}: {why}', len(near) + 1)
       near.append(moment)
-    done = end(start(words))
+    done = finish(words)
     about = f'{layout}, killed near {", ".join(near)}: '
     if done[0] != 0 or 'Traceback' in done[2]:
       return Outcome('traceback', about + said(done), len(near))

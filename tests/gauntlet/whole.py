@@ -1,7 +1,7 @@
 """Runs that nothing disturbed, kept where all parts find them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from processes import Outcome, end, outcome, start, words, write_text
 # How a run is laid out, by who runs it: workers take one trial at a time.
 LAYOUTS = {'alone': '--workers=1', 'workers': '--lanes=shared:1'}
 Done = tuple[int, str, str]  # exit code, stdout, stderr
+PATIENCE = 600.0  # seconds after which a process hangs, on a busy machine
 
 
 def argv(home: Path, *more: str) -> list[str]:
@@ -26,11 +27,16 @@ def whole(home: Path, layout: str = 'alone') -> Path:
   if not workdir.exists():
     fresh = home / f'{workdir.name}-begun'
     own = argv(home, LAYOUTS[layout], f'--workdir={fresh}')
-    done = end(start(own))
+    done = finish(own)
     assert done[0] == 0, said(done)
     assert not done[2], said(done)
     os.rename(fresh, workdir)
   return workdir
+
+
+def finish(words: Sequence[str]) -> Done:
+  """Returns what a command line came to, in a process of its own."""
+  return end(start(words), PATIENCE)
 
 
 def changed(workdir: Path, expected: Outcome) -> str | None:
