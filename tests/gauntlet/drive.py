@@ -1,8 +1,10 @@
 """Runs the parts, each in a process of its own: what is tried may end it."""
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,15 +55,18 @@ def run(
   end = None if seconds is None else time.monotonic() + seconds
   tallies, left = [], dict(seeds)
   with tempfile.TemporaryDirectory(prefix='gauntlet-') as folder:
-    for part in seeds:
-      weight = SHARES[part] / sum(SHARES[name] for name in left)
-      own = None if end is None else (end - time.monotonic()) * weight
-      command = [
-        *(sys.executable, '-m', 'tests.gauntlet', f'--child={part}'),
-        *(f'--home={folder}', f'--simulations={tables}'),
-      ]
-      with Child(command) as child:
-        tallies.append(_part(part, left.pop(part), child, own))
+    try:
+      for part in seeds:
+        weight = SHARES[part] / sum(SHARES[name] for name in left)
+        own = None if end is None else (end - time.monotonic()) * weight
+        command = [
+          *(sys.executable, '-m', 'tests.gauntlet', f'--child={part}'),
+          *(f'--home={folder}', f'--simulations={tables}'),
+        ]
+        with Child(command) as child:
+          tallies.append(_part(part, left.pop(part), child, own))
+    finally:
+      faults.clear(Path(folder) / faults.FOLDER)
   return tallies
 
 
@@ -101,7 +106,9 @@ class Child:
 
   def __exit__(self, *error: object) -> None:
     if self._process is not None:
-      self._process.kill()
+      # And what it started, which may hang too.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(self._process.pid, signal.SIGKILL)
       self._process.communicate()
       self._process = None
 
@@ -114,6 +121,7 @@ class Child:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
       )
     process = self._process
     assert process.stdin is not None

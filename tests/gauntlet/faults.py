@@ -15,6 +15,7 @@ from gauntlet.whole import PATIENCE, Done, argv, changed, finish, said, whole
 from processes import end, outcome, running, start
 from source import ROOT
 
+FOLDER = 'faults'
 LONGEST = 15.0  # seconds after which a run of these parts has ended, mostly
 
 
@@ -26,7 +27,7 @@ def attempts(home: Path) -> Attempt:
   def attempt(seed: int) -> Outcome:
     name = kinds[seed % len(kinds)]
     draw = random.Random(f'faults:{seed}')
-    place = home / 'faults'
+    place = home / FOLDER
     with _folder(place):
       try:
         bad, about = FAULTS[name](home, place, draw)
@@ -57,13 +58,19 @@ Fault = Callable[[Path, Path, random.Random], tuple[bool, str]]
 @contextlib.contextmanager
 def _folder(place: Path) -> Iterator[None]:
   """Makes a folder, and removes it with all that is mounted there."""
+  clear(place)
   place.mkdir()
   try:
     yield
   finally:
-    while os.path.ismount(place):
-      subprocess.run(['umount', '-l', str(place)], check=True)
-    subprocess.run(['rm', '-rf', str(place)], check=True)
+    clear(place)
+
+
+def clear(place: Path) -> None:
+  """Removes a folder, though a process that was ended left a disk there."""
+  while os.path.ismount(place):
+    subprocess.run(['umount', '-l', str(place)], check=True)
+  subprocess.run(['rm', '-rf', str(place)], check=True)
 
 
 def _mount(place: Path, options: str) -> None:
