@@ -100,6 +100,8 @@ def _differing(line: Line, config: Config) -> Iterator[str]:
 def _planned(line: Line, plan: Plan, out: str) -> Iterator[str]:
   """Yields what a plan does not do as it was typed, or will not do so."""
   yield from _differing(line, plan.base)
+  if any(p.point for p in plan.trials):
+    return  # the size may hang on what is selected
   said = re.findall(r'(?m)^\S.*?  +([\d,]+)  +[\d,]+  ', out)
   made = {p.row: p for p in plan.trials}
   sizes = [f'{initial_size(made[row.name]):,}' for row in plan.rows]
