@@ -63,7 +63,7 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
 def _main(
   argv: Sequence[str], values: flags.FlagValues, usage: str, output: Output
 ) -> int:
-  parse(argv, values)
+  said = parse(argv, values)
   command = override(Command(), present(Command, values))
   if _inform(command, values, usage):
     return output.told()
@@ -73,6 +73,7 @@ def _main(
     prompts = _many('prompt', values)
     given |= {'prompt': prompts[0]} if prompts else {}
     trained.evaluate(command, given)
+    _warn(said)
     return output.told()
   generation = override(Generation(), present(Generation, values))
   prompts = _many('prompt', values)
@@ -80,6 +81,7 @@ def _main(
     # What it is given is judged by the trial, not by an experiment.
     given = {**present(Config, values), **present(Options, values)}
     trained.generate(command, given, generation, prompts)
+    _warn(said)
     return output.told()
   experiment = choose(command.experiment)
   options = override(Options(), present(Options, values))
@@ -95,6 +97,7 @@ def _main(
   if not command.plan:
     memory.check(plan)
   _introduce(plan, notes)
+  _warn(said)
   if command.plan:
     catalogue.show_plan(plan)
     return output.told()
@@ -116,8 +119,19 @@ def _inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
   return True
 
 
-def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
-  """Defines all flags in `values` and parses the command line into them."""
+def _warn(lines: Sequence[str]) -> None:
+  """Says what is no reason to refuse; not beside a refusal, which is a line."""
+  for line in lines:
+    warn(f'warning: {line}')
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
+  """Defines all flags in `values` and parses the command line into them.
+
+  Returns:
+    What is to be said of files of flags.
+  """
+  said: list[str] = []
   for word in argv[1:]:
     if any(0xD800 <= ord(c) < 0xE000 for c in word):
       raise Refused(f'{word!a}: is not UTF-8 text: rename the file')
@@ -129,7 +143,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
   flags.DEFINE_bool('version', False, 'Show it.', flag_values=values)
   define_help(values)
   try:
-    rest = values(expand(argv))
+    rest = values(expand(argv, said.append))
   except flags.UnrecognizedFlagError as e:
     records = (Command, Options, Config, Generation)
     known = [*itertools.chain(*map(leaves, records)), *MANY, 'prompt']
@@ -140,6 +154,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues) -> None:
     raise Refused(str(e)) from None
   if len(rest) > 1:
     raise Refused(f'{rest[1]}: is not a flag; flags look like --NAME=VALUE')
+  return said
 
 
 def _many(name: str, values: flags.FlagValues) -> list[str]:

@@ -4,15 +4,18 @@ Trials are shared: a second question in the same directory neither trains the
 base again nor replaces the answer to the first.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from experiments.plan import Plan
 from experiments.table import Table
-from train.files import append_lines, read_lines
+from train.files import Lines, all_lines, append_lines
+from train.strict import check
 
 FOLDER = 'comparisons'
 _SHOWN = 'shown.jsonl'
@@ -59,13 +62,19 @@ def before(plan: Plan, rows: Mapping[str, int]) -> tuple[str, ...]:
   mine = home(plan).name
   seeds: set[int] = set()
   added: dict[str, None] = {}
-  for shown in read_lines(plan.workdir / FOLDER / _SHOWN):
+  lines = _read(plan.workdir)
+  for shown in lines.values:
     theirs = shown['rows']
     if shown['comparison'] == mine:
       seeds |= {n for row, n in theirs.items() if n != rows.get(row, n)}
     elif theirs.keys() & rows.keys():
       added |= dict.fromkeys(row for row in rows if row not in theirs)
   said = []
+  if lines.faults:
+    said.append(
+      f'Of the verdicts shown before {len(lines.faults)} cannot be read '
+      f'({FOLDER}/{_SHOWN} is damaged).'
+    )
   if seeds:
     counts = ', '.join(map(str, sorted(seeds)))
     said.append(
@@ -81,6 +90,23 @@ def remember(plan: Plan, rows: Mapping[str, int]) -> None:
   """Keeps which rows are shown with a verdict; the same once."""
   path = plan.workdir / FOLDER / _SHOWN
   shown = {'comparison': home(plan).name, 'rows': dict(rows)}
-  if rows and shown not in read_lines(path):
+  if rows and shown not in _read(plan.workdir).values:
     path.parent.mkdir(exist_ok=True)
     append_lines(path, [shown])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+  """A line of shown.jsonl: rows with a verdict, over how many seeds each."""
+
+  comparison: str
+  rows: Mapping[str, int]
+
+
+def _read(workdir: pathlib.Path) -> Lines:
+  """Returns which verdicts were shown."""
+
+  def accept(value: Any) -> None:
+    check(_Shown, value)
+
+  return all_lines(workdir / FOLDER / _SHOWN, accept)

@@ -10,7 +10,13 @@ from experiments.report import Sample
 from train.files import read_json
 from train.look import FILE as MAPS
 from train.look import read_maps
-from train.records import AGAIN, FOLDER, read_begun, read_own_end
+from train.records import (
+  AGAIN,
+  FOLDER,
+  digests,
+  read_begun,
+  read_own_end,
+)
 from train.sample import FILE as SAMPLE
 from train.store import FILE as VOCABULARY
 from train.store import read_vocabulary
@@ -36,6 +42,12 @@ def damage(directory: pathlib.Path, vocabulary: Vocabulary) -> str | None:
       read_maps(directory / MAPS, vocabulary.size)
   except Damaged as e:
     return e.fault
+  if end is not None and end.files is not None:
+    found = digests(directory)
+    for name, digest in end.files.items():
+      if found.get(name) != digest:
+        how = 'is not as it was written' if name in found else 'is gone'
+        return f'{directory / name}: {how}'
   # Who removes all checkpoints wants their room; one that lacks is a loss.
   folder = directory / FOLDER
   if end is None or end.step is None or not folder.is_dir():
@@ -46,6 +58,15 @@ def damage(directory: pathlib.Path, vocabulary: Vocabulary) -> str | None:
   if end.step not in steps and not on:
     return f'{directory}: its last checkpoint, of step {end.step}, is gone'
   return None
+
+
+def has_ended(directory: pathlib.Path) -> bool:
+  """Returns whether a trial's own folder says that it ended, well or not."""
+  try:
+    end = read_own_end(directory)
+  except Damaged:
+    return False
+  return end is not None and end.status != 'paused'
 
 
 def read_sample(directory: pathlib.Path) -> Sample:

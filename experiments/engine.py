@@ -9,6 +9,7 @@ from typing import Protocol
 from experiments import advice
 from experiments.attention import backends
 from experiments.environment import environment
+from experiments.flagfile import sealed
 from experiments.inputs import Planned
 from experiments.layout import mend_layout
 from experiments.ledger import Ledger, locked, write_owner
@@ -156,7 +157,7 @@ def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
   """Writes what the run is: flags, configuration, environment."""
   workdir = plan.workdir
   write_owner(workdir, plan.owner)
-  write_atomically(workdir / 'flags.txt', '\n'.join(flag_lines) + '\n')
+  write_atomically(workdir / 'flags.txt', sealed(flag_lines))
   about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
   about['attention'] = {

@@ -1,21 +1,47 @@
 """--flagfile=FILE: flags that a file holds, a line each, as absl has it.
 
 Read here, for absl waits for ever for a pipe and fails on what is no text.
+What a run writes begins with a checksum: its file may be edited, and whoever
+replays it is told.
 """
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from experiments.ledger import Refused
 
 LARGEST = 2**20  # bytes
 DEEPEST = 16  # files that name each other
 _NAMES = ('--flagfile', '-flagfile')
+_COMMENTS = ('#', '//')
+_SUM = '# sha256 of the flags: '
+Note = Callable[[str], object]
 
 
-def expand(argv: Sequence[str]) -> list[str]:
+def sealed(lines: Sequence[str]) -> str:
+  """Returns the text of a file of flags, with their checksum."""
+  text = '\n'.join(lines) + '\n'
+  return f'{_SUM}{_sum(_own(text))}\n{text}'
+
+
+def _own(text: str) -> list[str]:
+  """Returns the lines of a file that are flags."""
+  lines = [line.strip() for line in text.split('\n')]
+  return [line for line in lines if line and not line.startswith(_COMMENTS)]
+
+
+def _sum(flags: Sequence[str]) -> str:
+  return hashlib.sha256('\n'.join(flags).encode()).hexdigest()[:16]
+
+
+def expand(argv: Sequence[str], note: Note = lambda line: None) -> list[str]:
   """Returns the words of a command line, those of files in their place.
+
+  Args:
+    argv: the words.
+    note: is told of files that are not as a run wrote them, or hold nothing.
 
   Raises:
     Refused: a file cannot be read, is no text, or names itself.
@@ -31,11 +57,11 @@ def expand(argv: Sequence[str]) -> list[str]:
       continue
     if not equals and (path := next(words, '')) == '':
       raise Refused(f'{word}: must name a file')
-    out += _flags(path, ())
+    out += _flags(path, (), note)
   return [*out, *words]
 
 
-def _flags(path: str, through: Sequence[str]) -> Iterator[str]:
+def _flags(path: str, through: Sequence[str], note: Note) -> Iterator[str]:
   """Yields the flags of a file; comments begin with # or //."""
   path = os.path.expanduser(path.strip())
   if path in through or len(through) == DEEPEST:
@@ -43,11 +69,25 @@ def _flags(path: str, through: Sequence[str]) -> Iterator[str]:
       f'--flagfile={path}: names itself, or lies more than {DEEPEST} files '
       f'deep ({" -> ".join([*through, path])}): take that line out'
     )
-  for line in map(str.strip, _read(path).split('\n')):
+  text = _read(path)
+  own = _own(text)
+  sums = [
+    line.removeprefix(_SUM).strip()
+    for line in text.split('\n')
+    if line.startswith(_SUM)
+  ]
+  if not own:
+    note(f'--flagfile={path}: holds no flags')
+  elif sums and {*sums} != {_sum(own)}:
+    note(
+      f'--flagfile={path}: its flags are not those that were written '
+      '(edited, or damaged)'
+    )
+  for line in own:
     name, equals, value = line.partition('=')
     if name in _NAMES and equals:
-      yield from _flags(value, (*through, path))
-    elif line and not line.startswith(('#', '//')):
+      yield from _flags(value, (*through, path), note)
+    else:
       yield line
 
 

@@ -8,10 +8,10 @@ from experiments.damage import read_sample
 from experiments.inputs import Planned
 from experiments.report import AttentionMaps, Sample
 from experiments.terminal import Terminal
-from train.files import Lines
+from train.files import Fault, Lines
 from train.look import FILE as MAPS_FILE
 from train.look import MAPS, SOURCE, TEXT, read_maps
-from train.records import read_figures
+from train.records import FIGURES, read_figures, read_own_end
 from train.sample import FILE
 from train.strict import Damaged
 from train.vocabulary import Vocabulary
@@ -23,15 +23,38 @@ def figures_of(
   """Returns the lines of metrics.jsonl of each trial; says what is damaged."""
   out = {}
   for planned in trials:
-    path = planned.trial.directory / 'metrics.jsonl'
-    out[planned.trial.id] = found = read_figures(path)
+    path = planned.trial.directory / FIGURES
+    found = read_figures(path)
     for line in found.said(path):
       terminal.warn(f'{line}: curves have a gap there')
+    out[planned.trial.id] = _with_lost(planned, found, terminal)
   return out
 
 
+def _with_lost(planned: Planned, found: Lines, terminal: Terminal) -> Lines:
+  """Returns the lines of a trial, with a fault for each that is gone.
+
+  No checksum of a line is wrong where a line is gone: the end of the trial
+  knows how many there were.
+  """
+  try:
+    end = read_own_end(planned.trial.directory)
+  except Damaged:
+    end = None
+  if end is None or end.figures is None:
+    return found
+  lost = end.figures - len(found.values) - len(found.faults)
+  path = planned.trial.directory / FIGURES
+  if lost > 0:
+    terminal.warn(f'{path}: {lost} lines are gone: curves have a gap there')
+  if lost < 0:
+    terminal.warn(f'{path}: has {-lost} more lines than were written')
+  gone = [Fault(0, 'is gone', b'')] * lost
+  return found._replace(faults=[*found.faults, *gone])
+
+
 def gaps(figures: Mapping[str, Lines], trials: Sequence[Planned]) -> str:
-  """Returns which curves lack lines of metrics.jsonl that are damaged."""
+  """Returns which curves lack lines of metrics.jsonl, damaged or gone."""
   found = [
     f'{p.row}, seed {p.seed}: {count}'
     for p in trials
@@ -40,7 +63,7 @@ def gaps(figures: Mapping[str, Lines], trials: Sequence[Planned]) -> str:
   ]
   if not found:
     return ''
-  return f' Curves have gaps, of damaged lines ({"; ".join(found)}).'
+  return f' Curves have gaps, of damaged or lost lines ({"; ".join(found)}).'
 
 
 def curves(

@@ -6,13 +6,14 @@ from typing import Any
 
 from experiments.assignment import join
 from experiments.cost import cost_on
-from experiments.damage import damage
+from experiments.damage import damage, has_ended
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import program_key
 from experiments.speed import remember
 from experiments.terminal import Terminal
 from train.figure import VAL_LOSS, Figure
+from train.records import TRIALS
 from train.schema import to_flags
 
 
@@ -42,6 +43,7 @@ class Recorder:
       if self.settled(planned) and not self._broken(planned):
         self._say(planned, 'done before')
       else:
+        self._say_lost(planned)
         groups.setdefault(program_key(planned.trial), []).append(planned)
     for key, group in groups.items():
       self._beside[key] = len(group)
@@ -54,6 +56,15 @@ class Recorder:
     if problem is not None:
       self._terminal.warn(f'{problem}: made again from its checkpoint')
     return problem is not None
+
+  def _say_lost(self, planned: Planned) -> None:
+    """Says where the line of a trial that ended is gone from the record."""
+    trial = planned.trial
+    if self._ledger.record(trial.id) is None and has_ended(trial.directory):
+      self._terminal.warn(
+        f'{trial.directory}: had ended, and {TRIALS} has no line of it: '
+        'recorded again from its checkpoint'
+      )
 
   def end(self, planned: Planned, outcome: Mapping[str, Any]) -> None:
     """Records how a trial ended, on the disk before this returns."""

@@ -174,11 +174,13 @@ def _preset(flag: str, text: str, rows: Sequence[Row]) -> Mapping[str, str]:
   if text in named:
     return named[text]
   if '=' not in text:
+    own = (
+      f'a row that changes the base, {"|".join(named)}, or ' if named else ''
+    )
     raise FieldError(
       flag,
       text,
-      f'must be a row that changes the base, {"|".join(named)}, or FIELD=VALUE '
-      f'[FIELD=VALUE ...]{suggest(text, named)}',
+      f'must be {own}FIELD=VALUE [FIELD=VALUE ...]{suggest(text, named)}',
     )
   return assignments(flag, text)
 

@@ -14,7 +14,7 @@ from experiments.plan import Plan
 from experiments.shards import parse_shard
 from experiments.tuning import Tuned
 from train.figure import Figure
-from train.records import FOLDER, read_figures
+from train.records import FIGURES, FOLDER, read_figures
 from train.strict import Damaged
 
 
@@ -145,7 +145,7 @@ def _at(
     record = ledger.record(planned.trial.id)
     if record is None or record['status'] == 'failed':
       return None
-    path = planned.trial.directory / 'metrics.jsonl'
+    path = planned.trial.directory / FIGURES
     lines = read_figures(path)
     found = [x[name] for x in lines.values if name in x and x['step'] == rung]
     if found or record['status'] == 'diverged' or record['steps'] < rung:

@@ -1,14 +1,18 @@
 """Runs command lines in this process, and reads what they leave."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 import launch
 from experiments import cli
+from experiments.inputs import Planned
 from train.fetch import Remote
 from train.files import read_lines
+from train.step import init_state
 
 
 def run(*argv: str) -> int:
@@ -27,3 +31,12 @@ def captions(remote: Remote) -> str:
 def trials(workdir: str | Path) -> list[dict[str, Any]]:
   """Returns the records of a working directory."""
   return read_lines(Path(workdir) / 'trials.jsonl')
+
+
+def initial_size(planned: Planned) -> int:
+  """Returns how many numbers a trial begins with."""
+  config, data = planned.trial.config, planned.trial.data
+  state = jax.eval_shape(
+    lambda: init_state(config, config.sizes(data.vocabulary))
+  )
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,12 @@ def running(argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
       process.kill()
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def end(
+  process: subprocess.Popen[str], timeout: float = TIMEOUT
+) -> tuple[int, str, str]:
   """Returns the exit code, stdout and stderr of a process."""
   try:
-    out, err = process.communicate(timeout=TIMEOUT)
+    out, err = process.communicate(timeout=timeout)
   finally:
     process.kill()
   return process.returncode, out, err
@@ -129,6 +132,54 @@ def sizes(workdir: Path, pattern: str) -> dict[str, tuple[int, int]]:
       continue
     found[str(path)] = stat.st_size, stat.st_mtime_ns
   return found
+
+
+# What to wait for: files that change or appear, and seconds after that.
+MOMENTS = {
+  'start-up': (None, 1.5),
+  'before the first trial': ('environment.json', 0.2),
+  'compilation': ('runs/*/config.json', 0.6),
+  'a chunk': ('runs/*/metrics.jsonl', 0.05),
+  'a save': ('runs/*/checkpoints/*tmp*', 0.1),
+  'a file of a trial': ('runs/*/*.*', 0.02),
+  'a temporary file': ('**/.*.tmp', 0.003),
+  'the end of a trial': ('runs/*/end.json', 0.02),
+  'a record': ('trials.jsonl', 0.01),
+  'the report': ('table.*', 0.03),
+  'the page': ('report.html', 0.02),
+  'any time': (None, 12.0),
+}
+
+
+class Late(AssertionError):
+  """What was waited for did not come in time."""
+
+
+def kill_at(
+  process: subprocess.Popen[str],
+  workdir: Path,
+  moment: str,
+  draw: random.Random,
+) -> bool:
+  """Kills a process near a moment; False if it ended before."""
+  pattern, spread = MOMENTS[moment]
+  deadline = time.monotonic() + TIMEOUT
+  if pattern is not None:
+    before = sizes(workdir, pattern)
+    while sizes(workdir, pattern).items() <= before.items():
+      if process.poll() is not None:
+        break
+      if time.monotonic() > deadline:
+        process.kill()
+        process.communicate()
+        raise Late(f'{moment} never came')
+      time.sleep(0.001)
+  time.sleep(draw.uniform(0, spread))
+  killed = process.poll() is None
+  process.kill()
+  _, err = process.communicate(timeout=TIMEOUT)
+  assert 'Traceback' not in err, err
+  return killed
 
 
 def resume_line(out: str) -> str:

@@ -447,6 +447,63 @@ def test_a_flip_in_the_figures_leaves_a_gap_that_is_said(
   assert len(read_figures(path).faults) == 1
 
 
+@pytest.mark.parametrize('size', [0, None])
+def test_a_line_that_is_gone_is_said(
+  size: int | None, argv: list[str], whole: Path, workdir: Path
+) -> None:
+  """Cut where a line ends, no checksum is wrong: the trial's folder knows."""
+  path = workdir / 'trials.jsonl'
+  if size is None:
+    path.unlink()
+  else:
+    path.write_bytes(b'')
+  found = damage.launched(*argv, f'--workdir={workdir}')
+  assert found.code == 0
+  (line,) = found.errors.splitlines()
+  assert str(run_of(workdir)) in line
+  assert 'had ended, and trials.jsonl has no line of it' in line
+  assert damage.figures(workdir) == damage.figures(whole)
+  # Said once, for then there is one.
+  assert damage.launched(*argv, f'--workdir={workdir}').errors == ''
+
+
+def test_a_figure_that_is_gone_leaves_a_gap_that_is_said(
+  argv: list[str], whole: Path, workdir: Path
+) -> None:
+  """Each time, and where the trial is recorded again too."""
+  path = run_of(workdir) / 'metrics.jsonl'
+  lines = path.read_bytes().splitlines(keepends=True)
+  for kept, word in (
+    (lines[:2] + lines[3:], '1 lines are gone'),
+    (lines[:-2], '2 lines are gone'),
+    ([], f'{len(lines)} lines are gone'),
+    ([*lines, lines[-1]], 'has 1 more lines'),
+  ):
+    path.write_bytes(b''.join(kept))
+    for _ in range(2):
+      found = damage.launched(*argv, f'--workdir={workdir}')
+      assert found.code == 0
+      assert f'{path}: {word}' in found.errors
+      assert damage.figures(workdir) == damage.figures(whole)
+      page = (workdir / 'report.html').read_text()
+      assert ('Curves have gaps' in page) == ('gone' in word)
+      (workdir / 'trials.jsonl').unlink()
+
+
+def test_what_a_trial_wrote_is_made_again_where_it_is_gone(
+  argv: list[str], whole: Path, workdir: Path
+) -> None:
+  folder = run_of(workdir)
+  for name in ('attention.npz', 'sample.json'):
+    before = (folder / name).read_bytes()
+    (folder / name).unlink()
+    found = damage.launched(*argv, f'--workdir={workdir}')
+    assert found.code == 0
+    (line,) = found.errors.splitlines()
+    assert f'{folder / name}: is gone: made again from its checkpoint' in line
+    assert (folder / name).read_bytes() == before
+
+
 def test_a_damaged_layout_is_that_of_the_trials(
   argv: list[str], whole: Path, workdir: Path
 ) -> None:

@@ -27,6 +27,7 @@ from processes import (
   Outcome,
   assert_same,
   end,
+  kill_at,
   outcome,
   resume_line,
   running,
@@ -74,41 +75,6 @@ def expected(whole: Path) -> Outcome:
 
 
 # Kills. -----------------------------------------------------------------------
-
-
-# What to wait for: files that change or appear, and seconds after that.
-MOMENTS = {
-  'start-up': (None, 1.5),
-  'before the first trial': ('environment.json', 0.2),
-  'compilation': ('runs/*/config.json', 0.6),
-  'a chunk': ('runs/*/metrics.jsonl', 0.05),
-  'a save': ('runs/*/checkpoints/*tmp*', 0.1),
-  'a record': ('trials.jsonl', 0.01),
-  'the report': ('table.*', 0.03),
-}
-
-
-def kill_at(
-  process: subprocess.Popen[str],
-  workdir: Path,
-  moment: str,
-  draw: random.Random,
-) -> bool:
-  """Kills a process near a moment; False if it ended before."""
-  pattern, spread = MOMENTS[moment]
-  deadline = time.monotonic() + TIMEOUT
-  if pattern is not None:
-    before = sizes(workdir, pattern)
-    while sizes(workdir, pattern).items() <= before.items():
-      if process.poll() is not None:
-        break
-      assert time.monotonic() < deadline, f'{moment} never came'
-      time.sleep(0.001)
-  time.sleep(draw.uniform(0, spread))
-  killed = process.poll() is None
-  process.kill()
-  process.communicate(timeout=TIMEOUT)
-  return killed
 
 
 def survive(

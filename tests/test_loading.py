@@ -18,6 +18,7 @@ from tolerance import assert_close
 from train import windows
 from train.files import digest, read_lines
 from train.load import load
+from train.strict import Damaged
 from train.task import DataError
 from train.tasks.text import Text
 from train.tokenizer import Bpe
@@ -113,6 +114,24 @@ def test_row_without_a_seed_is_one_of_its_trials(ran: Ran) -> None:
   loaded = load(str(ran.workdir), ROPE)
   trials = [ran.records[ROPE, seed]['trial'] for seed in (0, 1)]
   assert loaded.trial in trials
+
+
+def test_a_row_whose_first_line_is_gone_is_not_another_trial(
+  ran: Ran, tmp_path: pathlib.Path
+) -> None:
+  workdir = tmp_path / 'run'
+  shutil.copytree(ran.workdir, workdir)
+  path = workdir / 'trials.jsonl'
+  lines = path.read_text().splitlines(keepends=True)
+  first = ran.records['base', 0]['trial']
+  kept = [line for line in lines if first not in line]
+  assert len(kept) == len(lines) - 1
+  path.write_text(''.join(kept))
+  with pytest.raises(Damaged, match=f'has no line of {first}, .* is seed 0'):
+    load(workdir, 'base')
+  assert load(workdir, 'base/1').trial == ran.records['base', 1]['trial']
+  (workdir / 'runs' / first / 'end.json').unlink()  # it runs still
+  assert load(workdir, 'base').trial == ran.records['base', 1]['trial']
 
 
 @pytest.mark.parametrize('name', ['nothing', 'base/7', 'qk/0', 'zzz/0'])

@@ -1,25 +1,22 @@
 """What --plan says: of each row what it will be, and how long it takes here."""
 
 import json
-import math
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import pytest
 
+from commands import initial_size
 from experiments import catalogue, speed
 from experiments.command import Command
 from experiments.experiment import BASE, Experiment, Row
-from experiments.inputs import Planned
 from experiments.plan import Plan, make_plan
 from experiments.rows import Requests
 from train.config import Config
 from train.files import cache
 from train.schema import override
-from train.step import init_state
 from train.trial import Options
 
 TEXT = ''.join(f'{n} quick foxes jump over the lazy dogs.\n' for n in range(60))
@@ -48,15 +45,6 @@ def plan_of(
   return make_plan(
     experiment, base, command, Options(), Requests(ablate=tuple(ablate))
   )
-
-
-def initial_size(planned: Planned) -> int:
-  """Returns how many numbers a trial begins with."""
-  config, data = planned.trial.config, planned.trial.data
-  state = jax.eval_shape(
-    lambda: init_state(config, config.sizes(data.vocabulary))
-  )
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
 
 
 CLASSES = {'task': 'most_frequent', 'model': 'classifier'}

@@ -290,6 +290,14 @@ def test_errors_name_the_flag_and_the_fix(
   assert all(part in line for part in parts), line
 
 
+@pytest.mark.parametrize('flag', ['add_one', 'ablate_from'])
+def test_where_no_row_changes_the_base_none_is_listed(flag: str) -> None:
+  with pytest.raises(FieldError) as caught:
+    expand(Config(), (Row(BASE, {}),), Requests(**{flag: 'x'}))
+  line = str(caught.value)
+  assert line == f'--{flag}=x: must be FIELD=VALUE [FIELD=VALUE ...]'
+
+
 @pytest.mark.parametrize(('sweep', 'trials', 'parts'), WRONG_SEARCH, ids=str)
 def test_errors_of_a_search_name_the_flag_and_the_fix(
   sweep: tuple[str, ...], trials: int | None, parts: Sequence[str]

@@ -17,7 +17,7 @@ import pytest
 
 from commands import run
 from experiments import advice, engine, ledger, memory, pool
-from experiments.flagfile import expand
+from experiments.flagfile import expand, sealed
 from experiments.ledger import Refused
 from experiments.pool import LAUNCH
 from experiments.signals import stop_signals
@@ -240,6 +240,57 @@ def test_flag_files_are_read_as_absl_reads_them(tmp_path: pathlib.Path) -> None:
   assert expand(['l', f'--flagfile={outer}', '--d']) == want
   assert expand(['l', '--flagfile', str(outer), '--d']) == want
   assert expand(['l', '--', '--flagfile=x']) == ['l', '--', '--flagfile=x']
+
+
+def test_flags_that_are_not_those_that_were_written_are_said(
+  tmp_path: pathlib.Path,
+) -> None:
+  """No bit, no line and no end of the file can change in silence."""
+  path, said = tmp_path / 'flags.txt', list[str]()
+  lines = ['--steps=6', '--task.path= a b ', '--ablate=norm=rmsnorm']
+  text = sealed(lines)
+  path.write_text(text)
+  words = ['l', f'--flagfile={path}']
+  truth = expand(words, said.append)
+  assert not said
+  path.write_text(f'# mine\n\n{text.replace(lines[1], lines[1] + " ")}')
+  assert expand(words, said.append) == truth  # a comment is no flag
+  assert not said
+  data = text.encode()
+  damaged = [data[:size] for size in range(len(data))]
+  for bit in range(len(data) * 8):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    damaged.append(bytes(changed))
+  for changed in damaged:
+    path.write_bytes(changed)
+    said.clear()
+    try:
+      found = expand(words, said.append)
+    except Refused:
+      continue
+    # Of a comment that is none any more absl says that it is no flag.
+    assert said or found == truth or not found[1].startswith('-')
+
+
+def test_a_flag_file_that_was_edited_runs_and_says_so(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  path = tmp_path / 'flags.txt'
+  ours = '--experiment=train', '--task=most_frequent', '--model=classifier'
+  path.write_text(sealed([*ours, '--steps=6']).replace('=6', '=7'))
+  words = f'--flagfile={path}', '--plan', f'--workdir={tmp_path / "run"}'
+  assert run(*words) == 0
+  lines = capsys.readouterr().err.splitlines()
+  assert (
+    sum('flags.txt: its flags are not those' in line for line in lines) == 1
+  )
+  assert run(*words, '--steps=x') == 2  # a refusal is one line
+  (line,) = capsys.readouterr().err.splitlines()
+  assert '--steps=x' in line
+  path.write_text('# none\n')
+  assert run(*words, *ours) == 0
+  assert 'flags.txt: holds no flags' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('kind', [*KINDS, 'absent'])

@@ -385,6 +385,16 @@ def test_a_second_comparison_leaves_the_first(
   ]
   assert '2 was shown' in (first / 'table.md').read_text()
 
+  # What cannot be read is not taken for what was never shown.
+  path = Path('w/comparisons/shown.jsonl')
+  path.write_bytes(path.read_bytes().replace(b'": 2', b'": 3'))
+  assert run(*given, prefix, '--seeds=3') == 0
+  table = json.loads((first / 'table.json').read_text())
+  assert table['before'] == [
+    'Of the verdicts shown before 2 cannot be read '
+    '(comparisons/shown.jsonl is damaged).'
+  ]
+
 
 def _check_records(found: list[dict[str, Any]]) -> None:
   """Checks that sums by position are those of the whole."""

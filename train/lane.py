@@ -1,6 +1,7 @@
 """One trial on the host: where it stands, its files, and what it came to."""
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,16 +21,21 @@ from train.readable import BLOCK
 from train.records import (
   BEGUN,
   END,
+  FIGURES,
   FOLDER,
   Begun,
   End,
   VocabularyDigest,
+  count_figures,
+  digests,
+  read_own_end,
 )
 from train.sample import write_table
 from train.schema import to_flags
 from train.sinks import About
 from train.step import State, init_state
 from train.store import write_vocabulary
+from train.strict import Damaged
 from train.trial import Figures, Hooks, Notes, Options, Result, Trial
 
 
@@ -83,7 +89,8 @@ class Lane:
     write_json(folder / BEGUN, _description(trial, layout, code))
     about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
     sinks = [s for to in options.log_to for s in to.open(about)]
-    self.log = Log(folder / 'metrics.jsonl', self.step, sinks)
+    self.log = Log(folder / FIGURES, self.step, sinks)
+    self._logged = _counted_before(folder, self.step)
     for line in self.log.damage:
       hooks.warn(line)
 
@@ -161,15 +168,17 @@ class Lane:
     """Waits for the last checkpoint; returns what the trial came to."""
     self.checkpoints.wait()
     self.ended = True
-    found = self.result()
+    found, folder = self.result(), self.trial.directory
     about = End(
       self.trial.id,
       found.status,
       self.step,
       found.digest,
       self.notes.best_step,
+      count_figures(folder) if self._logged is None else self._logged,
+      digests(folder),
     )
-    write_json(self.trial.directory / END, dataclasses.asdict(about))
+    write_json(folder / END, dataclasses.asdict(about))
     return found
 
   def close(self) -> None:
@@ -211,6 +220,18 @@ class Lane:
       parameters=sum(int(p.size) for p in flat(self.state.params).values()),
       by_position=notes.by_position if fine and not self.paused else {},
     )
+
+
+def _counted_before(folder: pathlib.Path, step: int) -> int | None:
+  """Returns how many figures a trial had when it ended at this step, if it did.
+
+  Those that were lost since cannot be made again: they stay missed.
+  """
+  try:
+    end = read_own_end(folder)
+  except Damaged:
+    return None
+  return end.figures if end is not None and end.step == step else None
 
 
 def _description(

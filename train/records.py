@@ -6,6 +6,7 @@ was moved alone is still checked.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from train.files import Lines, all_lines, read_json
 from train.strict import Damaged, check
 
 TRIALS, BEGUN, END = 'trials.jsonl', 'config.json', 'end.json'
+FIGURES = 'metrics.jsonl'
+# What is written of a trial when it ends, for people to look at.
+LOOKED_AT = ('attention.npz', 'sample.json', 'written.tsv')
 FOLDER = 'checkpoints'  # of a trial, within its own
 AGAIN = 'repeat the command that trained it, which writes it again'
 
@@ -90,6 +94,21 @@ def read_figures(path: pathlib.Path) -> Lines:
   return all_lines(path, _check_figures)
 
 
+def count_figures(directory: pathlib.Path) -> int:
+  """Returns how many figures a trial has logged, damaged ones too."""
+  found = read_figures(directory / FIGURES)
+  return len(found.values) + len(found.faults)
+
+
+def digests(directory: pathlib.Path) -> dict[str, str]:
+  """Returns 64 bits of the sha256 of each file that people look at."""
+  return {
+    name: hashlib.sha256((directory / name).read_bytes()).hexdigest()[:16]
+    for name in LOOKED_AT
+    if (directory / name).is_file()
+  }
+
+
 def _check_figures(value: Any) -> None:
   """Raises ValueError unless a line is a step and numbers."""
   if not isinstance(value, dict) or type(value.get('step')) is not int:
@@ -152,6 +171,8 @@ class End:
       diverging, and only the digest is known.
     digest: of the parameters there, those that are evaluated.
     best_step: of the checkpoint with the lowest validation loss, if any.
+    figures: how many lines metrics.jsonl had; none in older versions.
+    files: digests of what was written at the end, by the names of the files.
   """
 
   trial: str
@@ -159,6 +180,8 @@ class End:
   step: int | None
   digest: str
   best_step: int | None
+  figures: int | None = None
+  files: Mapping[str, str] | None = None
 
   def __post_init__(self) -> None:
     _check_name(self.trial)

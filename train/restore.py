@@ -9,7 +9,15 @@ from typing import Any
 
 from train.checkpoint import BEST, Checkpoints, Restored, one_line
 from train.files import digest
-from train.records import AGAIN, FOLDER, TRIALS, read_end, read_trials
+from train.records import (
+  AGAIN,
+  FOLDER,
+  TRIALS,
+  read_begun,
+  read_end,
+  read_own_end,
+  read_trials,
+)
 from train.step import State
 from train.strict import Damaged
 from train.suggest import suggest
@@ -34,7 +42,11 @@ def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
   if lines.faults and not known:  # one of them may be the trial that is meant
     raise Damaged(lines.said(workdir / TRIALS)[0], f'{AGAIN}, or give an id')
   if named:
-    return runs / named[min(named)]
+    chosen = runs / named[min(named)]
+    if not seed:
+      listed = {line['trial'] for line in lines.values}
+      _check_first(chosen, [runs / name for name in ids if name not in listed])
+    return chosen
   found = [name for name in ids if trial and name.startswith(trial)]
   if len(found) == 1:
     return runs / found[0]
@@ -46,6 +58,32 @@ def find(workdir: pathlib.Path, trial: str) -> pathlib.Path:
   raise DataError(
     f'{workdir}: has no trial {trial}: {_rows_of(lines.values, trial)}'
   )
+
+
+def _check_first(
+  chosen: pathlib.Path, unlisted: Sequence[pathlib.Path]
+) -> None:
+  """Raises where an earlier seed of a row ended, and its line is gone.
+
+  Args:
+    chosen: the trial of the first seed that has a line.
+    unlisted: trials without a line, most of them still running.
+  """
+  for directory in unlisted:
+    try:
+      end, mine = read_own_end(directory), dict(read_begun(directory).flags)
+      theirs = dict(read_begun(chosen).flags)
+    except Damaged:
+      continue
+    seeds = [int(flags.pop('seed', 0)) for flags in (mine, theirs)]
+    if (
+      end and end.status != 'paused' and mine == theirs and seeds[0] < seeds[1]
+    ):
+      raise Damaged(
+        f'{chosen.parent.parent / TRIALS}: has no line of {directory.name}, '
+        f'which ended and is seed {seeds[0]} of that row',
+        f'{AGAIN}, or name the seed',
+      )
 
 
 def _rows_of(lines: Sequence[Mapping[str, Any]], trial: str) -> str:

@@ -1,0 +1,1 @@
+"""What found faults, as a command: see __main__.py."""
