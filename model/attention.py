@@ -9,7 +9,7 @@ it scores.  `logits` and `visible` take any chunk of queries and of keys, which
 is what every backend is made of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -52,23 +52,28 @@ class Parts(NamedTuple):
 
 
 class Queries(NamedTuple):
-  """What queries bring, axis T; `running` by the tag of its output."""
+  """What queries bring, axis T; `running` by the tag of its output.
+
+  `place_BT` are places in documents; none where a row is one document.
+  """
 
   q_BTNH: jax.Array
   x_BTD: jax.Array
   t_T: jax.Array
   segments_BT: jax.Array | None
   running_BTN: Mapping[str, jax.Array]
+  place_BT: jax.Array | None = None
 
 
 class Keys(NamedTuple):
-  """What keys bring and a cache keeps, axis S."""
+  """What keys bring and a cache keeps, axis S; places as of queries."""
 
   k_BSKH: jax.Array
   v_BSKH: jax.Array
   s_S: jax.Array
   segments_BS: jax.Array | None
   running_BSN: Mapping[str, jax.Array]
+  place_BS: jax.Array | None = None
 
 
 class Attended(NamedTuple):
@@ -87,9 +92,25 @@ def part_of(output: Plain) -> str:
   return f'output_{output.tag}'
 
 
+def placed(
+  call: Callable[[jax.Array, jax.Array], jax.Array],
+  x_BTX: jax.Array,
+  t_T: jax.Array,
+  place_BT: jax.Array | None,
+) -> jax.Array:
+  """Returns call(x_BTX, t_T), with the places of each example if it has any.
+
+  So nothing that reads positions knows of documents.
+  """
+  if place_BT is None:
+    return call(x_BTX, t_T)
+  return jax.vmap(lambda x_TX, t_T: call(x_TX[None], t_T)[0])(x_BTX, place_BT)
+
+
 def visible(parts: Parts, queries: Queries, keys: Keys) -> jax.Array:
   """Returns mask_B1TS (B may be 1), True where a query may see a key."""
   segments_BT, segments_BS = queries.segments_BT, keys.segments_BS
+  place_BS = keys.place_BS
   return allowed(
     parts.mask,
     Places(
@@ -97,6 +118,7 @@ def visible(parts: Parts, queries: Queries, keys: Keys) -> jax.Array:
       s=keys.s_S[None, None, None, :],
       t_segment=None if segments_BT is None else segments_BT[:, None, :, None],
       s_segment=None if segments_BS is None else segments_BS[:, None, None, :],
+      s_place=None if place_BS is None else place_BS[:, None, None, :],
     ),
   )
 
@@ -118,9 +140,7 @@ def logits(
     n_B1T1: how many keys each query sees, of all; none unless `parts.counts`.
   """
   q_BTNH, t_T, s_S = queries.q_BTNH, queries.t_T, keys.s_S
-  logits_BNTS = parts.score.logits(
-    tables['score'], q_BTNH, keys.k_BSKH, queries.x_BTD, t_T, s_S
-  )
+  logits_BNTS = _scores(parts.score, tables['score'], queries, keys)
   # A score that reads no queries is scaled by the width of a value.
   width = q_BTNH.shape[-1] or keys.v_BSKH.shape[-1]
   factor = parts.scale.factor(tables['scale'], width, n_B1T1)
@@ -130,6 +150,7 @@ def logits(
   if parts.logit_cap is not None:
     logits_BNTS = parts.logit_cap * jnp.tanh(logits_BNTS / parts.logit_cap)
   num_heads = logits_BNTS.shape[1]
+  # Of distances, which are the same in a row and in a document.
   bias_NTS = parts.position.bias(tables['position'], num_heads, t_T, s_S)
   if bias_NTS is not None:
     logits_BNTS = logits_BNTS + bias_NTS
@@ -140,6 +161,22 @@ def logits(
       bias_BTSN = running_BTN[:, :, None] - running_BSN[:, None]
       logits_BNTS = logits_BNTS + jnp.moveaxis(bias_BTSN, -1, 1)
   return logits_BNTS
+
+
+def _scores(
+  score: Score, params: Params, queries: Queries, keys: Keys
+) -> jax.Array:
+  """Returns the score of each query and key, at places in documents if any."""
+  q_BTNH, x_BTD, k_BSKH = queries.q_BTNH, queries.x_BTD, keys.k_BSKH
+  t_BT, s_BS = queries.place_BT, keys.place_BS
+  if t_BT is None or s_BS is None:
+    return score.logits(params, q_BTNH, k_BSKH, x_BTD, queries.t_T, keys.s_S)
+
+  def of_one(q_TNH, k_SKH, x_TD, t_T, s_S):
+    q_BTNH, k_BSKH, x_BTD = q_TNH[None], k_SKH[None], x_TD[None]
+    return score.logits(params, q_BTNH, k_BSKH, x_BTD, t_T, s_S)[0]
+
+  return jax.vmap(of_one)(q_BTNH, k_BSKH, x_BTD, t_BT, s_BS)
 
 
 def mix(

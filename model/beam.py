@@ -34,6 +34,7 @@ class Rules(NamedTuple):
     end: the token that ends a hypothesis; none ends all at their last position.
     penalty: exponent of the length (Wu et al. 2016 has another form).
     least: tokens before the end.
+    open: what is at its last position has no need of the end.
   """
 
   width: int
@@ -41,6 +42,7 @@ class Rules(NamedTuple):
   end: int | None
   penalty: float = 1.0
   least: int = 0
+  open: bool = False
 
 
 class _Search(NamedTuple):
@@ -134,6 +136,8 @@ def _extended(
   ends_BM = token_BM == rules.end
   if rules.end is None:
     ends_BM = jnp.broadcast_to(_last(at)[:, None], token_BM.shape)
+  elif rules.open:
+    ends_BM |= _last(at)[:, None]
 
   # Those that end, among the first W, as long as there is room.
   done_BM = ends_BM & (logp_BM > NEVER / 2) & (jnp.arange(most) < width)
@@ -168,9 +172,10 @@ def _barred(at: _Search, vocabulary: int, rules: Rules) -> jax.Array:
   Shaped (B, 1, V).
   """
   end_V = jnp.arange(vocabulary) == rules.end
-  return jnp.where(
-    _last(at)[:, None, None], ~end_V, end_V & (at.t < rules.least)
-  )
+  early_V = end_V & (at.t < rules.least)
+  if rules.open:
+    return early_V[None, None]
+  return jnp.where(_last(at)[:, None, None], ~end_V, early_V)
 
 
 def _last(at: _Search) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from model.architecture import Architecture
 from model.attention import Keys
-from model.mask import Prefix
+from model.mask import Prefix, separate
 from model.parameter import Dims
 from model.recurrent import State, recurs
 
@@ -105,6 +105,7 @@ def _empty(
       for output in parts.output
       if output.fades
     },
+    place_BS=jnp.zeros(front, jnp.int32) if separate(arch.masks) else None,
   )
 
 
@@ -167,9 +168,25 @@ def extended(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
     s_S=write(kept.s_S, new.s_S, 0),
     segments_BS=jax.tree.map(at(1), kept.segments_BS, new.segments_BS),
     running_BSN=jax.tree.map(at(1), kept.running_BSN, new.running_BSN),
+    place_BS=jax.tree.map(at(1), kept.place_BS, new.place_BS),
   )
   keys = kept._replace(k_BSKH=stored(kept.k_BSKH), v_BSKH=stored(kept.v_BSKH))
   return keys, kept
+
+
+def before(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
+  """Returns segment_B and place_B of the last position, if they are kept.
+
+  Before the first, the segment is that of no document.
+  """
+  first = cache.kept[0]
+  if isinstance(first, State) or first.place_BS is None:
+    return None
+  assert first.segments_BS is not None
+  slot = jnp.maximum(cache.index - 1, 0)
+  segment_B = jnp.take(first.segments_BS, slot, axis=1)
+  place_B = jnp.take(first.place_BS, slot, axis=1)
+  return jnp.where(cache.index == 0, -1, segment_B), place_B
 
 
 def last(kept: Keys, tag: str, index: jax.Array) -> jax.Array:

@@ -15,13 +15,15 @@ class Places(NamedTuple):
   """Where queries and keys stand; the arrays broadcast to [B, 1, T, S].
 
   Segments number the documents of a packed example from 1 on; 0 is padding.
-  They are none where the model is given none.
+  They are none where the model is given none.  `t` and `s` are positions in the
+  row, and `s_place` that of a key in its document; none where this is the row.
   """
 
   t: jax.Array
   s: jax.Array
   t_segment: jax.Array | None = None
   s_segment: jax.Array | None = None
+  s_place: jax.Array | None = None
 
 
 class Predicate(Variant):
@@ -31,11 +33,13 @@ class Predicate(Variant):
     hides_future: no query sees a later key, so that keys can be cached.
     hides_targets: some queries do not see the next token, and can predict it.
     reads_segments: the task must give segments.
+    separates: no document sees another: the first token of each has place 0.
   """
 
   hides_future: ClassVar[bool] = False
   hides_targets: ClassVar[bool] = False
   reads_segments: ClassVar[bool] = False
+  separates: ClassVar[bool] = False
 
   def problem(self, seq_len: int) -> FieldError | None:
     """Returns why the mask has no effect at this length, if it has none."""
@@ -110,8 +114,8 @@ class Window(Predicate, tag='window'):
 class Prefix(Predicate, tag='prefix'):
   """Full within a prefix, causal behind it (Raffel et al. 2020, section 3.2.1).
 
-  s <= t or s < prefix.  Positions that see their own target do not count in
-  the loss.
+  s <= t or s < prefix, of each document where --mask has segments.  Positions
+  that see their own target do not count in the loss.
   """
 
   hides_targets: ClassVar[bool] = True
@@ -130,14 +134,20 @@ class Prefix(Predicate, tag='prefix'):
 
   def allowed(self, at: Places) -> jax.Array:
     """Returns True where the query at t may see the key at s."""
-    return (at.s <= at.t) | (at.s < self.prefix)
+    place = at.s if at.s_place is None else at.s_place
+    return (at.s <= at.t) | (place < self.prefix)
 
 
 @dataclasses.dataclass(frozen=True)
 class Segments(Predicate, tag='segments'):
-  """Only keys of the same document of a packed example (Krell et al. 2021)."""
+  """Only keys of the same document of a packed example (Krell et al. 2021).
+
+  All that reads positions counts them from the beginning of each document, so
+  that what is said of it does not depend on where in a row it stands.
+  """
 
   reads_segments: ClassVar[bool] = True
+  separates: ClassVar[bool] = True
 
   def allowed(self, at: Places) -> jax.Array:
     """Returns True where both have one segment, which is not 0."""
@@ -175,8 +185,37 @@ def allowed(masks: Sequence[Mask], at: Places) -> jax.Array:
   return seen
 
 
+def separate(masks: Sequence[Mask]) -> bool:
+  """Returns whether no document of a row sees another."""
+  return any(mask.separates for mask in masks)
+
+
+def places(
+  segments_BT: jax.Array, before: tuple[jax.Array, jax.Array] | None = None
+) -> jax.Array:
+  """Returns place_BT, how far each token is from the first of its document.
+
+  Args:
+    segments_BT: document of each token.
+    before: document and place of the token before the first; none is no token.
+  """
+  t_T = jnp.arange(segments_BT.shape[1])
+  first_BT = segments_BT[:, 1:] != segments_BT[:, :-1]
+  # Where the first of each document stands; before the row, of one begun there.
+  begin_B = jnp.zeros_like(segments_BT[:, 0])
+  if before is not None:
+    segment_B, place_B = before
+    begin_B = jnp.where(segments_BT[:, 0] == segment_B, -1 - place_B, 0)
+  begin_BT = jnp.where(first_BT, t_T[1:], begin_B[:, None])
+  begin_BT = jnp.concatenate([begin_B[:, None], begin_BT], 1)
+  return (t_T - jax.lax.cummax(begin_BT, axis=1)).astype(jnp.int32)
+
+
 def blind(masks: Sequence[Mask], t_T: jax.Array) -> jax.Array:
-  """Returns True where a query does not see the key of the next position."""
+  """Returns True where a query does not see the key of the next position.
+
+  Where documents are separate, positions are places in them, of any shape.
+  """
   seen_T = jnp.ones(t_T.shape, bool)
   for mask in masks:
     if not mask.reads_segments:

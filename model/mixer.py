@@ -22,6 +22,7 @@ from model.attention import (
   Queries,
   Tables,
   part_of,
+  placed,
 )
 from model.backend import Reference
 from model.heads import Heads
@@ -52,6 +53,7 @@ class Context(NamedTuple):
     index: how many positions the cache holds.
     memory: what there is of a source; none if there is none, or if the layers
       have kept their keys of it.
+    place_BT: place of each position in its document; none where the row is one.
   """
 
   t_T: jax.Array
@@ -60,6 +62,7 @@ class Context(NamedTuple):
   keys_B: jax.Array | None
   index: jax.Array
   memory: Memory | None
+  place_BT: jax.Array | None = None
 
 
 class Layer(NamedTuple):
@@ -160,6 +163,7 @@ class Mixer:
       q_BTNH=self._rotated(
         self._split(x_BTD).q_BTNH,
         context.t_T,
+        None,
         lambda q: self.architecture.qk_norm.query(self.tables['qk_norm'], q),
       ),
       x_BTD=x_BTD,
@@ -177,7 +181,9 @@ class Mixer:
     heads = self._split(memory.x_BSD)
     s_S = jnp.arange(memory.x_BSD.shape[1])
     norm, gains = self.architecture.qk_norm, self.tables['qk_norm']
-    k_BSKH = self._rotated(heads.k_BSKH, s_S, lambda k: norm.key(gains, k))
+    k_BSKH = self._rotated(
+      heads.k_BSKH, s_S, None, lambda k: norm.key(gains, k)
+    )
     return Keys(k_BSKH, heads.v_BSKH, s_S, memory.segments_BS, {})
 
   def _split(self, x_BTD: jax.Array) -> Heads:
@@ -207,7 +213,7 @@ class Mixer:
     context: Context,
   ) -> tuple[Queries, Keys, jax.Array | None]:
     """Returns what the positions bring as queries and as keys."""
-    tables, t_T = self.tables, context.t_T
+    tables, t_T, place_BT = self.tables, context.t_T, context.place_BT
     heads = self._split(x_BTD)
     v_BTKH = heads.v_BSKH
     if first_BTKH is not None:
@@ -219,14 +225,21 @@ class Mixer:
         v_BTKH = output.values(own, v_BTKH, first_BTKH)
       if output.fades:
         running[output.tag] = output.running(
-          own, x_BTD, self._before(output.tag, layer, context, x_BTD)
+          own, x_BTD, self._before(output.tag, layer, context, x_BTD), place_BT
         )
     norm, gains = self.architecture.qk_norm, tables['qk_norm']
-    q_BTNH = self._rotated(heads.q_BTNH, t_T, lambda q: norm.query(gains, q))
-    k_BTKH = self._rotated(heads.k_BSKH, t_T, lambda k: norm.key(gains, k))
-    segments_BT = context.segments_BT
-    queries = Queries(q_BTNH, x_BTD, t_T, segments_BT, running)
-    return queries, Keys(k_BTKH, v_BTKH, t_T, segments_BT, running), first_BTKH
+    q_BTNH = self._rotated(
+      heads.q_BTNH, t_T, place_BT, lambda q: norm.query(gains, q)
+    )
+    k_BTKH = self._rotated(
+      heads.k_BSKH, t_T, place_BT, lambda k: norm.key(gains, k)
+    )
+    where = t_T, context.segments_BT, running, place_BT
+    return (
+      Queries(q_BTNH, x_BTD, *where),
+      Keys(k_BTKH, v_BTKH, *where),
+      first_BTKH,
+    )
 
   def _before(
     self, tag: str, layer: Layer, context: Context, x_BTD: jax.Array
@@ -237,16 +250,22 @@ class Mixer:
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
     return jnp.zeros((x_BTD.shape[0], self.dims.num_heads), wide)
 
-  def _rotated(self, x_BTNH: jax.Array, t_T: jax.Array, norm: Map) -> jax.Array:
+  def _rotated(
+    self,
+    x_BTNH: jax.Array,
+    t_T: jax.Array,
+    place_BT: jax.Array | None,
+    norm: Map,
+  ) -> jax.Array:
     """Returns queries or keys, normalised and rotated, each map by itself."""
-    arch = self.architecture
+    arch, rotate = self.architecture, self.parts.position.rotate
     maps = self.parts.maps
     widths = arch.projections.widths(self.dims)
     still = (widths.query - widths.rotary) // maps
     done = []
     for part_BTNH in jnp.split(x_BTNH, maps, axis=-1):
       part_BTNH = norm(part_BTNH)
-      turned_BTNH = self.parts.position.rotate(part_BTNH[..., still:], t_T)
+      turned_BTNH = placed(rotate, part_BTNH[..., still:], t_T, place_BT)
       both = jnp.concatenate([part_BTNH[..., :still], turned_BTNH], -1)
       done.append(arch.normalizer.features(both))
     return jnp.concatenate(done, -1)

@@ -1,5 +1,6 @@
 """The network: embed, run the blocks, unembed; the one module of the model."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,12 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from model import cache as kept_keys
 from model.architecture import Architecture
+from model.attention import placed
 from model.backend import Reference
 from model.block import Block, Carry, Left
 from model.cache import Cache
 from model.dropout import dropout, site_keys
 from model.family import ENCODER, Classifier, Stack
+from model.mask import places, separate
 from model.mixer import Context, Layer, Memory
 from model.parameter import Dims, Parameters, add_bias
 
@@ -103,9 +107,18 @@ class Transformer(nn.Module):
     t_T = jnp.arange(tokens_BT.shape[1])
     if given.cache is not None:
       t_T += given.cache.index
-    x_BTD = self._embed(params, tokens_BT, t_T, 'position', given.keys_B)
+    place_BT = self._places(given)
+    x_BTD = self._embed(
+      params, tokens_BT, t_T, place_BT, 'position', given.keys_B
+    )
     context = Context(
-      t_T, given.segments_BT, params['position'], given.keys_B, t_T[0], memory
+      t_T,
+      given.segments_BT,
+      params['position'],
+      given.keys_B,
+      t_T[0],
+      memory,
+      place_BT,
     )
     stack = arch.stacks[-1]
     weights_LBNTS = cross_LBNTS = kept = None
@@ -124,11 +137,23 @@ class Transformer(nn.Module):
     )
     return Ran(out, kept)
 
+  def _places(self, given: Given) -> jax.Array | None:
+    """Returns the place of each token in its document.
+
+    It is none where the row is one document to all that reads positions.
+    """
+    if given.segments_BT is None or not separate(self.architecture.masks):
+      return None
+    cache = given.cache
+    before = None if cache is None else kept_keys.before(cache)
+    return places(given.segments_BT, before)
+
   def _embed(
     self,
     params: Mapping[str, Any],
     tokens_BT: jax.Array,
     t_T: jax.Array,
+    place_BT: jax.Array | None,
     position: str,
     keys_B: jax.Array | None,
   ) -> jax.Array:
@@ -137,7 +162,8 @@ class Transformer(nn.Module):
     x_BTD = params['embedding']['token'][tokens_BT]
     if arch.scale_embeddings:
       x_BTD = x_BTD * math.sqrt(self.dims.d_model)
-    x_BTD = arch.position.embed(params[position], x_BTD, t_T)
+    embed = functools.partial(arch.position.embed, params[position])
+    x_BTD = placed(embed, x_BTD, t_T, place_BT)
     place = 'embedding'
     if position != 'position':
       place = f'{ENCODER}/{place}'
@@ -154,7 +180,9 @@ class Transformer(nn.Module):
     """Returns the source, encoded, and what its blocks leave."""
     arch = self.architecture
     position, s_S = f'position_{ENCODER}', jnp.arange(source.tokens_BS.shape[1])
-    x_BSD = self._embed(params, source.tokens_BS, s_S, position, given.keys_B)
+    x_BSD = self._embed(
+      params, source.tokens_BS, s_S, None, position, given.keys_B
+    )
     context = Context(
       s_S, source.segments_BS, params[position], given.keys_B, s_S[0], None
     )

@@ -65,13 +65,18 @@ class Plain(Part, tag='plain'):
     return v_BSKH
 
   def running(
-    self, params: Params, x_BTD: jax.Array, before_BN: jax.Array
+    self,
+    params: Params,
+    x_BTD: jax.Array,
+    before_BN: jax.Array,
+    place_BT: jax.Array | None = None,
   ) -> jax.Array:
     """Returns running_BTN in float32; `before` is that of the last position.
 
-    It is 0 before the first.  Called only if the variant `fades`.
+    It is 0 before the first, and before place 0 of each document where a row
+    holds several.  Called only if the variant `fades`.
     """
-    del params
+    del params, place_BT
     return jnp.broadcast_to(
       before_BN[:, None], (*x_BTD.shape[:2], before_BN.shape[-1])
     )

@@ -63,7 +63,11 @@ class NoPosition(Variant, tag='none'):
   def bias(
     self, params: Params, num_heads: int, t_T: jax.Array, s_S: jax.Array
   ) -> jax.Array | None:
-    """Returns bias_NTS, added to the logits of queries at t and keys at s."""
+    """Returns bias_NTS, added to the logits of queries at t and keys at s.
+
+    It is a function of distances: positions are those in a row, whatever
+    documents it holds.
+    """
     del params, num_heads, t_T, s_S
     return None
 

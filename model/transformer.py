@@ -89,6 +89,7 @@ def step(
 
   What it returns equals the same positions of `apply` on the whole sequence.
   The cache must have room for the tokens: a traced index cannot be checked.
+  A prefix comes in one step, that of each document where --mask has segments.
 
   Args:
     arch: the architecture; see `cache.uncacheable`.

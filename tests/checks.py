@@ -196,6 +196,8 @@ def _stepped(config: Config, params: Any, given: Inputs) -> jax.Array | None:
   )
   if cache.uncacheable(arch, prompt) is not None:
     return None
+  if prompt > 1 and any(mask.separates for mask in arch.masks):
+    return None  # each document has a prefix, to be read in one step
   reads_segments = any(mask.reads_segments for mask in arch.masks)
   batch, length = given.tokens_BT.shape
 

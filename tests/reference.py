@@ -444,6 +444,19 @@ def sees(
   return all(REFERENCES['mask'][m.tag](m, t, s, a, b) for m in masks)
 
 
+def places(
+  masks: Iterable[tuple[str, Any]], segments_T: Sequence[int]
+) -> list[int]:
+  """Returns what each position counts as: in its document, if these part."""
+  if 'segments' not in [tag for tag, _ in masks]:
+    return list(range(len(segments_T)))
+  found: list[int] = []
+  for t, own in enumerate(segments_T):
+    goes_on = t > 0 and segments_T[t - 1] == own
+    found.append(found[-1] + 1 if goes_on else 0)
+  return found
+
+
 class FamilyReference(NamedTuple):
   """What `--mask=auto` stands for, what is predicted, and from what."""
 
@@ -1194,10 +1207,13 @@ def attention(
   num_heads, shared = arch.num_heads, arch.num_kv_heads or arch.num_heads
   num_maps = max(output.maps for output, _ in outputs)
   masks = [('padding', None)] if crosses else masks_of(arch, encodes_source)
+  place_T, place_S = places(masks, segments_T), places(masks, segments_S)
   seen_TS = [
     [
       all(
-        REFERENCES['mask'][tag](m, t, s, segments_T[t], segments_S[s])
+        REFERENCES['mask'][tag](
+          m, place_T[t], place_S[s], segments_T[t], segments_S[s]
+        )
         for tag, m in masks
       )
       for s in range(len(y_SD))
@@ -1208,11 +1224,15 @@ def attention(
   features = FEATURES.get(arch.normalizer.tag, np.asarray)
 
   def side(
-    given_TD: np.ndarray, project: Callable, norm: Callable, count: int
+    given_TD: np.ndarray,
+    at_T: Sequence[int],
+    project: Callable,
+    norm: Callable,
+    count: int,
   ) -> list:
     """Returns x[t][n][m], queries or keys of map m, normalised and rotated."""
     made = []
-    for t, x_D in enumerate(given_TD):
+    for t, x_D in zip(at_T, given_TD, strict=True):
       if score in UNREADING:
         made.append([[[]] * num_maps] * count)
         continue
@@ -1232,8 +1252,8 @@ def attention(
       )
     return made
 
-  queries = side(x_TD, projections.query, qk_norm.query, num_heads)
-  keys = side(y_SD, projections.key, qk_norm.key, shared)
+  queries = side(x_TD, place_T, projections.query, qk_norm.query, num_heads)
+  keys = side(y_SD, place_S, projections.key, qk_norm.key, shared)
   values_TKH = np.array(
     [projections.value(arch.projections, own, y_D, shared) for y_D in y_SD]
   )
@@ -1264,7 +1284,7 @@ def attention(
           n,
           (queries[t][n][m], keys[s][n * shared // num_heads][m]),
           x_TD[t],
-          (t, s),
+          (place_T[t], place_S[s]),
           sum(seen_TS[t]),
         )
         for n in range(num_heads)
@@ -1276,7 +1296,12 @@ def attention(
         if arch.logit_cap is not None:
           logit = arch.logit_cap * math.tanh(logit / arch.logit_cap)
         logit += position.bias(
-          arch.position, params['position'], n, num_heads, t, s
+          arch.position,
+          params['position'],
+          n,
+          num_heads,
+          place_T[t],
+          place_S[s],
         )
         for output, given in outputs:
           logit += output.decay(given, x_TD, n, t, s)
@@ -1518,7 +1543,9 @@ def model(
         arch,
         params,
         Stack('encoder', depth, True, True, None),
-        embedded(arch, params, tokens_S, 'position_encoder'),
+        embedded(
+          arch, params, tokens_S, range(len(tokens_S)), 'position_encoder'
+        ),
         segments_S,
       )
       x_SD = np.array([finished(arch, params, x, 'norm_encoder') for x in x_SD])
@@ -1528,7 +1555,13 @@ def model(
       arch,
       params,
       Stack('blocks', arch.num_layers, False, itself, encoded),
-      embedded(arch, params, tokens_T, 'position'),
+      embedded(
+        arch,
+        params,
+        tokens_T,
+        places(masks_of(arch, False), segments_T),
+        'position',
+      ),
       segments_T,
     )
     for which, layers in own.items():
@@ -1547,6 +1580,7 @@ def embedded(
   arch: Any,
   params: Mapping[str, np.ndarray],
   tokens_T: Sequence[int],
+  place_T: Sequence[int],
   position: str,
 ) -> np.ndarray:
   """Returns the input of the first block."""
@@ -1560,7 +1594,7 @@ def embedded(
         [factor * x for x in params['embedding/token'][token]],
         t,
       )
-      for t, token in enumerate(tokens_T)
+      for t, token in zip(place_T, tokens_T, strict=True)
     ]
   )
 

@@ -42,6 +42,9 @@ def _seen(masks: Sequence[Mask], segments_T: np.ndarray | None) -> np.ndarray:
   at = Places(t_T1, t_T1[:, 0])
   if segments_T is not None:
     at = at._replace(t_segment=segments_T[:, None], s_segment=segments_T)
+    if any(mask.separates for mask in masks):
+      firsts_T = [segments_T.tolist().index(own) for own in segments_T]
+      at = at._replace(s_place=np.arange(length) - np.array(firsts_T))
   return np.broadcast_to(allowed(masks, at), (length, length))
 
 

@@ -64,6 +64,9 @@ def seen_of(arch: Architecture) -> np.ndarray:
     SEGMENTS_BT[:, :, None],
     SEGMENTS_BT[:, None],
   )
+  if any(mask.separates for mask in arch.masks):
+    firsts = [[row.index(own) for own in row] for row in SEGMENTS_BT.tolist()]
+    at = at._replace(s_place=(np.arange(6) - np.array(firsts))[:, None])
   if not arch.stacks[-1].attends_itself:
     return np.broadcast_to(np.eye(6, dtype=bool), (3, 6, 6))
   return np.broadcast_to(allowed(arch.masks, at), (3, 6, 6))

@@ -5,11 +5,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 
+import numpy as np
+
 import train.tasks  # noqa: F401  (its files are the members of Task)
 from model.architecture import Architecture
 from model.field import FieldError, Record, field, variants
 from model.limits import BATCH, COUNT, SHARE, WIDTH
-from model.mask import ByModel, Padding, Segments, in_sight
+from model.mask import (
+  ByModel,
+  Padding,
+  Prefix,
+  Segments,
+  in_sight,
+  separate,
+)
 from model.parameter import Dims
 from train.optimizer import Optimization
 from train.schema import to_flags
@@ -44,6 +53,12 @@ class Config(Record):
   )
   architecture: Architecture = field(Architecture(), 'The model.')
   optimization: Optimization = field(Optimization(), 'The update.')
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    # What packs documents is a fact of the mask, and of the data.
+    task = self.task.resolved(separate(self.architecture.masks))
+    object.__setattr__(self, 'task', task)
 
   def problems(self) -> Iterator[FieldError]:
     """Yields what is wrong between fields."""
@@ -178,11 +193,30 @@ class Config(Record):
     available = self.task.evaluation_size(data.arrays, self.seq_len)
     ids_X = spread(available, wanted, 1)
     if self.task.counted(data.arrays, ids_X, self.seq_len):
-      return None
+      return self._prefix_misfit(data)
     return (
       f'--eval_examples={wanted}: nothing in these examples counts in the loss '
       f'at --seq_len={self.seq_len}: make one larger'
     )
+
+  def _prefix_misfit(self, data: Data) -> str | None:
+    """Returns why no document goes beyond its prefix, if none does."""
+    masks = self.architecture.masks
+    prefixes = [mask.prefix for mask in masks if isinstance(mask, Prefix)]
+    if not prefixes or not separate(masks):
+      return None
+    for part in ('train', 'validation'):
+      starts_X = data.arrays.get(f'{part}_starts')
+      if starts_X is None:
+        continue
+      longest = np.diff([*starts_X, data.arrays[part].shape[0]]).max()
+      if longest <= prefixes[0]:
+        return (
+          f'--mask.prefix={prefixes[0]}: no document of the {part} part has '
+          f'more than {longest} tokens, so that each sees its targets and '
+          'nothing counts in the loss: make it smaller'
+        )
+    return None
 
   def sizes(self, vocabulary: Vocabulary) -> Dims:
     """Returns the sizes of the axes with these symbols and classes."""

@@ -41,8 +41,14 @@ class Divided(NamedTuple):
     size = self.parts.sizes[1]
     return f'validation: {size:,} characters, {self.parts.said}{how}'
 
-  def tokens(self, vocabulary: Vocabulary) -> dict[str, Tokens]:
+  def tokens(
+    self, vocabulary: Vocabulary, end: int | None = None
+  ) -> dict[str, Tokens]:
     """Returns the tokens of each part that there is, by its name.
+
+    Args:
+      vocabulary: what tokens stand for.
+      end: the token that stands behind each document; none is no token.
 
     Raises:
       UnknownSymbols: the vocabulary lacks some, and has no <unk>.
@@ -53,7 +59,7 @@ class Divided(NamedTuple):
     if not self.alone:
       parts = {'train': (train, first), **parts}
     return {
-      name: tokens(part, vocabulary, size, f'{name} {self.key}')
+      name: tokens(part, vocabulary, size, f'{name} {self.key}', end)
       for name, (part, size) in parts.items()
     }
 

@@ -30,11 +30,13 @@ class Document(NamedTuple):
     name: for messages.
     blocks: reads it.
     mended: what that has changed; none of what is no file.
+    ends: its last character is the last of a text, and not where one was cut.
   """
 
   name: str
   blocks: Callable[[], Iterator[str]]
   mended: Mended | None = None
+  ends: bool = True
 
 
 class Survey(NamedTuple):
@@ -122,8 +124,8 @@ def divide(
     elif at <= 0:
       after.append(one)
     else:
-      before.append(Document(one.name, _part(one, 0, at)))
-      after.append(Document(one.name, _part(one, at, size)))
+      before.append(Document(one.name, _part(one, 0, at), ends=False))
+      after.append(Document(one.name, _part(one, at, size), ends=one.ends))
     at -= size
   return before, after
 

@@ -15,6 +15,7 @@ from model.mask import Prefix
 from model.parameter import key_of
 from train.load import Loaded
 from train.task import DataError
+from train.vocabulary import Special
 from train.writing import Writer, drawn, searched
 
 
@@ -58,7 +59,8 @@ def continued(
   The model sees --seq_len tokens.  What is longer is written in windows, each
   of which begins with the last half of what is there.  All calls have one of
   two shapes, so that one compilation serves every prompt of up to half a window
-  and another those that are longer, of which the model sees the end.
+  and another those that are longer, of which the model sees the end.  Where it
+  has learned that documents end, a text may be shorter than asked for.
 
   Args:
     loaded: the trial.
@@ -73,7 +75,7 @@ def continued(
       text.
   """
   _check(loaded)
-  window, least = loaded.config.seq_len, _prefix(loaded)
+  window, least, end = loaded.config.seq_len, _prefix(loaded), _end(loaded)
   begun = [_encoded(loaded, prompt, least) for prompt in prompts]
   written: list[list[int]] = [list(map(int, ids)) for ids in begun]
   total = [len(ids) + generation.new_tokens for ids in begun]
@@ -89,8 +91,11 @@ def continued(
     else:
       keys_B, how = _keys(key, len(rows), turn), generation.sampling
       fresh = drawn(writer, loaded.params, how, rows, keys_B, max(stops))
-    for ids, more in zip(written, fresh, strict=True):
-      ids += more
+    for b, more in enumerate(fresh):
+      if end in more[: missing[b]]:
+        more = more[: more.index(end)]
+        total[b] = len(written[b]) + len(more)
+      written[b] += more
     turn, room = turn + 1, max(1, window // 2, least)
   return [
     loaded.vocabulary.decode_after(old, ids[len(old) : n])
@@ -127,7 +132,14 @@ def _writer(
   if max(map(len, rows)) > room:
     room = config.seq_len
   dims = config.sizes(loaded.vocabulary)
-  return Writer(config.architecture, dims, cached, room)
+  return Writer(config.architecture, dims, cached, room, _end(loaded))
+
+
+def _end(loaded: Loaded) -> int | None:
+  """Returns the token behind a document, if the trial has learned of one."""
+  vocabulary = loaded.vocabulary
+  ends = Special.EOS in vocabulary.specials
+  return vocabulary.id_of(Special.EOS) if ends else None
 
 
 def _prefix(loaded: Loaded) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from model.architecture import Architecture
 from model.cache import uncacheable
 from train.files import write_atomically, write_json
-from train.vocabulary import Vocabulary
+from train.vocabulary import Special, Vocabulary
 
 NEW_TOKENS = 100
 TEMPERATURE = 0.8
@@ -46,10 +46,12 @@ def write_sample(
     forward: the program.
   """
   length = len(tokens_T)
-  prompt = tokens_T[: length // 2].tolist()
+  ends = Special.EOS in vocabulary.specials
+  end = vocabulary.id_of(Special.EOS) if ends else None
+  prompt = _last_document(tokens_T[: length // 2].tolist(), end)
   if not prompt or uncacheable(arch, len(prompt)) is not None:
     return  # later tokens would change what was written before them
-  written = continued(forward, prompt, length, NEW_TOKENS)
+  written = continued(forward, prompt, length, NEW_TOKENS, end)
   text = {
     'how': HOW,
     'prompt': vocabulary.decode(prompt),
@@ -58,18 +60,29 @@ def write_sample(
   write_json(folder / FILE, text)
 
 
+def _last_document(tokens: list[int], end: int | None) -> list[int]:
+  """Returns the last document of some, without its end."""
+  while end in tokens[:-1]:
+    tokens = tokens[tokens.index(end) + 1 :]
+  return tokens[:-1] if tokens and tokens[-1] == end else tokens
+
+
 def continued(
-  forward: Forward, prompt: Sequence[int], length: int, count: int
+  forward: Forward,
+  prompt: Sequence[int],
+  length: int,
+  count: int,
+  end: int | None = None,
 ) -> list[int]:
   """Returns tokens after a prompt, drawn by fixed random numbers.
 
   The most likely token under softmax(logits / 0.8) plus Gumbel noise is a draw
   from it (Maddison et al. 2014, arXiv:1411.0030).  A full window goes on from
-  its last half.
+  its last half.  Nothing follows an end.
   """
   rng = np.random.default_rng(0)
   window, written = list(prompt), list[int]()
-  while len(written) < count:
+  while len(written) < count and written[-1:] != [end]:
     if len(window) == length:
       window = window[-(length // 2) :]
     tokens_1T = np.zeros((1, length), np.int32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from model import transformer
-from model.mask import blind
+from model.mask import blind, places, separate
 from model.network import Output, Source
 from model.parameter import Dims, key_of
 from train.average import Moment
@@ -241,8 +241,11 @@ def _weights(config: Config, batch: Batch) -> jax.Array:
   """Returns how much each target counts: not at all where it is seen."""
   if not config.sees_targets:
     return batch.weights_BT
+  masks = config.architecture.masks
+  if batch.segments_BT is not None and separate(masks):
+    return batch.weights_BT * blind(masks, places(batch.segments_BT))
   t_T = jnp.arange(batch.weights_BT.shape[1])
-  return batch.weights_BT * blind(config.architecture.masks, t_T)
+  return batch.weights_BT * blind(masks, t_T)
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

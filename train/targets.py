@@ -12,7 +12,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 
-from model.mask import blind
+from model.mask import blind, separate
 from train.config import Config
 from train.figure import (
   BITS_PER_BYTE,
@@ -24,6 +24,8 @@ from train.figure import (
 from train.schema import to_flags
 from train.task import TOKEN_BYTES, Data, spread
 
+# What gives a row the targets of the base, by the flag in which they differ.
+_SAME = {'ends': '; --task.ends=true for the base gives both the same'}
 # What is known at each position, and so for a part of them.
 BY_POSITION = (VAL_LOSS, BITS_PER_BYTE, PERPLEXITY)
 
@@ -43,6 +45,7 @@ class Targets:
     seq_len: tokens of an example.
     examples: which part of the validation data is judged.
     positions: of an example, those that predict; none is all.
+    by_document: positions are counted in each document of an example.
     smoothing: of the labels in the training loss.
   """
 
@@ -55,6 +58,7 @@ class Targets:
   seq_len: int
   examples: str
   positions: tuple[int, ...] | None
+  by_document: bool
   smoothing: float
 
 
@@ -84,6 +88,7 @@ def targets(config: Config, data: Data) -> Targets:
     seq_len=config.seq_len,
     examples=task.judged_part(data.arrays, ids_X, config.seq_len),
     positions=_positions(config),
+    by_document=config.sees_targets and separate(config.architecture.masks),
     smoothing=config.label_smoothing,
   )
 
@@ -114,7 +119,7 @@ def obstacle(metric: Figure, base: Targets, row: Targets) -> str:
     if mine.get(name) != theirs.get(name):
       return (
         f'is judged on other targets: --task.{name}={mine.get(name)}, the base '
-        f'{theirs.get(name)}'
+        f'{theirs.get(name)}{_SAME.get(name, "")}'
       )
   if row.data != base.data:
     return 'is judged on other data than the base'
@@ -165,11 +170,13 @@ def _other_loss(metric: Figure, base: Targets, row: Targets) -> str:
 
 def shared(base: Targets, row: Targets) -> tuple[int, ...] | None:
   """Returns the positions at which both predict; none where these are equal."""
-  if row.positions == base.positions and (
-    row.positions is None or row.seq_len == base.seq_len
-  ):
+  same = row.positions, row.by_document, row.seq_len
+  if row.positions is None and base.positions is None:
     return None
-  if row.seq_len != base.seq_len:
+  if same == (base.positions, base.by_document, base.seq_len):
+    return None
+  # Where in an example documents begin is another matter in each.
+  if row.seq_len != base.seq_len or row.by_document or base.by_document:
     return ()
   every = range(row.seq_len)
   return tuple(

@@ -115,6 +115,11 @@ class Task(Variant, abc.ABC):
   by_position: ClassVar[bool] = False
   neutral: ClassVar[frozenset[str]] = frozenset()
 
+  def resolved(self, separate: bool) -> 'Task':
+    """Returns the task where documents do not see each other, or do."""
+    del separate
+    return self
+
   @classmethod
   def measured(cls) -> dict[str, Figure]:
     """Returns by name what its trials can be compared by."""

@@ -43,6 +43,7 @@ def tokens(
   vocabulary: Vocabulary,
   size: int,
   digest: str,
+  end: int | None = None,
 ) -> Tokens:
   """Returns the tokens of documents; from the cache if they are long.
 
@@ -51,21 +52,23 @@ def tokens(
     vocabulary: into what.
     size: characters of all documents.
     digest: of all that the documents are a function of.
+    end: the token that stands behind each document; none is no token.
 
   Raises:
     UnknownSymbols: the vocabulary lacks some, and has no <unk>.
   """
   if size < KEPT:
-    return _in_memory(documents, vocabulary)
+    return _in_memory(documents, vocabulary, end)
   code = code_that('encode blocks', vocabulary, *documents[:1])
   names = [str(size), digest, vocabulary.digest, code]
+  names += [] if end is None else ['ends']
   key = hashlib.sha256(' '.join(names).encode()).hexdigest()
   folder, kind = cache() / 'tokens' / key, vocabulary.encode('').dtype
   found = _mapped(folder, kind)
   if found is None:
     try:
       shutil.rmtree(folder, ignore_errors=True)
-      _write(folder, documents, vocabulary)
+      _write(folder, documents, vocabulary, end)
     except OSError as e:
       raise DataError(
         f'{folder}: tokens cannot be kept there ({e.strerror}): set '
@@ -74,11 +77,11 @@ def tokens(
     found = _mapped(folder, kind)
   # There is nothing to map where no token is, or another process has just
   # removed what it found damaged.
-  return _in_memory(documents, vocabulary) if found is None else found
+  return _in_memory(documents, vocabulary, end) if found is None else found
 
 
 def _cut(
-  documents: Sequence[Document], vocabulary: Vocabulary
+  documents: Sequence[Document], vocabulary: Vocabulary, end: int | None
 ) -> Iterator[tuple[bool, np.ndarray]]:
   """Returns the ids of each block, and whether it begins a document."""
   for one in documents:
@@ -86,11 +89,15 @@ def _cut(
     for block in one.blocks():
       yield first, vocabulary.encode(block)
       first = False
+    if end is not None and one.ends and not first:
+      yield False, np.array([end], vocabulary.encode('').dtype)
 
 
-def _in_memory(documents: Sequence[Document], vocabulary: Vocabulary) -> Tokens:
+def _in_memory(
+  documents: Sequence[Document], vocabulary: Vocabulary, end: int | None
+) -> Tokens:
   parts, starts, size = [], [], 0
-  for first, ids in _cut(documents, vocabulary):
+  for first, ids in _cut(documents, vocabulary, end):
     if first:
       starts.append(size)
     parts.append(ids)
@@ -101,7 +108,10 @@ def _in_memory(documents: Sequence[Document], vocabulary: Vocabulary) -> Tokens:
 
 
 def _write(
-  folder: pathlib.Path, documents: Sequence[Document], vocabulary: Vocabulary
+  folder: pathlib.Path,
+  documents: Sequence[Document],
+  vocabulary: Vocabulary,
+  end: int | None,
 ) -> None:
   """Writes tokens into a new folder, which appears whole or not at all."""
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +120,7 @@ def _write(
     made.mkdir()
     total, starts, size = hashlib.sha256(), [], 0
     with (made / 'ids.bin').open('wb') as f:
-      for first, ids in _cut(documents, vocabulary):
+      for first, ids in _cut(documents, vocabulary, end):
         if first:
           starts.append(size)
         data = ids.tobytes()

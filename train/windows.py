@@ -148,14 +148,17 @@ class Windows(Readable, abc.ABC):
   ) -> Data:
     """Returns the tokens of documents, and what is said of them."""
     check_specials(vocabulary, self.wanted, source.name, self.tag)
+    ends = Special.EOS in self.wanted
+    end = vocabulary.id_of(Special.EOS) if ends else None
     try:
-      found = divided.tokens(vocabulary)
+      found = divided.tokens(vocabulary, end)
     except UnknownSymbols as e:
       raise DataError(
         f'{source.name}: {e}: train with --task.tokenizer=byte to read any text'
       ) from e
     size = sum(part.ids_X.size for part in found.values())
     about = [f'{size:,} {vocabulary.unit}s', f'{vocabulary.size} symbols']
+    about += [f'{Special.EOS.value} behind each document'] if ends else []
     about += _unknown(vocabulary, *found.values())
     about += [*divided.notes, *([source.notes] if source.notes else [])]
     about += [divided.said, *notes]

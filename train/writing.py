@@ -28,12 +28,14 @@ class Writer(NamedTuple):
     dims: sizes of the axes.
     cached: false computes the whole window for each token.
     room: most tokens that a prompt may have.
+    end: the token that ends a text; none never ends.
   """
 
   arch: Architecture
   dims: Dims
   cached: bool
   room: int
+  end: int | None = None
 
 
 def _filled(writer: Writer, rows: Sequence[Sequence[int]]) -> jax.Array:
@@ -54,7 +56,8 @@ def drawn(
 ) -> list[list[int]]:
   """Returns what follows each row of tokens, up to the end of a window.
 
-  Of it nobody needs what is at `stop` and behind: it is not computed.
+  Of it nobody needs what is at `stop` and behind: it is not computed.  Behind
+  an end there is nothing but ends.
   """
   lengths_B = jnp.asarray([len(ids) for ids in rows])
   tokens_BS = _window(
@@ -109,7 +112,7 @@ def _window(
   begin = lengths_B.min() - 1
   step, kept, begin = _begun(writer, params, tokens_BS, begin)
   return generate(
-    step, kept, tokens_BS, lengths_B, begin, keys_B, sampling, None, stop
+    step, kept, tokens_BS, lengths_B, begin, keys_B, sampling, writer.end, stop
   )
 
 
@@ -134,7 +137,7 @@ def _best(
     reorder,
     reorder(kept, jnp.zeros(beam, jnp.int32)),
     tokens_1S[:, last],
-    Rules(beam, writer.dims.seq_len, None),
+    Rules(beam, writer.dims.seq_len, writer.end, open=True),
     counts_1,
   )
   return found.tokens_BWS[0, 0]
@@ -151,7 +154,7 @@ def _begun(
     tokens_BS: prompts.
     last: position of the last token of the shortest.
   """
-  arch, dims, cached, room = writer
+  arch, dims, cached, room, _ = writer
   if not cached:
     seen = _Seen(last, tokens_BS)
     return functools.partial(_whole, writer, params), seen, last

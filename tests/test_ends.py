@@ -1,0 +1,203 @@
+"""Documents that end: what is predicted of them, and where writing stops."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.comparable import comparable
+from model.decode import Sampling
+from model.field import FieldError
+from train import tokens
+from train.config import Config
+from train.figure import VAL_LOSS
+from train.generate import Generation, continued
+from train.load import Loaded
+from train.schema import override, to_flags
+from train.step import batch_of, init_state
+from train.targets import targets
+from train.vocabulary import Characters, Special
+
+WORDS = ('ab cd', 'c', 'de ab c', 'b b', 'ee', 'a c ab de c', 'd', 'cd ab', 'e')
+LENGTH = 9
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+  texts = tmp_path / 'texts'
+  texts.mkdir()
+  for n in range(60):
+    text = f'{WORDS[n % 9]} {WORDS[n % 7]}'[: 2 + n % 8].strip()
+    (texts / f'{n:02}.txt').write_text(text)
+  return texts
+
+
+def _config(folder: Path, **changes: str) -> Config:
+  flags = {'task.path': str(folder), 'task.split': 'hash', 'task': 'text'}
+  flags |= {'seq_len': str(LENGTH), 'mask': 'causal,segments'}
+  named = {k.replace('__', '.'): v for k, v in changes.items()}
+  return override(Config(), flags | named)
+
+
+def _arrays(data: Any) -> dict[str, jax.Array]:
+  return {name: jnp.asarray(x) for name, x in data.arrays.items()}
+
+
+@pytest.mark.parametrize('tokenizer', ['char', 'byte', 'word'])
+def test_each_document_ends_and_nothing_is_predicted_across(
+  folder: Path, tokenizer: str
+) -> None:
+  config = _config(folder, task__tokenizer=tokenizer)
+  data = config.task.load()
+  vocabulary, arrays = data.vocabulary, _arrays(data)
+  end = vocabulary.id_of(Special.EOS)
+  for part in ('train', 'validation'):
+    starts = data.arrays[f'{part}_starts']
+    ids = data.arrays[part]
+    texts = np.split(ids, starts[1:])
+    assert len(texts) > 2
+    assert all(x[-1] == end and end not in x[:-1] for x in texts)
+    read = {p.read_text() for p in folder.iterdir()}
+    if tokenizer != 'word':
+      assert {vocabulary.decode(x) for x in texts} <= read
+  count = config.task.evaluation_size(arrays, LENGTH)
+  batches = [
+    config.task.evaluation_batch(arrays, jnp.arange(count), LENGTH),
+    *(batch_of(config, arrays, jnp.int32(step)) for step in range(3)),
+  ]
+  for batch in batches:
+    inputs_BT, targets_BT = map(np.asarray, batch[:2])
+    np.testing.assert_array_equal(inputs_BT[:, 1:], targets_BT[:, :-1])
+    weights_BT = np.asarray(batch.weights_BT)
+    assert not weights_BT[inputs_BT == end].any()
+    assert (targets_BT == end).any()
+    assert batch.segments_BT is not None
+    borders_BT = np.diff(np.asarray(batch.segments_BT), axis=1) != 0
+    np.testing.assert_array_equal(borders_BT, (inputs_BT == end)[:, :-1])
+    if batch is not batches[0]:  # in the last window some are known already
+      assert weights_BT[inputs_BT != end].all()
+  # Each token is predicted once, but for the first of each document.
+  want = len(data.arrays['validation']) - len(data.arrays['validation_starts'])
+  assert int(batches[0].weights_BT.sum()) == want
+
+
+def test_without_segments_nothing_has_changed(folder: Path) -> None:
+  config = _config(folder, mask='causal')
+  data = config.task.load()
+  assert data.vocabulary.specials == ()
+  batch = batch_of(config, _arrays(data), jnp.int32(0))
+  assert np.asarray(batch.weights_BT).all()
+  assert to_flags(config)['task.ends'] == 'none'
+
+
+def test_where_a_text_is_cut_it_does_not_end(tmp_path: Path) -> None:
+  (tmp_path / 'a.txt').write_text('abcdefghij' * 20)
+  config = _config(tmp_path / 'a.txt', task__split='tail')
+  data = config.task.load()
+  end = data.vocabulary.id_of(Special.EOS)
+  assert end not in data.arrays['train']
+  assert data.arrays['validation'].tolist().count(end) == 1
+  assert data.arrays['validation'][-1] == end
+
+
+def test_ends_are_kept_with_long_texts(
+  folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  config = _config(folder)
+  short = config.task.load()
+  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(tokens, 'KEPT', 1)
+  for again in (config.task.load(), config.task.load()):
+    for name, wanted in short.arrays.items():
+      np.testing.assert_array_equal(again.arrays[name], wanted)
+
+
+def test_documents_apart_cannot_go_on(folder: Path) -> None:
+  with pytest.raises(FieldError, match=r'task\.ends=false: documents that do'):
+    _config(folder, task__ends='false')
+
+
+def test_a_prefix_of_every_document_leaves_nothing(folder: Path) -> None:
+  long = {'mask': 'prefix,segments', 'mask__prefix': '20', 'seq_len': '30'}
+  config = _config(folder, **long)
+  problem = config.misfit(config.task.load())
+  assert problem is not None
+  assert 'no document of the train part has more than' in problem
+  config = _config(folder, **(long | {'mask__prefix': '3'}))
+  assert config.misfit(config.task.load()) is None
+
+
+def test_rows_are_compared_where_documents_end_in_both(folder: Path) -> None:
+  prefix = {'mask': 'prefix,segments', 'mask__prefix': '3'}
+  configs = {
+    'base': _config(folder, mask='causal', task__ends='true'),
+    'apart': _config(folder),
+    'running': _config(folder, mask='causal'),
+    'prefix': _config(folder, **prefix),
+    'longer': _config(folder, **(prefix | {'mask__prefix': '4'})),
+    'bytes': _config(folder, task__tokenizer='byte'),
+  }
+  judged = {name: targets(c, c.task.load()) for name, c in configs.items()}
+  found = comparable(VAL_LOSS, 'base', judged)
+  assert set(found.withheld) == {'running', 'prefix', 'longer'}
+  assert not found.positions
+  why = comparable(VAL_LOSS, 'running', judged).withheld['apart']
+  assert '--task.ends=true, the base none; --task.ends=true for the' in why
+  same = comparable(VAL_LOSS, 'prefix', judged)
+  assert 'other positions' in same.withheld['longer']
+  twice = {'base': judged['prefix'], 'again': judged['prefix']}
+  assert not comparable(VAL_LOSS, 'base', twice).withheld
+
+
+# Writing. ---------------------------------------------------------------------
+
+ENDING = Characters('abcdefghij', specials=(Special.EOS,))
+
+
+def _loaded(changes: Mapping[str, str]) -> Loaded:
+  flags = {'d_model': '16', 'num_heads': '2', 'seq_len': '16'}
+  flags |= {'num_layers': '1', 'init.std': '0.6', 'mask': 'causal,segments'}
+  config = override(Config(), flags | dict(changes))
+  params = init_state(config, config.dims(ENDING.size)).params
+  return Loaded('x', config, ENDING, params, 0)
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_writing_stops_at_an_end() -> None:
+  trial = _loaded({})
+  prompts = ['a', 'bcd', 'efghij', 'ccc']
+  how = Generation(new_tokens=200, sampling=Sampling(temperature=3.0))
+  texts = continued(trial, prompts, how, seed=1)
+  # By chance alone one in 1e7 has none in 200.
+  assert max(map(len, texts)) < 200
+  assert len({len(text) for text in texts}) > 1
+  # Without that end all go on, with the same letters up to it.
+  endless = dataclasses.replace(
+    trial, vocabulary=Characters('.abcdefghij', specials=())
+  )
+  for text, longer in zip(
+    texts, continued(endless, prompts, how, seed=1), strict=True
+  ):
+    assert len(longer) == 200
+    assert longer.startswith(text + '.')
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_a_search_of_one_is_what_is_most_likely_up_to_an_end() -> None:
+  trial = _loaded({'seed': '2', 'tie_embeddings': 'false'})
+  greedy = Generation(new_tokens=12, sampling=Sampling(temperature=0.0))
+  beam = Generation(new_tokens=12, beam=1)
+  prompts = [a + b for a in 'abcdefghij' for b in 'ace']
+  texts = continued(trial, prompts, greedy)
+  lengths = {len(text) for text in texts}
+  assert 12 in lengths
+  assert min(lengths) < 12
+  # One that ends and one that does not; a search is a program for each.
+  for wanted in (min(lengths), 12):
+    n = [len(text) for text in texts].index(wanted)
+    assert continued(trial, [prompts[n]], beam) == [texts[n]]
