@@ -37,11 +37,10 @@ def folder(tmp_path: Path) -> Path:
   return texts
 
 
-def _config(folder: Path, **changes: str) -> Config:
+def _config(folder: Path, changes: Mapping[str, str]) -> Config:
   flags = {'task.path': str(folder), 'task.split': 'hash', 'task': 'text'}
   flags |= {'seq_len': str(LENGTH), 'mask': 'causal,segments'}
-  named = {k.replace('__', '.'): v for k, v in changes.items()}
-  return override(Config(), flags | named)
+  return override(Config(), flags | dict(changes))
 
 
 def _arrays(data: Any) -> dict[str, jax.Array]:
@@ -52,7 +51,7 @@ def _arrays(data: Any) -> dict[str, jax.Array]:
 def test_each_document_ends_and_nothing_is_predicted_across(
   folder: Path, tokenizer: str
 ) -> None:
-  config = _config(folder, task__tokenizer=tokenizer)
+  config = _config(folder, {'task.tokenizer': tokenizer})
   data = config.task.load()
   vocabulary, arrays = data.vocabulary, _arrays(data)
   end = vocabulary.id_of(Special.EOS)
@@ -87,7 +86,7 @@ def test_each_document_ends_and_nothing_is_predicted_across(
 
 
 def test_without_segments_nothing_has_changed(folder: Path) -> None:
-  config = _config(folder, mask='causal')
+  config = _config(folder, {'mask': 'causal'})
   data = config.task.load()
   assert data.vocabulary.specials == ()
   batch = batch_of(config, _arrays(data), jnp.int32(0))
@@ -97,7 +96,7 @@ def test_without_segments_nothing_has_changed(folder: Path) -> None:
 
 def test_where_a_text_is_cut_it_does_not_end(tmp_path: Path) -> None:
   (tmp_path / 'a.txt').write_text('abcdefghij' * 20)
-  config = _config(tmp_path / 'a.txt', task__split='tail')
+  config = _config(tmp_path / 'a.txt', {'task.split': 'tail'})
   data = config.task.load()
   end = data.vocabulary.id_of(Special.EOS)
   assert end not in data.arrays['train']
@@ -108,7 +107,7 @@ def test_where_a_text_is_cut_it_does_not_end(tmp_path: Path) -> None:
 def test_ends_are_kept_with_long_texts(
   folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  config = _config(folder)
+  config = _config(folder, {})
   short = config.task.load()
   monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setattr(tokens, 'KEPT', 1)
@@ -119,28 +118,28 @@ def test_ends_are_kept_with_long_texts(
 
 def test_documents_apart_cannot_go_on(folder: Path) -> None:
   with pytest.raises(FieldError, match=r'task\.ends=false: documents that do'):
-    _config(folder, task__ends='false')
+    _config(folder, {'task.ends': 'false'})
 
 
 def test_a_prefix_of_every_document_leaves_nothing(folder: Path) -> None:
-  long = {'mask': 'prefix,segments', 'mask__prefix': '20', 'seq_len': '30'}
-  config = _config(folder, **long)
+  long = {'mask': 'prefix,segments', 'mask.prefix': '20', 'seq_len': '30'}
+  config = _config(folder, long)
   problem = config.misfit(config.task.load())
   assert problem is not None
   assert 'no document of the train part has more than' in problem
-  config = _config(folder, **(long | {'mask__prefix': '3'}))
+  config = _config(folder, long | {'mask.prefix': '3'})
   assert config.misfit(config.task.load()) is None
 
 
 def test_rows_are_compared_where_documents_end_in_both(folder: Path) -> None:
-  prefix = {'mask': 'prefix,segments', 'mask__prefix': '3'}
+  prefix = {'mask': 'prefix,segments', 'mask.prefix': '3'}
   configs = {
-    'base': _config(folder, mask='causal', task__ends='true'),
-    'apart': _config(folder),
-    'running': _config(folder, mask='causal'),
-    'prefix': _config(folder, **prefix),
-    'longer': _config(folder, **(prefix | {'mask__prefix': '4'})),
-    'bytes': _config(folder, task__tokenizer='byte'),
+    'base': _config(folder, {'mask': 'causal', 'task.ends': 'true'}),
+    'apart': _config(folder, {}),
+    'running': _config(folder, {'mask': 'causal'}),
+    'prefix': _config(folder, prefix),
+    'longer': _config(folder, prefix | {'mask.prefix': '4'}),
+    'bytes': _config(folder, {'task.tokenizer': 'byte'}),
   }
   judged = {name: targets(c, c.task.load()) for name, c in configs.items()}
   found = comparable(VAL_LOSS, 'base', judged)
