@@ -51,8 +51,7 @@ class Context(NamedTuple):
     position: parameters of positions.
     keys_B: one key an example for dropout; none switches it off.
     index: how many positions the cache holds.
-    memory: what there is of a source; none if there is none, or if the layers
-      have kept their keys of it.
+    memory: of a source; none without one, or where layers keep its keys.
     place_BT: place of each position in its document; none where the row is one.
   """
 
@@ -163,7 +162,6 @@ class Mixer:
       q_BTNH=self._rotated(
         self._split(x_BTD).q_BTNH,
         context.t_T,
-        None,
         lambda q: self.architecture.qk_norm.query(self.tables['qk_norm'], q),
       ),
       x_BTD=x_BTD,
@@ -181,9 +179,7 @@ class Mixer:
     heads = self._split(memory.x_BSD)
     s_S = jnp.arange(memory.x_BSD.shape[1])
     norm, gains = self.architecture.qk_norm, self.tables['qk_norm']
-    k_BSKH = self._rotated(
-      heads.k_BSKH, s_S, None, lambda k: norm.key(gains, k)
-    )
+    k_BSKH = self._rotated(heads.k_BSKH, s_S, lambda k: norm.key(gains, k))
     return Keys(k_BSKH, heads.v_BSKH, s_S, memory.segments_BS, {})
 
   def _split(self, x_BTD: jax.Array) -> Heads:
@@ -229,10 +225,10 @@ class Mixer:
         )
     norm, gains = self.architecture.qk_norm, tables['qk_norm']
     q_BTNH = self._rotated(
-      heads.q_BTNH, t_T, place_BT, lambda q: norm.query(gains, q)
+      heads.q_BTNH, t_T, lambda q: norm.query(gains, q), place_BT
     )
     k_BTKH = self._rotated(
-      heads.k_BSKH, t_T, place_BT, lambda k: norm.key(gains, k)
+      heads.k_BSKH, t_T, lambda k: norm.key(gains, k), place_BT
     )
     where = t_T, context.segments_BT, running, place_BT
     return (
@@ -254,13 +250,12 @@ class Mixer:
     self,
     x_BTNH: jax.Array,
     t_T: jax.Array,
-    place_BT: jax.Array | None,
     norm: Map,
+    place_BT: jax.Array | None = None,
   ) -> jax.Array:
     """Returns queries or keys, normalised and rotated, each map by itself."""
     arch, rotate = self.architecture, self.parts.position.rotate
-    maps = self.parts.maps
-    widths = arch.projections.widths(self.dims)
+    maps, widths = self.parts.maps, arch.projections.widths(self.dims)
     still = (widths.query - widths.rotary) // maps
     done = []
     for part_BTNH in jnp.split(x_BTNH, maps, axis=-1):

@@ -216,8 +216,8 @@ def test_long_rows_lose_no_digits() -> None:
   )
   dims, params = dims_of(arch), tree(stacked_params(arch))
   params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
-  tokens_BT = np.tile([[1, 5, 2]], 340)
-  segments_BT = np.repeat(np.arange(1, 341), 3)[None]
+  tokens_BT = jnp.tile(jnp.array([[1, 5, 2]]), 340)
+  segments_BT = jnp.repeat(jnp.arange(1, 341), 3)[None]
   logits_BTV = jax.jit(
     lambda params: (
       transformer.apply(

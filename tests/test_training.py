@@ -1093,6 +1093,7 @@ EFFECTS = {
   ),
   'task.beam': Effect('2', seen=_judged),
   'task.buckets': Effect('3', {'task.buckets': '2'}),
+  'task.ends': Effect('true'),
   'task.reserve_mask': Effect('true'),
   'task.judged': Effect('2', seen=_judged),
   'task.length_penalty': Effect('0.2', {'task.beam': '2'}, seen=_judged),

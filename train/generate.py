@@ -59,13 +59,12 @@ def continued(
   The model sees --seq_len tokens.  What is longer is written in windows, each
   of which begins with the last half of what is there.  All calls have one of
   two shapes, so that one compilation serves every prompt of up to half a window
-  and another those that are longer, of which the model sees the end.  Where it
-  has learned that documents end, a text may be shorter than asked for.
+  and another those that are longer, of which the model sees the end.
 
   Args:
     loaded: the trial.
     prompts: texts of at least one token in its vocabulary.
-    generation: how much, and how.
+    generation: how much, or up to <eos> if that was learned, and how.
     seed: of the draws; what a prompt draws does not depend on the others.
     cached: false computes the whole window for each token.
 
@@ -91,16 +90,23 @@ def continued(
     else:
       keys_B, how = _keys(key, len(rows), turn), generation.sampling
       fresh = drawn(writer, loaded.params, how, rows, keys_B, max(stops))
-    for b, more in enumerate(fresh):
-      if end in more[: missing[b]]:
-        more = more[: more.index(end)]
-        total[b] = len(written[b]) + len(more)
-      written[b] += more
+    every = zip(written, fresh, total, strict=True)
+    total = [_grown(ids, more, n, end) for ids, more, n in every]
     turn, room = turn + 1, max(1, window // 2, least)
   return [
-    loaded.vocabulary.decode_after(old, ids[len(old) : n])
-    for ids, old, n in zip(written, begun, total, strict=True)
+    loaded.vocabulary.decode_after(old, ids[len(old) :])
+    for ids, old in zip(written, begun, strict=True)
   ]
+
+
+def _grown(ids: list[int], more: list[int], total: int, end: int | None) -> int:
+  """Adds tokens up to an end, and returns how many there are to be in all."""
+  more = more[: total - len(ids)]
+  if end not in more:
+    ids += more
+    return total
+  ids += more[: more.index(end)]
+  return len(ids)
 
 
 def _check(loaded: Loaded) -> None:

@@ -64,13 +64,20 @@ class Tally:
 _COLUMNS = ('asked', 'tried', *KINDS, 'seconds')
 
 
+def _width(column: str) -> int:
+  """Returns how wide a column of the table is."""
+  return max(9, len(column) + 1)
+
+
 def table(tallies: Sequence[Tally]) -> Iterator[str]:
   """Yields the lines of the table, and then what must not be."""
-  yield f'{"part":<12}' + ''.join(f'{name:>9}' for name in _COLUMNS)
+  yield f'{"part":<12}' + ''.join(f'{n:>{_width(n)}}' for n in _COLUMNS)
   for one in tallies:
     cells = [one.asked, one.tried, *(one.counts[kind] for kind in KINDS)]
-    numbers = ''.join(f'{cell:>9,}' for cell in cells)
-    yield f'{one.part:<12}{numbers}{one.seconds:>9.0f}'
+    cells.append(round(one.seconds))
+    numbers = zip(_COLUMNS, cells, strict=True)
+    line = ''.join(f'{cell:>{_width(name)},}' for name, cell in numbers)
+    yield f'{one.part:<12}{line}'
   for one in tallies:
     if one.tried < one.asked:
       yield f'{one.part}: {one.tried:,} of {one.asked:,} in the time there was'
