@@ -1,5 +1,6 @@
 """Counts what is compiled, through the public monitoring of JAX."""
 
+from typing import Any
 from unittest import mock
 
 
@@ -12,9 +13,12 @@ class Compilations:
 
   @property
   def names(self) -> list[str]:
+    return [call.kwargs['fun_name'] for call in self._calls()]
+
+  @property
+  def seconds(self) -> list[float]:
+    return [call.args[1] for call in self._calls()]
+
+  def _calls(self) -> list[Any]:
     calls = self.listener.call_args_list
-    return [
-      call.kwargs['fun_name']
-      for call in calls
-      if call.args[0].endswith('backend_compile_duration')
-    ]
+    return [c for c in calls if c.args[0].endswith('backend_compile_duration')]

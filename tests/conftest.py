@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from compilations import Compilations
+from costs import Costs
 
 ROOT = Path(__file__).resolve().parent.parent
 VIRTUAL_DEVICES = '--xla_force_host_platform_device_count'
 
 
-def _cpu() -> str:
+def processor() -> str:
   """Names the instruction set: XLA's cached programs are machine code."""
   try:
     lines = Path('/proc/cpuinfo').read_text().splitlines()
@@ -34,7 +35,7 @@ def _cpu() -> str:
 def _compilation_cache() -> Path:
   """A folder that only this jaxlib on this kind of processor reads."""
   folder = Path(os.environ.get('ABLAX_CACHE') or ROOT / '.cache').resolve()
-  cpu = hashlib.sha256(_cpu().encode()).hexdigest()[:12]
+  cpu = hashlib.sha256(processor().encode()).hexdigest()[:12]
   return folder / f'jax-{importlib.metadata.version("jaxlib")}-{cpu}'
 
 
@@ -56,6 +57,15 @@ def _set_environment() -> None:
 
 
 _set_environment()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+  parser.addoption('--costs', help='file for the CPU seconds of each test')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  if path := config.getoption('--costs'):
+    config.pluginmanager.register(Costs(Path(path)))
 
 
 @pytest.fixture(scope='session')
