@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import damage
+from damage import RECORD
 from experiments.damage import damage as problem
 from experiments.ledger import Ledger, locked
 from processes import write_text
@@ -42,20 +43,6 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 QUIET = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
-RECORD = {
-  'row': 'base',
-  'trial': '0123456789ab',
-  'seed': 0,
-  'status': 'ok',
-  'metrics': {'val_loss': 2.5, 'best_step': 6},
-  'clock': {'seconds': 1.5},
-  'steps': 6,
-  'tokens': 192,
-  'digest': 'ab' * 32,
-  'parameters': 10,
-  'flops_per_token': 100,
-  'config': {'steps': '6'},
-}
 
 
 # JSON. ------------------------------------------------------------------------
