@@ -163,7 +163,7 @@ def _loaded(changes: Mapping[str, str]) -> Loaded:
   flags |= {'num_layers': '1', 'init.std': '0.6', 'mask': 'causal,segments'}
   config = override(Config(), flags | dict(changes))
   params = init_state(config, config.dims(ENDING.size)).params
-  return Loaded('x', config, ENDING, params, 0)
+  return Loaded('x', config, ENDING, params, 0, '')
 
 
 @pytest.mark.usefixtures('quick_compilation')

@@ -18,6 +18,7 @@ from tolerance import assert_close
 from train import windows
 from train.files import digest, read_lines
 from train.load import load
+from train.schema import override
 from train.strict import Damaged
 from train.task import DataError
 from train.tasks.text import Text
@@ -246,6 +247,34 @@ def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
   path.write_text('abcd')
   with pytest.raises(DataError, match=r'other.txt: its .* part has .* tokens'):
     loaded.evaluate(Text(path=str(path)))
+
+
+def test_a_text_that_has_changed_is_not_taken_for_that_of_the_trial(
+  ran: Ran,
+) -> None:
+  """Its figures would be of another text, some of which was trained on."""
+  loaded = load(ran.workdir, 'base/0')
+  path = ran.text
+  before = path.read_text()
+  try:
+    path.write_text(before + before[:40])
+    with pytest.raises(DataError, match='not what trial .* was trained and ju'):
+      loaded.evaluate()
+  finally:
+    path.write_text(before)
+
+
+@pytest.mark.parametrize('split', ['auto', 'tail', 'each'])
+@pytest.mark.parametrize('everything', [False, True])
+def test_a_text_that_was_trained_on_is_named(
+  ran: Ran, split: str, everything: bool
+) -> None:
+  loaded = load(ran.workdir, 'base/0')
+  said: list[str] = []
+  task = override(loaded.config, {'task.split': split}).task
+  loaded.evaluate(task, said.append, everything)
+  warned = [line for line in said if 'has seen some of what' in line]
+  assert len(warned) == (everything or split != 'auto')
 
 
 # The command line. ------------------------------------------------------------
