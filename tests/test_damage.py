@@ -168,6 +168,18 @@ def test_the_ledger_keeps_the_file_that_was_damaged(tmp_path: Path) -> None:
   assert (tmp_path / 'trials.jsonl.damaged-0').read_bytes() == data
   assert not Ledger(tmp_path).damage
 
+  # The next one does not take the place of one that is kept.
+  first = tmp_path / 'trials.jsonl.damaged-0'
+  first.rename(tmp_path / 'trials.jsonl.damaged-1')
+  path.write_bytes(data)
+  Ledger(tmp_path)
+  assert first.read_bytes() == data
+  path.write_bytes(data[:-9] + b'0' + data[-8:])
+  Ledger(tmp_path)
+  for n in range(2):
+    assert (tmp_path / f'trials.jsonl.damaged-{n}').read_bytes() == data
+  assert (tmp_path / 'trials.jsonl.damaged-2').read_bytes() != data
+
 
 def test_an_object_is_sealed(tmp_path: Path) -> None:
   path = tmp_path / 'end.json'

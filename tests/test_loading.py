@@ -16,9 +16,11 @@ from absl import flags
 from experiments import cli
 from tolerance import assert_close
 from train import windows
+from train.config import Config
 from train.files import digest, read_lines
-from train.load import load
+from train.load import Loaded, load
 from train.schema import override
+from train.step import init_state
 from train.strict import Damaged
 from train.task import DataError
 from train.tasks.text import Text
@@ -258,7 +260,7 @@ def test_a_text_that_has_changed_is_not_taken_for_that_of_the_trial(
   before = path.read_text()
   try:
     path.write_text(before + before[:40])
-    with pytest.raises(DataError, match='not what trial .* was trained and ju'):
+    with pytest.raises(DataError, match=r'not what trial .* trained'):
       loaded.evaluate()
   finally:
     path.write_text(before)
@@ -275,6 +277,27 @@ def test_a_text_that_was_trained_on_is_named(
   loaded.evaluate(task, said.append, everything)
   warned = [line for line in said if 'has seen some of what' in line]
   assert len(warned) == (everything or split != 'auto')
+
+
+def test_a_table_that_was_trained_on_is_named(tmp_path: pathlib.Path) -> None:
+  """All of its rows are judged, nine in ten of which are known."""
+  mine, other = tmp_path / 'a.tsv', tmp_path / 'b.tsv'
+  mine.write_text(''.join(f'word{n} and\t{"ab"[n % 2]}\n' for n in range(40)))
+  other.write_text('word1 and\ta\nword2 and\tb\n')
+  made = {
+    'model': 'classifier', 'task': 'classification', 'task.data': 'tsv',
+    'task.data.train': str(mine), 'd_model': '8', 'num_layers': '1',
+    'num_heads': '2', 'seq_len': '4',
+  }
+  config = override(Config(), made)
+  data = config.task.load()
+  params = init_state(config, config.sizes(data.vocabulary)).params
+  loaded = Loaded('x', config, data.vocabulary, params, 0, data.digest)
+  for path, warned in ((mine, 1), (other, 0)):
+    said: list[str] = []
+    task = override(config, {'task.data.train': str(path)}).task
+    loaded.evaluate(task, said.append, everything=True)
+    assert sum('has seen some of what' in line for line in said) == warned
 
 
 # The command line. ------------------------------------------------------------

@@ -30,7 +30,7 @@ from train.records import (
 from train.schema import override, to_flags
 from train.step import Params, State, init_state
 from train.store import FILE, read_vocabulary
-from train.task import DataError, Task
+from train.task import Data, DataError, Task
 from train.vocabulary import Special, Vocabulary
 
 
@@ -167,9 +167,7 @@ class Loaded:
         '--task.path or --task.data'
       )
     about = [data.description, config.task.notes(data, config.seq_len)]
-    if data.digest == self.data and (
-      everything or _split(config.task) != _split(self.config.task)
-    ):
+    if self._saw(config.task, data, everything):
       about.append(
         'warning: this is the text that the trial was trained on: it has seen '
         'some of what is judged'
@@ -196,8 +194,27 @@ class Loaded:
       name: math.nan if x is None else float(x) for name, x in found.items()
     }
 
+  def _saw(self, task: Task, data: Data, everything: bool) -> bool:
+    """Returns whether a part of what is judged was trained on, as far as known.
 
-def _split(task: Task) -> dict[str, str]:
+    Args:
+      task: of which all is judged, or a part.
+      data: these.
+      everything: whether it is all.
+    """
+    own = _parts(self.config.task)
+    if not everything:
+      return data.digest == self.data and _parts(task) != own
+    split = {f'task.{name}': text for name, text in own.items()}
+    config = dataclasses.replace(self.config, task=task)
+    try:
+      as_then = override(config, split).task.load(self.vocabulary)
+    except (DataError, FieldError):
+      return False
+    return as_then.digest == self.data
+
+
+def _parts(task: Task) -> dict[str, str]:
   """Returns the flags that say what of a text is judged."""
   every = to_flags(task).items()
   return {k: v for k, v in every if k.partition('.')[0] == 'split'}
