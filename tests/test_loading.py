@@ -285,9 +285,14 @@ def test_a_table_that_was_trained_on_is_named(tmp_path: pathlib.Path) -> None:
   mine.write_text(''.join(f'word{n} and\t{"ab"[n % 2]}\n' for n in range(40)))
   other.write_text('word1 and\ta\nword2 and\tb\n')
   made = {
-    'model': 'classifier', 'task': 'classification', 'task.data': 'tsv',
-    'task.data.train': str(mine), 'd_model': '8', 'num_layers': '1',
-    'num_heads': '2', 'seq_len': '4',
+    'model': 'classifier',
+    'task': 'classification',
+    'task.data': 'tsv',
+    'task.data.train': str(mine),
+    'd_model': '8',
+    'num_layers': '1',
+    'num_heads': '2',
+    'seq_len': '4',
   }
   config = override(Config(), made)
   data = config.task.load()
