@@ -62,13 +62,23 @@ def before(plan: Plan, rows: Mapping[str, int]) -> tuple[str, ...]:
   mine = home(plan).name
   seeds: set[int] = set()
   added: dict[str, None] = {}
+  left: dict[str, None] = {}
+  otherwise = False
   lines = _read(plan.workdir)
+  # What came after this was shown first had no say in it.
+  now = {'comparison': mine, 'rows': dict(rows)}
+  new_seeds = new_rows = True
   for shown in lines.values:
-    theirs = shown['rows']
-    if shown['comparison'] == mine:
+    theirs, own = shown['rows'], shown['comparison'] == mine
+    both = theirs.keys() & rows.keys()
+    new_seeds, new_rows = new_seeds and shown != now, new_rows and not own
+    if own or new_seeds:
       seeds |= {n for row, n in theirs.items() if n != rows.get(row, n)}
-    elif theirs.keys() & rows.keys():
-      added |= dict.fromkeys(row for row in rows if row not in theirs)
+    if not (new_rows and both):
+      continue
+    added |= dict.fromkeys(row for row in rows if row not in theirs)
+    left |= dict.fromkeys(row for row in theirs if row not in rows)
+    otherwise |= len(both) == len(theirs) == len(rows)
   said = []
   if lines.faults:
     said.append(
@@ -83,6 +93,14 @@ def before(plan: Plan, rows: Mapping[str, int]) -> tuple[str, ...]:
   if added:
     names = ', '.join(added)
     said.append(f'Added after a verdict on other rows was shown: {names}.')
+  if left:
+    names = ', '.join(left)
+    said.append(f'Left out after a verdict on it was shown: {names}.')
+  if otherwise:
+    said.append(
+      'A verdict on the same rows was shown before, by another --metric, '
+      '--margin or selection.'
+    )
   return tuple(said)
 
 

@@ -16,7 +16,7 @@ from experiments import divergence
 # From so many seeds on, noise of two modes is allowed for.
 TWO_MODES = 5
 # Metrics are sums in float32: what differs by less is the same number.
-_ROUNDING = 8 * float(np.finfo(np.float32).eps)
+ROUNDING = 8 * float(np.finfo(np.float32).eps)
 Verdict = Literal['better', 'worse', 'equivalent', 'undecided']
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -145,7 +145,7 @@ def _pair(base: Floats, rows: Floats) -> Paired:
     mean = difference.sum(-1) / pairs
     square = np.where(both, difference - mean[..., None], 0.0) ** 2
     sd = np.sqrt(square.sum(-1) / np.where(pairs > 1, pairs - 1, np.nan))
-  rounding = _ROUNDING * np.fmax(np.abs(x), np.abs(y)).max(-1, initial=0.0)
+  rounding = ROUNDING * np.fmax(np.abs(x), np.abs(y)).max(-1, initial=0.0)
   low = np.where(both, difference, np.inf).min(-1, initial=np.inf)
   high = np.where(both, difference, -np.inf).max(-1, initial=-np.inf)
   constant = high - low <= rounding

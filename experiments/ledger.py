@@ -14,6 +14,7 @@ from train.files import (
   append_lines,
   read_json,
   refuse_link,
+  unused,
   write_json,
   write_lines,
 )
@@ -58,7 +59,7 @@ class Ledger:
     self._last = {r['trial']: r for r in found.values}
     self.damage: list[str] = []
     if found.faults:
-      aside = _free(workdir, f'{TRIALS}.damaged')
+      aside = unused(workdir / f'{TRIALS}.damaged')
       os.rename(self._path, aside)
       then = f'kept in {aside.name}; its trial goes on from its checkpoint'
       self.damage = [f'{x}: {then}' for x in found.said(self._path)]
@@ -92,12 +93,6 @@ class Ledger:
     append_lines(self._path, [record])
     self._all.append(dict(record))
     self._last[record['trial']] = dict(record)
-
-
-def _free(workdir: pathlib.Path, name: str) -> pathlib.Path:
-  """Returns a path that is not there yet, beside files of that name."""
-  taken = len(list(workdir.glob(f'{name}-*')))
-  return workdir / f'{name}-{taken}'
 
 
 def open_lock(workdir: pathlib.Path) -> TextIO:

@@ -16,7 +16,7 @@ from experiments.layout import read_layout, write_layout
 from experiments.ledger import FINISHED, Ledger, Refused, check_owner, reading
 from experiments.plan import Plan
 from experiments.terminal import Terminal
-from train.files import read_json, temporary, write_json
+from train.files import read_json, temporary, unused, write_json
 from train.records import AGAIN, TRIALS, read_trials
 from train.strict import Damaged
 
@@ -134,8 +134,7 @@ def set_aside(folder: pathlib.Path) -> None:
     return
   aside = folder.parent.parent / 'replaced'
   aside.mkdir(exist_ok=True)
-  taken = len(list(aside.glob(f'{folder.name}-*')))
-  os.replace(folder, aside / f'{folder.name}-{taken}')
+  os.replace(folder, unused(aside / folder.name))
 
 
 def _take_layout(

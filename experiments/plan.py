@@ -19,7 +19,7 @@ from experiments.layout import Choice, fixed
 from experiments.ledger import Refused, check_owner, open_lock
 from experiments.loader import Loader
 from experiments.matching import match
-from experiments.rows import Requests, configure, expand, fitting
+from experiments.rows import Requests, configure, expand, fitting, named
 from experiments.search import Search, make_search
 from experiments.tuning import Point
 from model.field import FieldError, split
@@ -136,7 +136,8 @@ def _rows(
   """Returns the rows, those equal to another, and why others do not fit."""
   if requests.any:
     every = expand(base, experiment.rows, requests)
-    return _chosen(every, command.only), (), {}
+    asked = [Row(name, {}) for name in named(requests)]
+    return _chosen(every, command.only), _missing(asked, every), {}
   own, unfit = fitting(experiment.rows, functools.partial(configure, base))
   if command.only in unfit:
     raise unfit[command.only]

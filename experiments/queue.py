@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from train.files import refuse_link
+from train.files import refuse_link, unused
 
 BUSY_SECONDS = 60.0  # how long to wait for another process to write
 
@@ -278,8 +278,7 @@ def open_queue(
   except OSError as e:
     if e.errno == errno.ENOSPC or not path.is_file():
       raise
-    taken = len(list(path.parent.glob(f'{path.name}.damaged-*')))
-    target = path.with_name(f'{path.name}.damaged-{taken}')
+    target = unused(path.with_name(f'{path.name}.damaged'))
     path.rename(target)
     for end in ('-wal', '-shm'):  # or SQLite would apply them to the new file
       path.with_name(path.name + end).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,12 +54,11 @@ def finish(
   if plan.command.smoke:
     withheld = dict.fromkeys(rows, 'a smoke run: nothing has learned')
   table = _table(plan, records, rows, base, withheld)
-  if selection != Selection({}, {}):
-    found = formats.finite(dataclasses.asdict(selection))
-    write_json(plan.workdir / 'selection.json', found)
+  table = dataclasses.replace(table, selected=selection.lines(plan))
   report = _report(plan, trials, selection, table, command, terminal)
   own = comparisons.home(plan)
   own.mkdir(parents=True, exist_ok=True)
+  _keep_selection(plan, own, selection)
   for folder in (own, plan.workdir):  # there, the last comparison's
     table_files.write(table, folder)
     path = write_report(folder, report)
@@ -73,6 +73,26 @@ def finish(
     )
     terminal.say(f'not here: {len(missing)} of {len(trials)} trials ({fix})')
   terminal.say(f'report: {path} (kept in {own})')
+
+
+def _keep_selection(
+  plan: Plan, own: pathlib.Path, selection: Selection
+) -> None:
+  """Writes what was selected beside the table of the comparison, and above.
+
+  There it is the last comparison's: one without a selection has none.
+  """
+  name = 'selection.json'
+  above = plan.workdir / name
+  if selection != Selection({}, {}):
+    found = formats.finite(dataclasses.asdict(selection))
+    for folder in (own, plan.workdir):
+      write_json(folder / name, found)
+    return
+  kept = own.parent.glob(f'*/{name}')
+  # Of versions before this one it is kept here alone.
+  if above.exists() and above.read_bytes() in {p.read_bytes() for p in kept}:
+    above.unlink()
 
 
 def _table(

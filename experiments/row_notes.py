@@ -1,13 +1,19 @@
 """What is said of a row below its table."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments import formats
+from experiments.decision import ROUNDING
 from experiments.extent import Record, extent, finite_values
 from experiments.statistics import Comparison
 from train.evaluation import TARGETS
+from train.figure import VAL_LOSS
+
+_TRAIN_LOSS = 'train_loss'
+_LEAST = math.log(2) * (1 - ROUNDING)  # nats of a guess between two
 
 
 def difference_notes(
@@ -56,7 +62,7 @@ def befallen(
   trials: Sequence[Record], values: Mapping[int, float], metric: str
 ) -> list[str]:
   """Returns what a mean over the seeds that ended well would hide."""
-  failed, diverged, unmeasured = [], [], []
+  failed, diverged, unmeasured, dead = [], [], [], []
   marked: dict[str, list[str]] = {}
   for trial in trials:
     seed = f'seed {trial["seed"]}'
@@ -71,6 +77,8 @@ def befallen(
       diverged.append(seed + at)
     elif trial['seed'] not in values:
       unmeasured.append(seed)
+    if trial['status'] == 'ok' and _guesses(trial['metrics']):
+      dead.append(seed)
   if not trials:
     return ['no trial']
   return [
@@ -79,7 +87,21 @@ def befallen(
       ('failed', failed),
       ('diverged', diverged),
       (f'without a finite {metric}', unmeasured),
+      ('whose outputs are all alike, whatever is read', dead),
       *marked.items(),
     )
     if group
   ]
+
+
+def _guesses(metrics: Record) -> bool:
+  """Returns whether the last batch and the validation part have one loss.
+
+  Of different texts they are never the same to the last digit, unless every
+  output is as likely as any other: weights so large that a norm made zeros of
+  them, say, which is no divergence.
+  """
+  train, held = metrics.get(_TRAIN_LOSS), metrics.get(VAL_LOSS.name)
+  if train is None or held is None or held < _LEAST:
+    return False
+  return abs(train - held) <= ROUNDING * abs(held)

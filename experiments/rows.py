@@ -71,6 +71,11 @@ def expand(
   return tuple(out.values())
 
 
+def named(requests: Requests) -> tuple[str, ...]:
+  """Returns the names of the rows that a command asks for one by one."""
+  return tuple(join(assignments('ablate', text)) for text in requests.ablate)
+
+
 def judged_whole(
   base: Config, rows: Sequence[Row], requests: Requests
 ) -> Config:

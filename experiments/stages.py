@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from experiments import halving, tuning
+from experiments.assignment import join
 from experiments.inputs import Planned
 from experiments.ledger import Ledger
 from experiments.plan import Plan
@@ -48,6 +49,21 @@ class Selection:
   def withheld(self, base: str) -> dict[str, str]:
     """Returns why rows get no verdict."""
     return tuning.withheld(self.tuned, base) | dict(self.retired)
+
+  def lines(self, plan: Plan) -> tuple[str, ...]:
+    """Returns what was chosen, and on which seeds, for the table."""
+    names = ', '.join(map(str, plan.search.seeds))
+    on = f'by {plan.metric.name} on seeds {names}, which no verdict uses'
+    said = []
+    if self.tuned:
+      each = ', '.join(
+        f'{r} {join(own.point)}' for r, own in self.tuned.items()
+      )
+      said.append(f'Chosen by --tune {on}: {each}.')
+    if self.retired:
+      each = ', '.join(f'{row} ({why})' for row, why in self.retired.items())
+      said.append(f'Left out, {on}: {each}.')
+    return tuple(said)
 
 
 def stages(plan: Plan, ledger: Ledger) -> Iterator[Stage]:

@@ -91,7 +91,8 @@ class Table:
   `margin` is a share of the base's mean, `absolute_margin` in the unit of the
   metric (None where the base has no mean); `alpha` is the level of the verdicts
   over all rows, and 1 - alpha the confidence of each interval on its own;
-  `before` says what was added after a verdict had been shown.
+  `before` says what was added after a verdict had been shown, `selected` what
+  --tune and --halving chose, and on which seeds.
   """
 
   metric: str
@@ -102,6 +103,7 @@ class Table:
   absolute_margin: float | None
   rows: tuple[RowSummary, ...]
   before: tuple[str, ...] = ()
+  selected: tuple[str, ...] = ()
 
   @property
   def confidence(self) -> float:

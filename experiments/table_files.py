@@ -41,7 +41,12 @@ def write(table: Table, directory: pathlib.Path) -> None:
 def explanation(table: Table) -> str:
   """Returns what figures are of, and how intervals and verdicts came about."""
   return ' '.join(
-    [*judged_on.lines(table), statement(table), *judged_on.reach(table)]
+    [
+      *judged_on.lines(table),
+      statement(table),
+      *table.selected,
+      *judged_on.reach(table),
+    ]
   )
 
 

@@ -61,7 +61,7 @@ def ours() -> tuple[Loaded, list[str]]:
   )
   params = init_state(config, config.dims(vocabulary.size)).params
   prompts = [vocabulary.decode(ids_T) for ids_T in PROMPTS_BT]
-  return Loaded('bench', config, vocabulary, params, 0), prompts
+  return Loaded('bench', config, vocabulary, params, 0, ''), prompts
 
 
 def theirs() -> Callable[[], object]:

@@ -12,12 +12,28 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import commands
 from train.files import read_lines
 
 # What every repetition writes anew, and what nobody reads.
 ANEW = ('table.*', 'report.html', 'flags.txt', '.lock')
+# A line of `trials.jsonl`.
+RECORD: dict[str, Any] = {
+  'row': 'base',
+  'trial': '0123456789ab',
+  'seed': 0,
+  'status': 'ok',
+  'metrics': {'val_loss': 2.5123456789, 'best_step': 6},
+  'clock': {'seconds': 1.5},
+  'steps': 6,
+  'tokens': 192,
+  'digest': 'ab' * 32,
+  'parameters': 10,
+  'flops_per_token': 100,
+  'config': {'steps': '6'},
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import damage
+from damage import RECORD
 from experiments.damage import damage as problem
 from experiments.ledger import Ledger, locked
 from processes import write_text
@@ -42,20 +43,6 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 QUIET = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
-RECORD = {
-  'row': 'base',
-  'trial': '0123456789ab',
-  'seed': 0,
-  'status': 'ok',
-  'metrics': {'val_loss': 2.5, 'best_step': 6},
-  'clock': {'seconds': 1.5},
-  'steps': 6,
-  'tokens': 192,
-  'digest': 'ab' * 32,
-  'parameters': 10,
-  'flops_per_token': 100,
-  'config': {'steps': '6'},
-}
 
 
 # JSON. ------------------------------------------------------------------------
@@ -180,6 +167,18 @@ def test_the_ledger_keeps_the_file_that_was_damaged(tmp_path: Path) -> None:
   assert ledger.finished('other')
   assert (tmp_path / 'trials.jsonl.damaged-0').read_bytes() == data
   assert not Ledger(tmp_path).damage
+
+  # The next one does not take the place of one that is kept.
+  first = tmp_path / 'trials.jsonl.damaged-0'
+  first.rename(tmp_path / 'trials.jsonl.damaged-1')
+  path.write_bytes(data)
+  Ledger(tmp_path)
+  assert first.read_bytes() == data
+  path.write_bytes(data[:-9] + b'0' + data[-8:])
+  Ledger(tmp_path)
+  for n in range(2):
+    assert (tmp_path / f'trials.jsonl.damaged-{n}').read_bytes() == data
+  assert (tmp_path / 'trials.jsonl.damaged-2').read_bytes() != data
 
 
 def test_an_object_is_sealed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Documents that end: what is predicted of them, and where writing stops."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.comparable import comparable
+from model.architecture import Architecture
 from model.decode import Sampling
 from model.field import FieldError
 from train import tokens
@@ -18,6 +20,7 @@ from train.config import Config
 from train.figure import VAL_LOSS
 from train.generate import Generation, continued
 from train.load import Loaded
+from train.sample import write_sample
 from train.schema import override, to_flags
 from train.step import batch_of, init_state
 from train.targets import targets
@@ -163,7 +166,7 @@ def _loaded(changes: Mapping[str, str]) -> Loaded:
   flags |= {'num_layers': '1', 'init.std': '0.6', 'mask': 'causal,segments'}
   config = override(Config(), flags | dict(changes))
   params = init_state(config, config.dims(ENDING.size)).params
-  return Loaded('x', config, ENDING, params, 0)
+  return Loaded('x', config, ENDING, params, 0, '')
 
 
 @pytest.mark.usefixtures('quick_compilation')
@@ -202,3 +205,24 @@ def test_a_search_of_one_is_what_is_most_likely_up_to_an_end() -> None:
   for wanted in (min(lengths), 12):
     n = [len(text) for text in texts].index(wanted)
     assert continued(trial, [prompts[n]], beam) == [texts[n]]
+
+
+@pytest.mark.parametrize('ended', [True, False])
+def test_a_sample_says_how_much_was_written(
+  tmp_path: Path, ended: bool
+) -> None:
+  """Not how much could have been."""
+  end, letters_T = ENDING.id_of(Special.EOS), ENDING.encode('a' * 8)
+
+  def forward(tokens_1T: np.ndarray) -> np.ndarray:
+    logits_TV = np.full((tokens_1T.size, ENDING.size), -100.0)
+    logits_TV[:, letters_T[0]] = 0.0
+    logits_TV[5 if ended else tokens_1T.size :, end] = 100.0
+    return logits_TV
+
+  write_sample(tmp_path, Architecture(), ENDING, letters_T, forward)
+  sample = json.loads((tmp_path / 'sample.json').read_text())
+  many = '2 tokens, where the text ended by itself,' if ended else '100 tokens'
+  assert sample['how'].startswith(f'{many} drawn at temperature 0.8, by the ')
+  if ended:
+    assert sample['text'] == 'aa'

@@ -25,9 +25,11 @@ from processes import (
   TIMEOUT,
   TINY,
   Outcome,
+  Unavailable,
   assert_same,
   end,
   kill_at,
+  mount,
   outcome,
   resume_line,
   running,
@@ -493,18 +495,14 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
   folder = tmp_path / 'disk'
   folder.mkdir()
 
-  def mount(size: int) -> Path:
-    options = f'size={size // 1024}k'
-    if os.path.ismount(folder):
-      options += ',remount'
-    command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)]
+  def sized(size: int) -> Path:
     try:
-      subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as e:
-      pytest.skip(f'cannot mount a small disk here: {e}')
+      mount(folder, f'size={size // 1024}k')
+    except Unavailable as e:
+      pytest.skip(str(e))
     return folder
 
-  yield mount
+  yield sized
   if os.path.ismount(folder):
     subprocess.run(['umount', '-l', str(folder)], check=True)
 

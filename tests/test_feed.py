@@ -324,7 +324,7 @@ def test_what_is_evaluated_on_must_fit(
   # A trial that was trained reads a large text as one that trains.
   dims = config.sizes(data.vocabulary)
   params = init_state(config, dims).params
-  loaded = Loaded('x', config, data.vocabulary, params, 0)
+  loaded = Loaded('x', config, data.vocabulary, params, 0, data.digest)
   fed = loaded.evaluate()
   monkeypatch.setattr(feed, 'LARGE', 2**30)
   assert fed == loaded.evaluate()

@@ -15,21 +15,6 @@ from train import files
 from train.files import write_lines
 from train.records import read_trials
 
-RECORD = {
-  'row': 'base',
-  'trial': '0123456789ab',
-  'seed': 0,
-  'status': 'ok',
-  'metrics': {'val_loss': 2.5123456789, 'best_step': 6},
-  'clock': {'seconds': 1.5},
-  'steps': 6,
-  'tokens': 192,
-  'digest': 'ab' * 32,
-  'parameters': 10,
-  'flops_per_token': 100,
-  'config': {'steps': '6'},
-}
-
 
 def figures(workdir: Path) -> flips.View:
   """Reads a record as a table does, and says what is damaged."""
@@ -46,7 +31,9 @@ def kinds(tmp_path: Path) -> Counter[str]:
   """Returns what 150 damages to a record come to."""
   source = tmp_path / 'whole'
   source.mkdir(exist_ok=True)
-  write_lines(source / 'trials.jsonl', [RECORD, RECORD | {'seed': 1}])
+  write_lines(
+    source / 'trials.jsonl', [damage.RECORD, damage.RECORD | {'seed': 1}]
+  )
   attempt = flips.damages(source, tmp_path / 'copy', {'figures': figures})
   return Counter(attempt(seed).kind for seed in range(150))
 

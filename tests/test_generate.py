@@ -54,7 +54,7 @@ def loaded(changes: Mapping[str, str]) -> Loaded:
   }
   config = override(Config(), flags | dict(changes))
   params = init_state(config, config.dims(LETTERS.size)).params
-  return Loaded('x', config, LETTERS, params, 0)
+  return Loaded('x', config, LETTERS, params, 0, '')
 
 
 @pytest.mark.parametrize('name', ARCHITECTURES)

@@ -16,8 +16,11 @@ from absl import flags
 from experiments import cli
 from tolerance import assert_close
 from train import windows
+from train.config import Config
 from train.files import digest, read_lines
-from train.load import load
+from train.load import Loaded, load
+from train.schema import override
+from train.step import init_state
 from train.strict import Damaged
 from train.task import DataError
 from train.tasks.text import Text
@@ -246,6 +249,60 @@ def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
   path.write_text('abcd')
   with pytest.raises(DataError, match=r'other.txt: its .* part has .* tokens'):
     loaded.evaluate(Text(path=str(path)))
+
+
+def test_a_text_that_has_changed_is_not_taken_for_that_of_the_trial(
+  ran: Ran,
+) -> None:
+  """Its figures would be of another text, some of which was trained on."""
+  loaded = load(ran.workdir, 'base/0')
+  path = ran.text
+  before = path.read_text()
+  try:
+    path.write_text(before + before[:40])
+    with pytest.raises(DataError, match=r'not what trial .* trained'):
+      loaded.evaluate()
+  finally:
+    path.write_text(before)
+
+
+@pytest.mark.parametrize('split', ['auto', 'tail', 'each'])
+@pytest.mark.parametrize('everything', [False, True])
+def test_a_text_that_was_trained_on_is_named(
+  ran: Ran, split: str, everything: bool
+) -> None:
+  loaded = load(ran.workdir, 'base/0')
+  said: list[str] = []
+  task = override(loaded.config, {'task.split': split}).task
+  loaded.evaluate(task, said.append, everything)
+  warned = [line for line in said if 'has seen some of what' in line]
+  assert len(warned) == (everything or split != 'auto')
+
+
+def test_a_table_that_was_trained_on_is_named(tmp_path: pathlib.Path) -> None:
+  """All of its rows are judged, nine in ten of which are known."""
+  mine, other = tmp_path / 'a.tsv', tmp_path / 'b.tsv'
+  mine.write_text(''.join(f'word{n} and\t{"ab"[n % 2]}\n' for n in range(40)))
+  other.write_text('word1 and\ta\nword2 and\tb\n')
+  made = {
+    'model': 'classifier',
+    'task': 'classification',
+    'task.data': 'tsv',
+    'task.data.train': str(mine),
+    'd_model': '8',
+    'num_layers': '1',
+    'num_heads': '2',
+    'seq_len': '4',
+  }
+  config = override(Config(), made)
+  data = config.task.load()
+  params = init_state(config, config.sizes(data.vocabulary)).params
+  loaded = Loaded('x', config, data.vocabulary, params, 0, data.digest)
+  for path, warned in ((mine, 1), (other, 0)):
+    said: list[str] = []
+    task = override(config, {'task.data.train': str(path)}).task
+    loaded.evaluate(task, said.append, everything=True)
+    assert sum('has seen some of what' in line for line in said) == warned
 
 
 # The command line. ------------------------------------------------------------

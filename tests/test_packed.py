@@ -29,7 +29,7 @@ from test_reference import (
   source_of,
   stacked_params,
 )
-from train.optimizer import tree
+from train import optimizer
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -100,7 +100,7 @@ def _source(arch: Architecture) -> Any:
 
 
 def _params(arch: Architecture) -> Any:
-  return jax.tree.map(jnp.asarray, tree(stacked_params(arch)))
+  return jax.tree.map(jnp.asarray, optimizer.tree(stacked_params(arch)))
 
 
 def _logits(arch: Architecture) -> np.ndarray:
@@ -214,7 +214,7 @@ def test_long_rows_lose_no_digits() -> None:
   arch = dataclasses.replace(
     BASE, mask=both, num_layers=1, position=Learned(), output=(Forget(),)
   )
-  dims, params = dims_of(arch), tree(stacked_params(arch))
+  dims, params = dims_of(arch), optimizer.tree(stacked_params(arch))
   params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   tokens_BT = jnp.tile(jnp.array([[1, 5, 2]]), 340)
   segments_BT = jnp.repeat(jnp.arange(1, 341), 3)[None]

@@ -517,7 +517,7 @@ def loaded(flags: dict[str, str]) -> Loaded:
     for path, what in table.items()
     for depth in [arch.depth(path)]
   }
-  return Loaded('id', config, vocabulary, tree(zeros), 0)
+  return Loaded('id', config, vocabulary, tree(zeros), 0, '')
 
 
 IDLE = {

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from commands import run
 from experiments.experiment import BASE, Row, discover
 from experiments.rows import Requests, configure, expand
 from experiments.sweeps import points
@@ -75,6 +77,18 @@ def test_rows_of_an_experiment_that_flags_make_equal_are_left_out() -> None:
   base = override(Config(), {'projections': 'raw'})
   names = [row.name for row in expand(base, ROWS, Requests())]
   assert names == [row.name for row in ROWS if row.name != 'raw']
+
+
+def test_a_row_that_is_asked_for_and_is_another_is_named(
+  capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+  """A table without it says nothing of it."""
+  text = tmp_path / 'a.txt'
+  text.write_text('to be or not to be\n' * 40)
+  given = ['--experiment=train', f'--task.path={text}', '--plan']
+  assert run(*given, '--ablate=position=learned', '--ablate=num_heads=2') == 0
+  out, _ = capsys.readouterr()
+  assert 'left out, the same as another row: position=learned\n' in out
 
 
 def test_rows_asked_for_come_in_the_order_of_the_flags() -> None:

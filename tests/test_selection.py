@@ -238,6 +238,11 @@ def test_each_row_takes_its_own_best_value(
   assert [row['tuned'] for row in table['rows']] == [
     {'learning_rate': 0.01}
   ] * 2
+  assert table['selected'] == [
+    f'Chosen by --tune by val_loss on seeds {FIRST_SEED}, {FIRST_SEED + 1}, '
+    'which no verdict uses: base learning_rate=1e-2, position=none '
+    'learning_rate=1e-2.'
+  ]
   assert 'Sensitivity to learning_rate' in (workdir / 'report.html').read_text()
 
   before = (workdir / 'trials.jsonl').read_bytes()
@@ -358,6 +363,17 @@ def test_rows_stop_by_the_figure_that_is_asked_for(
   table = json.loads((workdir / 'table.json').read_text())
   assert (table['metric'], table['lower_is_better']) == ('val_accuracy', False)
   assert 'val accuracy (higher is better)' in capsys.readouterr().out
+  (said,) = table['selected']
+  assert said.startswith(
+    f'Left out, by val_accuracy on seeds {FIRST_SEED}, which no verdict uses: '
+    f'{worst} (stopped at step '
+  )
+  assert said in (workdir / 'table.md').read_text()
+  # Another comparison has no selection, and takes none away.
+  (kept,) = workdir.glob('comparisons/*/selection.json')
+  assert run(*words[: len(TINY) + 3], '--only=base') == 0
+  assert not (workdir / 'selection.json').exists()
+  assert json.loads(kept.read_text()) == selection
 
 
 def test_the_survivor_is_replayed_by_its_printed_command(

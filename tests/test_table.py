@@ -179,6 +179,27 @@ def test_a_metric_that_is_not_finite_is_no_value() -> None:
   assert row.note == '2 without a finite val_loss: seed 1, seed 2'
 
 
+@pytest.mark.parametrize(
+  ('train', 'held', 'said'),
+  [
+    (3.3672945, 3.3672947, True),  # log 29, of 29 symbols
+    (math.log(2), math.log(2), True),
+    (3.3672, 3.3673, False),
+    (0.0, 0.0, False),  # all right, with certainty
+    (None, 3.4, False),
+  ],
+)
+def test_a_network_that_is_dead_is_named(
+  train: float | None, held: float, said: bool
+) -> None:
+  """Two of them are equal, which says nothing of what they differ in."""
+  own = {'metrics': {'val_loss': held, 'train_loss': train}}
+  rows = [_record(r, n, extra=own) for r in ('base', 'row') for n in (0, 1)]
+  table = tables.summarise(rows, ['base', 'row'], 'base')
+  note = '2 whose outputs are all alike, whatever is read: seed 0, seed 1'
+  assert [row.note for row in table.rows] == [note if said else ''] * 2
+
+
 def test_last_record_wins() -> None:
   records = [
     _record('base', 0, status='failed', extra={'error': 'lost device'}),

@@ -101,6 +101,8 @@ def test_rows_of_one_text_are_in_one_part(tmp_path: pathlib.Path) -> None:
   assert data.held[0]
   held = {' '.join(text.split()) for text in data.held[0]}
   assert len(data.held[0]) == 6 * len(held)
+  said = f', {len(held)} different texts among its {len(data.held[0])} rows, '
+  assert said in data.description
   assert 'are trained on' not in data.description
   assert ' texts have several labels' in data.description
 

@@ -385,6 +385,19 @@ def test_a_second_comparison_leaves_the_first(
   ]
   assert '2 was shown' in (first / 'table.md').read_text()
 
+  # What came later has no say in what was shown before.
+  assert run(*given, prefix, byte, '--seeds=2') == 0
+  assert json.loads(Path('w/table.json').read_text())['before'] == [added]
+  # In another comparison seeds are added, and rows left out, all the same.
+  assert run(*given, byte, '--seeds=3') == 0
+  assert json.loads(Path('w/table.json').read_text())['before'] == [
+    'Seeds were added or left out after a verdict over 2 was shown.',
+    'Left out after a verdict on it was shown: mask=prefix.',
+  ]
+  assert run(*given, byte, '--seeds=3', '--margin=0.2') == 0
+  said = json.loads(Path('w/table.json').read_text())['before'][-1]
+  assert said.startswith('A verdict on the same rows was shown before, by')
+
   # What cannot be read is not taken for what was never shown.
   path = Path('w/comparisons/shown.jsonl')
   path.write_bytes(path.read_bytes().replace(b'": 2', b'": 3'))

@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from train.files import unused
 from train.strict import Damaged
 
 BEST = 'best_step'  # in the JSON of a checkpoint: which one is the best
@@ -212,8 +213,7 @@ class Checkpoints:
   def _move(self, name: str) -> str:
     folder = self._directory.with_name(f'{self._directory.name}-damaged')
     folder.mkdir(exist_ok=True)
-    taken = len(list(folder.iterdir()))
-    target = folder / f'{name}-{taken}'
+    target = unused(folder / name)
     shutil.move(self._directory / name, target)
     return f'moved to {target}'
 

@@ -6,6 +6,7 @@ Files of versions before it have none and are taken as they are.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -37,6 +38,15 @@ def cache() -> pathlib.Path:
 def temporary(path: pathlib.Path) -> pathlib.Path:
   """Returns a name beside a path that nobody can foresee."""
   return path.with_name(f'.{path.name}.{secrets.token_hex(8)}.tmp')
+
+
+def unused(path: pathlib.Path) -> pathlib.Path:
+  """Returns PATH-0, or the first such number that nothing here has.
+
+  Not how many there are: where one of them was removed, that is the last's.
+  """
+  names = (path.with_name(f'{path.name}-{n}') for n in itertools.count())
+  return next(name for name in names if not os.path.lexists(name))
 
 
 def remove_temporaries(folder: pathlib.Path) -> None:

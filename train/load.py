@@ -27,22 +27,33 @@ from train.records import (
   BEGUN,
   read_begun,
 )
-from train.schema import override
+from train.schema import override, to_flags
 from train.step import Params, State, init_state
 from train.store import FILE, read_vocabulary
-from train.task import DataError, Task
+from train.task import Data, DataError, Task
 from train.vocabulary import Special, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """A trained trial; `other_code` is what of its code was other, in words."""
+  """A trained trial.
+
+  Attributes:
+    trial: its id.
+    config: what it was trained with.
+    vocabulary: what its tokens stand for.
+    params: those that are evaluated.
+    step: after which they were so.
+    data: digest of what it was trained and judged on.
+    other_code: what of its code was other, in words.
+  """
 
   trial: str
   config: Config
   vocabulary: Vocabulary
   params: Params
   step: int
+  data: str
   other_code: tuple[str, ...] = ()
 
   @property
@@ -136,7 +147,11 @@ class Loaded:
       task: another text, say; none is what the trial was trained on.
       say: is told what the data are, and what of them is left out.
       everything: evaluate on all of a text, not on a part of it.
+
+    Raises:
+      DataError: the data do not fit, or are no longer those of the trial.
     """
+    own = task is None or task == self.config.task
     config = self.config
     if task is not None:
       config = dataclasses.replace(config, task=task, eval_examples=None)
@@ -144,7 +159,20 @@ class Loaded:
     data = load_data(self.vocabulary)
     if problem := config.misfit(data):
       raise DataError(problem)
-    for line in (data.description, config.task.notes(data, config.seq_len)):
+    if own and not everything and data.digest != self.data:
+      raise DataError(
+        f'{data.description.partition(": ")[0]}: is not what trial '
+        f'{self.trial} was trained and judged on (sha256 {data.digest[:12]}, '
+        f'not {self.data[:12]}): bring that back, or judge all of this by '
+        '--task.path or --task.data'
+      )
+    about = [data.description, config.task.notes(data, config.seq_len)]
+    if self._saw(config.task, data, everything):
+      about.append(
+        'warning: this is the text that the trial was trained on: it has seen '
+        'some of what is judged'
+      )
+    for line in about:
       if line:
         say(f'data: {line}')
     device = jax.local_devices()[0]
@@ -165,6 +193,31 @@ class Loaded:
     return {
       name: math.nan if x is None else float(x) for name, x in found.items()
     }
+
+  def _saw(self, task: Task, data: Data, everything: bool) -> bool:
+    """Returns whether a part of what is judged was trained on, as far as known.
+
+    Args:
+      task: of which all is judged, or a part.
+      data: these.
+      everything: whether it is all.
+    """
+    own = _parts(self.config.task)
+    if not everything:
+      return data.digest == self.data and _parts(task) != own
+    split = {f'task.{name}': text for name, text in own.items()}
+    config = dataclasses.replace(self.config, task=task)
+    try:
+      as_then = override(config, split).task.load(self.vocabulary)
+    except (DataError, FieldError):
+      return False
+    return as_then.digest == self.data
+
+
+def _parts(task: Task) -> dict[str, str]:
+  """Returns the flags that say what of a text is judged."""
+  every = to_flags(task).items()
+  return {k: v for k, v in every if k.partition('.')[0] == 'split'}
 
 
 def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
@@ -195,7 +248,9 @@ def load(workdir: str | pathlib.Path, trial: str, best: bool = False) -> Loaded:
   # On a device, so that functions of it can be compiled.
   params = jax.tree.map(jnp.asarray, State(*restored.tree).evaluated)
   other = _other_code(about.code, own)
-  return Loaded(about.trial, config, vocabulary, params, restored.step, other)
+  return Loaded(
+    about.trial, config, vocabulary, params, restored.step, about.data, other
+  )
 
 
 def _other_code(recorded: Any, config: Config) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from train.vocabulary import Special, Vocabulary
 NEW_TOKENS = 100
 TEMPERATURE = 0.8
 HOW = (
-  f'{NEW_TOKENS} tokens drawn at temperature {TEMPERATURE}, by the same random '
-  'numbers in all rows, after the beginning of the validation text (in grey).'
+  f'drawn at temperature {TEMPERATURE}, by the same random numbers in all '
+  'rows, after the beginning of the validation text (in grey).'
 )
 FILE = 'sample.json'
 SHOWN = 5  # rows of a table that the report shows
@@ -53,11 +53,18 @@ def write_sample(
     return  # later tokens would change what was written before them
   written = continued(forward, prompt, length, NEW_TOKENS, end)
   text = {
-    'how': HOW,
+    'how': f'{_counted(written, end)} {HOW}',
     'prompt': vocabulary.decode(prompt),
     'text': vocabulary.decode_after(prompt, written),
   }
   write_json(folder / FILE, text)
+
+
+def _counted(written: Sequence[int], end: int | None) -> str:
+  """Returns how many tokens were written, and whether the text then ended."""
+  if end is None or written[-1] != end:
+    return f'{len(written)} tokens'
+  return f'{len(written) - 1} tokens, where the text ended by itself,'
 
 
 def _last_document(tokens: list[int], end: int | None) -> list[int]:

@@ -190,7 +190,9 @@ def _keys(rows: Rows, texts: int) -> list[str]:
 
 
 def _overlap(train: Rows, held: Rows, texts: int) -> Iterator[str]:
-  """Yields how many rows to judge are trained on, but for white space.
+  """Yields how many rows to judge are trained on, or there twice.
+
+  White space does not tell them apart.
 
   Raises:
     DataError: all of them are.
@@ -208,6 +210,8 @@ def _overlap(train: Rows, held: Rows, texts: int) -> Iterator[str]:
       f'{seen:,} of its {held.count:,} rows ({seen / held.count:.2%}) are '
       'trained on'
     )
+  if (several := len(set(_keys(held, texts)))) < held.count:
+    yield f'{several:,} different texts among its {held.count:,} rows'
   if texts > 1:
     known = set(_keys(train, 1))
     others = sum(key in known for key in _keys(held, 1)) - seen

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import PATIENCE, Done, argv, changed, finish, said, whole
-from processes import end, outcome, running, start
+from processes import Unavailable, end, mount, outcome, running, start
 from source import ROOT
 
 FOLDER = 'faults'
@@ -46,10 +46,6 @@ def attempts(home: Path) -> Attempt:
   return attempt
 
 
-class Unavailable(Exception):
-  """This machine cannot do that to itself."""
-
-
 # Does something to a run in the folder `run` of a place; returns whether what
 # came of it must not be, and what it was.
 Fault = Callable[[Path, Path, random.Random], tuple[bool, str]]
@@ -73,17 +69,6 @@ def clear(place: Path) -> None:
   subprocess.run(['rm', '-rf', str(place)], check=True)
 
 
-def _mount(place: Path, options: str) -> None:
-  """Mounts a small disk, or changes it."""
-  if os.path.ismount(place):
-    options += ',remount'
-  command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(place)]
-  try:
-    subprocess.run(command, check=True, capture_output=True)
-  except (OSError, subprocess.CalledProcessError) as e:
-    raise Unavailable(f'cannot mount a small disk here: {e}') from e
-
-
 def _bytes(folder: Path) -> int:
   files = [p for p in folder.rglob('*') if p.is_file()]
   return sum(-(-p.stat().st_size // 4096) * 4096 for p in files)
@@ -100,9 +85,9 @@ def full_disk(home: Path, place: Path, draw: random.Random) -> tuple[bool, str]:
   """The disk has less room than a run takes; later it has more."""
   room = _bytes(whole(home))
   share = draw.uniform(0.02, 0.98)
-  _mount(place, f'size={int(share * room) // 1024}k')
+  mount(place, f'size={int(share * room) // 1024}k')
   done = finish(argv(home, f'--workdir={place / "run"}'))
-  _mount(place, f'size={8 * room // 1024}k')
+  mount(place, f'size={8 * room // 1024}k')
   bad, about = _refused(done, 'make room')
   return bad and done[0] != 0, f'{share:.0%} of the room: {about}'
 
@@ -122,12 +107,12 @@ def short_files(
 def read_only(home: Path, place: Path, draw: random.Random) -> tuple[bool, str]:
   """A disk that cannot be written, empty or with a run that has ended."""
   workdir = place / 'run'
-  _mount(place, 'size=64m')
+  mount(place, 'size=64m')
   if draw.random() < 0.5:
     subprocess.run(['cp', '-r', str(whole(home)), str(workdir)], check=True)
-  _mount(place, 'ro')
+  mount(place, 'ro')
   done = finish(argv(home, f'--workdir={workdir}'))
-  _mount(place, 'rw')
+  mount(place, 'rw')
   return _refused(done, f'--workdir={workdir}')
 
 
