@@ -215,7 +215,7 @@ def test_a_named_table_takes_no_other_file(
 LOOKS = {
   'white space': (
     [('x y', 'pos '), ('y z', ' pos')],
-    ["2 labels read with other white space (' pos', 'pos '): 2 are left of 4"],
+    ["white space of labels cut (' pos', 'pos '): 2 are left of 4"],
   ),
   'case': (
     [('x y', 'Pos')],

@@ -30,8 +30,8 @@ def cleaned(parts: Sequence[Rows]) -> tuple[list[Rows], list[str]]:
   notes = []
   if other := sorted(before - after):
     notes.append(
-      f'{len(other):,} labels read with other white space ({_names(other)}): '
-      f'{len(after):,} are left of {len(before):,}'
+      f'white space of labels cut ({_names(other)}): {len(after):,} are left '
+      f'of {len(before):,}'
     )
   return found, [*notes, *_alike(after)]
 
