@@ -12,7 +12,7 @@ from experiments.base import check_smoke, make_base
 from experiments.command import MANY, PROMPT, Command
 from experiments.environment import accelerator_warning, versions
 from experiments.experiment import BASE, Experiment, discover
-from experiments.flagfile import expand
+from experiments.flagfile import expand, other_data
 from experiments.help import show_help
 from experiments.ledger import Refused
 from experiments.plan import Plan, make_plan
@@ -97,7 +97,7 @@ def _main(
   if not command.plan:
     memory.check(plan)
   _introduce(plan, notes)
-  _warn(said)
+  _warn([*said, *other_data(argv, plan.data.digest)])
   if command.plan:
     catalogue.show_plan(plan)
     return output.told()

@@ -157,7 +157,7 @@ def _describe(plan: Plan, flag_lines: Sequence[str]) -> None:
   """Writes what the run is: flags, configuration, environment."""
   workdir = plan.workdir
   write_owner(workdir, plan.owner)
-  write_atomically(workdir / 'flags.txt', sealed(flag_lines))
+  write_atomically(workdir / 'flags.txt', sealed(flag_lines, plan.data.digest))
   about = environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
   about['attention'] = {

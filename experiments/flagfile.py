@@ -6,6 +6,7 @@ replays it is told.
 """
 
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +18,46 @@ DEEPEST = 16  # files that name each other
 _NAMES = ('--flagfile', '-flagfile')
 _COMMENTS = ('#', '//')
 _SUM = '# sha256 of the flags: '
+_DATA = '# sha256 of the data: '
 Note = Callable[[str], object]
 
 
-def sealed(lines: Sequence[str]) -> str:
-  """Returns the text of a file of flags, with their checksum."""
+def sealed(lines: Sequence[str], data: str = '') -> str:
+  """Returns the text of a file of flags, with their checksum.
+
+  Args:
+    lines: the flags.
+    data: digest of what they were run on, which a path does not say.
+  """
   text = '\n'.join(lines) + '\n'
-  return f'{_SUM}{_sum(_own(text))}\n{text}'
+  about = f'{_DATA}{data}\n' if data else ''
+  return f'{_SUM}{_sum(_own(text))}\n{about}{text}'
+
+
+def other_data(argv: Sequence[str], data: str) -> list[str]:
+  """Returns which files of flags were run on other data, if data are theirs.
+
+  Args:
+    argv: the words of a command line; one that has a flag of the task names
+      its own data.
+    data: digest of what is here.
+  """
+  if any(word.lstrip('-').startswith('task') for word in argv):
+    return []
+  said = []
+  for name, path in itertools.pairwise([*argv, '']):
+    flag, equals, own = name.partition('=')
+    if flag not in _NAMES:
+      continue
+    path = os.path.expanduser((own if equals else path).strip())
+    for line in _read(path).split('\n'):
+      digest = line.removeprefix(_DATA).strip()
+      if line.startswith(_DATA) and digest != data:
+        said.append(
+          f'--flagfile={path}: was run on other data than are here: sha256 '
+          f'{digest[:12]}, not {data[:12]}'
+        )
+  return said
 
 
 def _own(text: str) -> list[str]:

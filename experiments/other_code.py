@@ -111,6 +111,8 @@ def prepare(
     many = counted(len(found.unknown))
     terminal.say(f'{many} of unknown code, from before it was recorded: kept')
   if not found.other:
+    if plan.command.rerun:
+      terminal.say('--rerun: no trial is of other code: none is trained anew')
     return
   done = 'kept' if plan.command.keep else 'trained anew'
   terminal.say(f'{counted(len(found.other))} of other code: {done}')

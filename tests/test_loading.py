@@ -113,6 +113,25 @@ def test_parameters_are_those_recorded(ran: Ran, row: str, seed: int) -> None:
   assert len(digests) == 4
 
 
+def test_who_removed_all_checkpoints_is_told_how_to_have_them(
+  ran: Ran, tmp_path: pathlib.Path
+) -> None:
+  """Repeating the command alone trains nothing: they wanted the room."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(ran.workdir, workdir)
+  trial = workdir / 'runs' / ran.records['base', 0]['trial']
+  shutil.rmtree(trial / 'checkpoints')
+  with pytest.raises(
+    DataError, match=f'make the folder {trial}/checkpoints an'
+  ):
+    load(workdir, 'base/0')
+  (trial / 'checkpoints').mkdir()
+  more = [f'--ablate={ROPE}', '--seeds=2']
+  assert _launch(workdir, *_flags(ran.text, {}), *more) == 0
+  found = digest(load(workdir, 'base/0').params)
+  assert found == ran.records['base', 0]['digest']
+
+
 def test_row_without_a_seed_is_one_of_its_trials(ran: Ran) -> None:
   loaded = load(str(ran.workdir), ROPE)
   trials = [ran.records[ROPE, seed]['trial'] for seed in (0, 1)]

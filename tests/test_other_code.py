@@ -116,7 +116,7 @@ def test_keep_takes_them_and_marks_the_table(
 
 @pytest.mark.usefixtures('edited')
 def test_rerun_trains_them_anew_and_loses_nothing(
-  words: list[str], workdir: Path
+  words: list[str], workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
   before = trials(workdir)
   (old,) = [r for r in before if r['row'] == 'norm=rmsnorm']
@@ -133,7 +133,10 @@ def test_rerun_trains_them_anew_and_loses_nothing(
   assert kept == inside
   # From here on all is of the code that is here.
   assert run(*words, f'--workdir={workdir}') == 0
+  nothing = '--rerun: no trial is of other code: none is trained anew'
+  assert nothing not in capsys.readouterr().out
   assert run(*words, f'--workdir={workdir}', '--rerun') == 0
+  assert nothing in capsys.readouterr().out
   assert trials(workdir) == after
   assert not _row(workdir, 'norm=rmsnorm')['note']
 

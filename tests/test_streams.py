@@ -25,6 +25,7 @@ from experiments.streams import lasting, say
 from processes import start, words, write_text
 from train import textfile
 from train.task import DataError
+from train.tasks.text import Text
 from train.textfile import read_file
 
 
@@ -271,6 +272,28 @@ def test_flags_that_are_not_those_that_were_written_are_said(
       continue
     # Of a comment that is none any more absl says that it is no flag.
     assert said or found == truth or not found[1].startswith('-')
+
+
+def test_a_replay_on_other_data_says_so(
+  tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """A path is relative, and a file may have changed since."""
+  text, path = tmp_path / 'a.txt', tmp_path / 'flags.txt'
+  ours = ['--experiment=train', f'--task.path={text}']
+  data = Text(path=str(text))
+  text.write_text('to be or not to be\n' * 90)
+  path.write_text(sealed(ours, data.load().digest))
+  words = '--plan', f'--workdir={tmp_path / "run"}'
+  for given in ([f'--flagfile={path}'], ['--flagfile', str(path)]):
+    assert run(*given, *words) == 0
+    assert 'other data' not in capsys.readouterr().err
+  text.write_text('that is the question\n' * 90)
+  for given in ([f'--flagfile={path}'], ['--flagfile', str(path)]):
+    assert run(*given, *words) == 0
+    assert f'{path}: was run on other data than' in capsys.readouterr().err
+  # Who names other data knows.
+  assert run(f'--flagfile={path}', f'--task.path={text}', *words) == 0
+  assert 'other data' not in capsys.readouterr().err
 
 
 def test_a_flag_file_that_was_edited_runs_and_says_so(

@@ -151,6 +151,30 @@ class Loaded:
     Raises:
       DataError: the data do not fit, or are no longer those of the trial.
     """
+    config, data = self._data(task, say, everything)
+    device = jax.local_devices()[0]
+    layout = Shared((device,))
+    check(config, data, None, device)
+    on_host = fed(config, data, None, device)
+    arrays = evaluation(config, data) if on_host else dict(data.arrays)
+    sig, values = signature(config, data, layout, on_host)
+    sums = to_host(
+      program(sig).evaluate(
+        layout.place(self.params), layout.place(values), layout.place(arrays)
+      )
+    )
+    judged = config.task.judge(config.architecture, sig.dims, self.params, data)
+    found = {**figures(config, sums), **extent(sums)}
+    found |= {'tokens': found[TARGETS], **config.task.measures(data)}
+    found |= judged.figures
+    return {
+      name: math.nan if x is None else float(x) for name, x in found.items()
+    }
+
+  def _data(
+    self, task: Task | None, say: Callable[[str], None], everything: bool
+  ) -> tuple[Config, Data]:
+    """Returns what a task is judged with, and on; see `evaluate`."""
     own = task is None or task == self.config.task
     config = self.config
     if task is not None:
@@ -175,24 +199,7 @@ class Loaded:
     for line in about:
       if line:
         say(f'data: {line}')
-    device = jax.local_devices()[0]
-    layout = Shared((device,))
-    check(config, data, None, device)
-    on_host = fed(config, data, None, device)
-    arrays = evaluation(config, data) if on_host else dict(data.arrays)
-    sig, values = signature(config, data, layout, on_host)
-    sums = to_host(
-      program(sig).evaluate(
-        layout.place(self.params), layout.place(values), layout.place(arrays)
-      )
-    )
-    judged = config.task.judge(config.architecture, sig.dims, self.params, data)
-    found = {**figures(config, sums), **extent(sums)}
-    found |= {'tokens': found[TARGETS], **config.task.measures(data)}
-    found |= judged.figures
-    return {
-      name: math.nan if x is None else float(x) for name, x in found.items()
-    }
+    return config, data
 
   def _saw(self, task: Task, data: Data, everything: bool) -> bool:
     """Returns whether a part of what is judged was trained on, as far as known.

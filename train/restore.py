@@ -167,7 +167,10 @@ def _opened(
 ) -> Iterator[Checkpoints]:
   """Yields the checkpoints of a trial, to be read only."""
   if not (directory / FOLDER).is_dir():
-    raise DataError(f'{directory}: has no checkpoint yet')
+    raise DataError(
+      f'{directory}: has no checkpoint: make the folder {directory / FOLDER} '
+      f'and {AGAIN}'
+    )
   checkpoints = Checkpoints(directory / FOLDER, 1, warn, read_only=True)
   try:
     yield checkpoints
