@@ -104,6 +104,11 @@ def before(plan: Plan, rows: Mapping[str, int]) -> tuple[str, ...]:
   return tuple(said)
 
 
+def damage(workdir: pathlib.Path) -> list[str]:
+  """Returns a line for each verdict that was shown and cannot be read."""
+  return _read(workdir).said(workdir / FOLDER / _SHOWN)
+
+
 def remember(plan: Plan, rows: Mapping[str, int]) -> None:
   """Keeps which rows are shown with a verdict; the same once."""
   path = plan.workdir / FOLDER / _SHOWN

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Protocol
 
-from experiments import advice
+from experiments import advice, comparisons
 from experiments.attention import backends
 from experiments.environment import environment
 from experiments.flagfile import sealed
@@ -133,7 +133,8 @@ def _execute(
   layout = mend_layout(plan.workdir)
   trials, steps = size(plan)
   with Terminal(trials, steps) as terminal:
-    for line in [*ledger.damage, *([layout] if layout else [])]:
+    damage = [*ledger.damage, *comparisons.damage(plan.workdir)]
+    for line in [*damage, *([layout] if layout else [])]:
       terminal.warn(line)
     recorder = Recorder(ledger, terminal, plan.metric, plan.devices)
     prepare(plan, found, ledger, terminal)

@@ -353,7 +353,10 @@ TINY = (
 
 
 def test_a_second_comparison_leaves_the_first(
-  folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+  folder: Path,
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture[str],
 ) -> None:
   """Prefix rows, then tokens, then a seed more, in one directory."""
   monkeypatch.chdir(tmp_path)
@@ -401,7 +404,9 @@ def test_a_second_comparison_leaves_the_first(
   # What cannot be read is not taken for what was never shown.
   path = Path('w/comparisons/shown.jsonl')
   path.write_bytes(path.read_bytes().replace(b'": 2', b'": 3'))
+  capsys.readouterr()
   assert run(*given, prefix, '--seeds=3') == 0
+  assert 'shown.jsonl: line 1 is damaged' in capsys.readouterr().err
   table = json.loads((first / 'table.json').read_text())
   assert table['before'] == [
     'Of the verdicts shown before 2 cannot be read '
