@@ -72,9 +72,35 @@ def _add(
   if path not in out:
     out[path] = Leaf(hint, {owner: about})
     return
-  if out[path].hint != hint:
-    raise TypeError(f'--{path} has two types: {out[path].hint} and {hint}')
-  out[path] = Leaf(hint, dict(out[path].owners) | {owner: about})
+  joint = _joint(path, out[path].hint, hint)
+  out[path] = Leaf(joint, dict(out[path].owners) | {owner: about})
+
+
+def _joint(path: str, one: Any, other: Any) -> Any:
+  """Returns the type of a flag that two variants have, each with its own.
+
+  It accepts what either does: whose value is meant, its own type decides.
+
+  Raises:
+    TypeError: one is a choice and the other is none, or a tag is two classes.
+  """
+  if one == other:
+    return one
+  if all(typing.get_origin(hint) is typing.Literal for hint in (one, other)):
+    options = dict.fromkeys([*typing.get_args(one), *typing.get_args(other)])
+    return typing.Literal[tuple(options)]
+  choices = variants(one) | variants(other)
+  ordered = variants(other) | variants(one)
+  if variants(one) and variants(other) and choices == ordered:
+    return typing.Union[tuple(choices.values())]  # noqa: UP007  # as many as there are
+  kinds = {*_kinds(one), *_kinds(other)}
+  if kinds <= {int, float, types.NoneType}:
+    return float | None if types.NoneType in kinds else float
+  raise TypeError(f'--{path} has two types: {one} and {other}')
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+  return typing.get_args(hint) or (hint,)
 
 
 # From text to values. ---------------------------------------------------------
