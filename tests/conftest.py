@@ -10,6 +10,7 @@ import os
 import platform
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,11 +62,34 @@ _set_environment()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
   parser.addoption('--costs', help='file for the CPU seconds of each test')
+  parser.addoption(
+    '--turn', help='K/N: of slow tests only the K-th of N parts, K from 0 on'
+  )
 
 
 def pytest_configure(config: pytest.Config) -> None:
   if path := config.getoption('--costs'):
     config.pluginmanager.register(Costs(Path(path)))
+
+
+def pytest_collection_modifyitems(
+  config: pytest.Config, items: list[pytest.Item]
+) -> None:
+  """Leaves out slow tests whose turn it is not; cases of a test stay together.
+
+  They share what is compiled.
+  """
+  if (turn := config.getoption('--turn')) is None:
+    return
+  part, parts = map(int, turn.split('/'))
+  kept, others = [], []
+  for item in items:
+    test = item.nodeid.partition('[')[0]
+    waits = item.get_closest_marker('slow') is not None
+    waits = waits and zlib.crc32(test.encode()) % parts != part
+    (others if waits else kept).append(item)
+  config.hook.pytest_deselected(items=others)
+  items[:] = kept
 
 
 @pytest.fixture(scope='session')

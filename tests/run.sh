@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Sets up .venv-test and passes every check: bash tests/run.sh [pytest options]
-# PYTHON=python3.12 picks the interpreter.
+# PYTHON=python3.12 picks the interpreter.  Tests that are slow are left out:
+# bash tests/run.sh -m 'slow or full' runs those.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/spent.sh
 
 venv=$PWD/.venv-test
 locks=(requirements.lock requirements-dev.lock)
@@ -55,4 +57,7 @@ bin=$venv/bin
 step 'ruff check' "$bin/ruff" check .
 step 'ruff format' "$bin/ruff" format --check .
 step pyright "$bin/pyright" --pythonpath "$bin/python"
-exec "$bin/python" -m pytest -n 2 --durations=10 "$@"
+status=0
+"$bin/python" -m pytest -n 2 "$@" || status=$?
+spent tests/run.sh
+exit $status

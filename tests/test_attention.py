@@ -96,6 +96,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('family', 'name'), CASES)
 def test_head_gates(family: str, name: str) -> None:
   """Of 1 they change no bit, of 0 they remove the head; they have a gradient.
@@ -205,6 +206,7 @@ def test_the_order_of_a_list_does_not_matter() -> None:
 # Segments. --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_packed_documents_are_documents_by_themselves() -> None:
   """Rotary scores know distances alone, so a document may start anywhere."""
   arch = dataclasses.replace(
@@ -267,6 +269,7 @@ def test_the_step_hands_segments_to_the_model() -> None:
 # A prefix. --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_prefix_is_seen_by_all_and_nothing_behind_it_early() -> None:
   arch = dataclasses.replace(BASE, mask=(Prefix(3),), num_layers=1)
   dims, params = dims_of(arch), params_of(arch)

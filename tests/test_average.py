@@ -53,6 +53,7 @@ def averages(course: Course) -> dict[str, Any]:
   return flat(course.state.average)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_average_is_that_of_the_parameters_after_each_step(
   kind: str,
@@ -69,6 +70,7 @@ def test_the_average_is_that_of_the_parameters_after_each_step(
       assert np.array_equal(found, past[0]) == (n == 0 or path in FROZEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_training_does_not_see_the_average(kind: str) -> None:
   plain = course(config(SHORT))
@@ -78,6 +80,7 @@ def test_training_does_not_see_the_average(kind: str) -> None:
   assert_same_bits(other.state.params, plain.state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_eight_devices_average_as_one(kind: str) -> None:
   made = config(SHORT | KINDS[kind])
@@ -87,6 +90,7 @@ def test_eight_devices_average_as_one(kind: str) -> None:
     assert_close(found, averages(one)[path], 8 * 16 * 24, scale=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_divergence_leaves_the_average_where_it_was(kind: str) -> None:
   made = config(SHORT | KINDS[kind] | {'learning_rate': '1e25'})
@@ -144,6 +148,7 @@ LANES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('kind', 'layout'),
   [
@@ -170,6 +175,7 @@ def test_a_lane_is_the_trial_alone(
       assert_near(result, solo[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_an_interruption_changes_nothing(
   kind: str, tmp_path: pathlib.Path
@@ -255,6 +261,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
   return Ran(folder / 'run', records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', ROWS)
 def test_what_is_loaded_is_what_was_evaluated(ran: Ran, row: str) -> None:
   record, loaded = ran.records[row], load(ran.workdir, row)
@@ -275,6 +282,7 @@ def test_what_is_loaded_is_what_was_evaluated(ran: Ran, row: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_rows_differ_in_what_is_evaluated_only(ran: Ran) -> None:
   records = ran.records.values()
   assert len({r['digest'] for r in records}) == 3
@@ -282,6 +290,7 @@ def test_rows_differ_in_what_is_evaluated_only(ran: Ran) -> None:
   assert len({r['metrics']['train_loss'] for r in records}) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_begins_with_the_average_of_another(
   ran: Ran, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -344,6 +344,7 @@ def test_left_out_and_counted(
   assert part in ' '.join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_what_a_vocabulary_lacks_is_said(
   tmp_path: pathlib.Path,
   monkeypatch: pytest.MonkeyPatch,

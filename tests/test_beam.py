@@ -116,6 +116,7 @@ def trimmed(tokens_S: Any) -> tuple[int, ...]:
   return tuple(tokens[: tokens.index(END) + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('penalty', [0.0, 1.0])
 @pytest.mark.parametrize('seed', range(4))
 def test_a_wide_beam_finds_the_best_of_all(seed: int, penalty: float) -> None:
@@ -173,6 +174,7 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
     assert one[:-1] == other[:-1]
 
 
+@pytest.mark.slow
 def test_an_example_does_not_depend_on_the_others() -> None:
   logits_TVV = bigram(5, 6)
   firsts, limits = [1, 2, 3, 4, 5], [4, 2, 3, 4, 1]
@@ -204,6 +206,7 @@ ARCHITECTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ARCHITECTURES)
 def test_a_cache_follows_its_hypotheses(name: str) -> None:
   """The search without a cache runs all of each hypothesis anew."""

@@ -69,6 +69,7 @@ def decoded(
   return np.concatenate(parts, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'arch', others_slow(ARCHITECTURES, ARCHITECTURES[::2]), ids=described
 )
@@ -91,6 +92,7 @@ def test_cached_equals_uncached(arch: Architecture) -> None:
   assert_close(got_BTV, whole.logits_BTV, 64, factor=4.0 * 18)
 
 
+@pytest.mark.slow
 def test_cached_equals_uncached_to_the_last_digits() -> None:
   arch = dataclasses.replace(
     BASE, output=(Forget(),), mask=(Causal(), ExcludeSelf(), Window(3))
@@ -117,6 +119,7 @@ def test_cached_equals_uncached_to_the_last_digits() -> None:
       )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change',
   [

@@ -65,6 +65,7 @@ SERVED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'arch', others_slow(SERVED, SERVED[::2]), ids=described
 )
@@ -184,6 +185,7 @@ ALONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'arch',
   [

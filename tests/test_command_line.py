@@ -362,6 +362,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', OTHERS)
 def test_refuses_the_workdir_of_another(
   case: str, taken: Path, capsys: pytest.CaptureFixture[str]
@@ -431,6 +432,7 @@ def test_refuses_a_workdir_that_is_read_only(
   assert tree(here) == {'locked': None}
 
 
+@pytest.mark.slow
 def test_refuses_parameters_and_trials_that_do_not_fit(
   taken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -722,6 +724,7 @@ def test_a_replay_says_what_the_run_said(
   capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_real_process_repeats_what_this_one_did(
   taken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -738,6 +741,7 @@ def test_real_process_repeats_what_this_one_did(
 LONG = ('ladder', 'multi30k', 'translation')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
   [
@@ -768,6 +772,7 @@ def test_smoke_of_every_experiment(
   assert (here / 'new/report.html').stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'flags',
   [

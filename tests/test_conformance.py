@@ -208,6 +208,7 @@ def named(text: str) -> list[Choice]:
   return found
 
 
+@pytest.mark.slow
 def test_the_list_of_refusals_is_what_is_refused() -> None:
   """Each line holds, and no choice or pair is missing."""
   listed: set[frozenset[Choice]] = set()
@@ -292,6 +293,7 @@ def test_each_family_has_each_list_member_that_goes_with_it(field: str) -> None:
 # What is accepted. ------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', covering.sample(), ids=described)
 def test_a_sample_of_every_choice(row: Row) -> None:
   check(row)

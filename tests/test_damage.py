@@ -466,6 +466,7 @@ def test_a_line_that_is_gone_is_said(
   assert damage.launched(*argv, f'--workdir={workdir}').errors == ''
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_gone_leaves_a_gap_that_is_said(
   argv: list[str], whole: Path, workdir: Path
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from model.decode import Sampling, Step, draw, generate, restrict
 
@@ -35,6 +36,7 @@ def cache_of(batch: int) -> tuple[jax.Array, jax.Array]:
   return jnp.zeros((), jnp.int32), jnp.zeros((batch, 16), jnp.int32)
 
 
+@pytest.mark.slow
 def test_ragged_prompts_together_are_each_alone() -> None:
   logits_TVV = bigram(7, 6)
   prompts = [[3], [1, 4, 5], [2, 2]]

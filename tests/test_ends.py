@@ -50,6 +50,7 @@ def _arrays(data: Any) -> dict[str, jax.Array]:
   return {name: jnp.asarray(x) for name, x in data.arrays.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tokenizer', ['char', 'byte', 'word'])
 def test_each_document_ends_and_nothing_is_predicted_across(
   folder: Path, tokenizer: str
@@ -169,6 +170,7 @@ def _loaded(changes: Mapping[str, str]) -> Loaded:
   return Loaded('x', config, ENDING, params, 0, '')
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compilation')
 def test_writing_stops_at_an_end() -> None:
   trial = _loaded({})
@@ -191,6 +193,7 @@ def test_writing_stops_at_an_end() -> None:
   assert sum(size < 8 for size in found) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compilation')
 def test_a_search_of_one_is_what_is_most_likely_up_to_an_end() -> None:
   trial = _loaded({'seed': '2', 'tie_embeddings': 'false'})

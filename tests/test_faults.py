@@ -153,6 +153,7 @@ def test_kills_do_not_change_what_is_selected(
   assert came_to(runs[1]) == came_to(runs[0])
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_owner_is_written_is_no_stranger(
   text: Path, expected: Outcome, tmp_path: Path
 ) -> None:
@@ -293,6 +294,7 @@ QUIET = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize('damage', DAMAGES, ids=lambda d: d.__name__)
 def test_falls_back_to_the_checkpoint_before(
@@ -304,6 +306,7 @@ def test_falls_back_to_the_checkpoint_before(
   assert_recovers(mine, halves)
 
 
+@pytest.mark.slow
 @QUIET
 def test_begins_again_if_all_are_damaged(
   text: Path, halves: Halves, tmp_path: Path
@@ -425,6 +428,7 @@ def wait_for(process: subprocess.Popen[str], workdir: Path, text: str) -> None:
     time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name', ['SIGINT', pytest.param('SIGTERM', marks=pytest.mark.slow)]
 )
@@ -538,6 +542,7 @@ def _clock(record: dict[str, Any]) -> dict[str, Any]:
   return {'clock': record['clock']}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start(
   text: Path, expected: Outcome, disk: Callable[[int], Path]
 ) -> None:
@@ -572,6 +577,7 @@ def largest(folder: Path, pattern: str) -> int:
   return max(p.stat().st_size for p in folder.glob(pattern) if p.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'what', [pytest.param('JSON', marks=pytest.mark.slow), 'arrays', 'report']
 )
@@ -602,6 +608,7 @@ def test_writes_that_fail_end_the_run_and_lose_nothing(
 # Torn lines. ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_torn_record_is_mended_and_its_trial_taken_up_again(
   text: Path, whole: Path, expected: Outcome, tmp_path: Path
 ) -> None:
@@ -635,6 +642,7 @@ def test_a_torn_figure_is_mended(
 # Trials that fail or diverge. -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trial_that_raises_is_recorded_and_run_again(
   text: Path,
   expected: Outcome,
@@ -684,6 +692,7 @@ def test_a_trial_that_raises_is_recorded_and_run_again(
   assert_same(workdir, expected)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_a_result(
   text: Path,
   expected: Outcome,
@@ -745,6 +754,7 @@ def test_the_same_command_again_trains_nothing(
   assert_same(workdir, expected)
 
 
+@pytest.mark.slow
 def test_more_seeds_and_rows_keep_what_was_there(
   text: Path, whole: Path, tmp_path: Path
 ) -> None:

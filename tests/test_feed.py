@@ -90,6 +90,7 @@ def same(a: Batch, b: Batch) -> None:
 # Which rows. ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_batches_are_those_of_the_device(
   folder: pathlib.Path, tmp_path: pathlib.Path, task: type[Text | Mlm]
@@ -106,6 +107,7 @@ def test_batches_are_those_of_the_device(
       same(made(own, step), made(arrays, step))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', TASKS)
 def test_evaluation_batches_are_those_of_the_device(
   folder: pathlib.Path, task: type[Text | Mlm]
@@ -166,6 +168,7 @@ def run(
   return [ended[trial.id]._replace(clock={}) for trial in trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('layout', 'task'),
   [
@@ -204,6 +207,7 @@ def test_who_reads_changes_no_bit(
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_resuming_changes_no_bit(
   folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -234,6 +238,7 @@ def resident(path: pathlib.Path) -> int:
   return sum(map(int, found)) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   not pathlib.Path('/proc/self/smaps').exists(), reason='needs /proc'
 )
@@ -307,6 +312,7 @@ def test_large_texts_are_read_by_the_host(
   assert feed.fed(config, data, None, cpu)
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_on_must_fit(
   folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_attention_alone_does_not_know_the_order(position: Any) -> None:
 # What is trained. -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tied', [False, True])
 def test_embeddings_are_trained_where_tokens_occur(tied: bool) -> None:
   """Are embeddings trained, or only W_Q, W_K, W_V?
@@ -397,6 +398,7 @@ def initial(arch: Architecture) -> dict[str, np.ndarray]:
   return {path: np.asarray(value) for path, value in params.items()}
 
 
+@pytest.mark.slow
 def test_rows_start_from_equal_values_where_they_share_a_parameter() -> None:
   """Does removing W_V change what else the model starts from?
 

@@ -57,6 +57,7 @@ def loaded(changes: Mapping[str, str]) -> Loaded:
   return Loaded('x', config, LETTERS, params, 0, '')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ARCHITECTURES)
 def test_with_a_cache_as_without(name: str) -> None:
   """Longer than one window, from prompts of several lengths."""
@@ -70,6 +71,7 @@ def test_with_a_cache_as_without(name: str) -> None:
     assert continued(trial, [prompt], GREEDY) == [text]
 
 
+@pytest.mark.slow
 def test_the_model_sees_the_end_of_a_prompt_that_is_too_long() -> None:
   trial = loaded({})
   once = dataclasses.replace(GREEDY, new_tokens=1)
@@ -81,6 +83,7 @@ def test_the_model_sees_the_end_of_a_prompt_that_is_too_long() -> None:
     assert found == logits_V.argmax()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name', others_slow(ARCHITECTURES, ['default', 'linear', 'prefix'])
 )
@@ -91,6 +94,7 @@ def test_a_beam_of_1_is_greedy(name: str) -> None:
   assert continued(trial, prompts, one) == continued(trial, prompts, GREEDY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['default', 'linear', 'segments'])
 def test_a_wide_beam_finds_the_most_likely_text(name: str) -> None:
   """Of all that there are: 10 letters, 3 places."""
@@ -108,6 +112,7 @@ def test_a_wide_beam_finds_the_most_likely_text(name: str) -> None:
     assert [found] != continued(trial, ['abc'], greedy)
 
 
+@pytest.mark.slow
 def test_greedy_is_the_most_likely_next_symbol() -> None:
   trial = loaded({})
   (text,) = continued(trial, ['abc'], GREEDY)
@@ -117,6 +122,7 @@ def test_greedy_is_the_most_likely_next_symbol() -> None:
   np.testing.assert_array_equal(logits_TV[2:-1].argmax(-1), ids_T[3:])
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_seed_and_not_on_the_other_prompts() -> None:
   trial = loaded({})
   sampled = Generation(new_tokens=20)
@@ -127,6 +133,7 @@ def test_draws_depend_on_the_seed_and_not_on_the_other_prompts() -> None:
   assert continued(trial, ['abc'], sampled, seed=2) != [first]
 
 
+@pytest.mark.slow
 def test_no_more_is_computed_than_is_asked_for() -> None:
   """A few tokens are the first of many, and take as many steps."""
   trial = loaded({'seq_len': '64'})
@@ -148,6 +155,7 @@ def test_no_more_is_computed_than_is_asked_for() -> None:
   assert written[0][5:] == [0] * (64 - 8) != written[0][:5]
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_every_prompt(compiled: Compilations) -> None:
   trial = loaded({'d_model': '24'})
   writing._window.clear_cache()
@@ -174,6 +182,7 @@ def test_what_cannot_be_continued_is_said() -> None:
     continued(dataclasses.replace(trial, config=config), ['a'], GREEDY)
 
 
+@pytest.mark.slow
 def test_the_command_line_writes(
   tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ IN_A_MODEL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('normalizer', IN_A_MODEL, ids=by_tag)
 def test_a_whole_model_has_the_gradient_of_central_differences(
   normalizer: Any,

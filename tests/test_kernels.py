@@ -151,6 +151,7 @@ def sides(arch: Architecture) -> tuple[Queries, Keys]:
 # What kernels are asked for. --------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('_no_gpu_needed')
 @pytest.mark.parametrize('backend', [Cudnn(), Tokamax()], ids=lambda b: b.tag)
 @served
@@ -188,6 +189,7 @@ def logits_and_gradient(
   return logits_BTV, gradient
 
 
+@pytest.mark.slow
 @served
 @pytest.mark.parametrize('lanes', [False, True], ids=['alone', 'vmap'])
 def test_programs_for_a_gpu_call_cudnn(
@@ -211,6 +213,7 @@ def test_programs_for_a_gpu_call_cudnn(
   assert f'"sliding_window_length": {sum(windows)}' in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('_no_gpu_needed')
 @pytest.mark.parametrize('backend', [Cudnn(), Tokamax()], ids=lambda b: b.tag)
 def test_steps_from_a_cache_are_right(backend: Reference) -> None:
@@ -227,6 +230,7 @@ def test_steps_from_a_cache_are_right(backend: Reference) -> None:
     assert_short(out.logits_BTV, whole.logits_BTV[:, t : t + 1])
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_reference() -> None:
   params = transformer.init(PLAIN, PLAIN.dims(LENGTH, 7), jax.random.key(0))
   out = transformer.apply(

@@ -105,6 +105,7 @@ def solo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
   return run(trials(tmp_path_factory.mktemp('solo'), NUMBERS), 'shared:1')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', others_slow(LAYOUTS, ['devices:2', 'vmap:2']))
 def test_a_lane_is_the_trial_alone(
   text: str, solo: dict[str, Result], tmp_path: pathlib.Path
@@ -144,6 +145,7 @@ def test_a_lane_with_dropout_is_near_the_trial_alone(
       assert_near(result, expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['devices:2', 'vmap:2'])
 def test_a_lane_driven_to_nan_leaves_its_neighbours(
   text: str, tmp_path: pathlib.Path
@@ -167,6 +169,7 @@ def test_a_lane_driven_to_nan_leaves_its_neighbours(
   assert all(np.isfinite(p).all() for p in flat(diverged.params).values())
 
 
+@pytest.mark.slow
 def test_a_group_goes_on_where_each_lane_stands(
   solo: dict[str, Result], tmp_path: pathlib.Path
 ) -> None:
@@ -215,6 +218,7 @@ def test_the_next_trial_takes_the_lane_of_one_that_diverged(
     assert timeless(results[str(n + 1)]) == timeless(expected)
 
 
+@pytest.mark.slow
 def test_a_pause_changes_nothing(
   solo: dict[str, Result], tmp_path: pathlib.Path
 ) -> None:
@@ -245,6 +249,7 @@ def test_packing_is_undone() -> None:
     assert layout_of(layout.text) == layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('text', ['devices:2', 'vmap:2', 'shared:2'])
 def test_one_compilation_serves_all_calls(
   text: str, compiled: Compilations
@@ -331,6 +336,7 @@ def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
   assert layouts.choose(mine, devices, None).layout == Shared((devices[0],))
 
 
+@pytest.mark.slow
 def test_measuring_keeps_nothing(tmp_path: pathlib.Path) -> None:
   mine = trials(tmp_path, NUMBERS)
   for feed in ('device', 'host'):

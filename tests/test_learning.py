@@ -110,12 +110,14 @@ def test_attention_finds_what_is_copied(learned: Learned) -> None:
   assert (guessed[HALF : 2 * HALF - 1] == tokens_1T[0, HALF + 1 :]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', [1, 2])
 def test_a_copy_is_learned_with_other_seeds(seed: int) -> None:
   # The same program: seconds.
   assert _learn({'seed': str(seed)}).val_loss < COPIED + 0.25
 
 
+@pytest.mark.slow
 def test_without_a_past_it_cannot_be_learned() -> None:
   one = _learn({'seq_len': '1', 'batch_size': '512', 'eval_examples': '2048'})
   assert one.val_loss > GUESSED - 0.05

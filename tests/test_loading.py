@@ -96,6 +96,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 CASES = [(row, seed) for row in ('base', ROPE) for seed in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('row', 'seed'), CASES)
 def test_parameters_are_those_recorded(ran: Ran, row: str, seed: int) -> None:
   record = ran.records[row, seed]
@@ -113,6 +114,7 @@ def test_parameters_are_those_recorded(ran: Ran, row: str, seed: int) -> None:
   assert len(digests) == 4
 
 
+@pytest.mark.slow
 def test_who_removed_all_checkpoints_is_told_how_to_have_them(
   ran: Ran, tmp_path: pathlib.Path
 ) -> None:
@@ -206,6 +208,7 @@ def _windows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return ids[index_BT], ids[index_BT + 1], new_BT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', ['base', ROPE])
 def test_apply_gives_the_recorded_loss(ran: Ran, row: str) -> None:
   loaded, record = load(ran.workdir, f'{row}/0'), ran.records[row, 0]
@@ -245,6 +248,7 @@ def test_best_is_the_checkpoint_with_the_lowest_loss(ran: Ran) -> None:
   assert digest(best.params) != ran.records['base', 0]['digest']
 
 
+@pytest.mark.slow
 def test_evaluate_on_another_text(ran: Ran, tmp_path: pathlib.Path) -> None:
   path = tmp_path / 'other.txt'
   path.write_text(OTHER)
@@ -345,6 +349,7 @@ def test_evaluate_flag_prints_the_recorded_loss(
   assert printed['val_accuracy'] == record['metrics']['val_accuracy']
 
 
+@pytest.mark.slow
 def test_evaluate_flag_looks_at_the_examples_of_the_trial(
   tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -367,6 +372,7 @@ def test_evaluate_flag_looks_at_the_examples_of_the_trial(
   assert json.loads(capsys.readouterr().out)['targets'] == 399
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'flag', ['--task.tokenizer=byte', '--feed=host', '--top_k=3', '--prompt=a']
 )
@@ -420,6 +426,7 @@ def test_evaluate_flag_refuses(
 # Initial values. --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_init_from_starts_from_exactly_these_parameters(
   ran: Ran, tmp_path: pathlib.Path
 ) -> None:
@@ -440,6 +447,7 @@ def test_init_from_starts_from_exactly_these_parameters(
     assert record['metrics']['val_loss'] == source['metrics']['val_loss']
 
 
+@pytest.mark.slow
 def test_init_from_goes_on_from_there(ran: Ran, tmp_path: pathlib.Path) -> None:
   alone = ('--only=base', '--seeds=1')
   more = {'init_from': f'{ran.workdir}:base/1', 'steps': '5'}
@@ -451,6 +459,7 @@ def test_init_from_goes_on_from_there(ran: Ran, tmp_path: pathlib.Path) -> None:
   assert record['digest'] != ran.records['base', 1]['digest']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('text', 'more', 'message'),
   [
@@ -544,6 +553,7 @@ def _refuse(*arguments: object) -> None:
   raise AssertionError(f'trained again: {arguments[0]}')
 
 
+@pytest.mark.slow
 def test_resuming_trains_no_tokenizer(
   worded: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +574,7 @@ def test_resuming_trains_no_tokenizer(
   assert second.vocabulary == loaded.vocabulary
 
 
+@pytest.mark.slow
 def test_a_default_directory_goes_on_with_its_vocabulary(
   worded: Ran, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +594,7 @@ def test_a_default_directory_goes_on_with_its_vocabulary(
   assert records['base', 0]['trial'] != before['base', 0]['trial']
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_was_changed_is_refused(
   worded: Ran, tmp_path: pathlib.Path
 ) -> None:

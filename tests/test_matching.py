@@ -58,6 +58,7 @@ def rows(base: Config) -> Iterator[Config]:
         continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('by', ['params', 'flops'])
 @pytest.mark.parametrize('name', BASES)
 def test_every_row_is_matched_or_marked(name: str, by: By) -> None:

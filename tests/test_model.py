@@ -100,6 +100,7 @@ def exact(arch: Architecture, source: Source | None) -> transformer.Output:
 # Who influences whom. ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', covering(causal=True), ids=described)
 def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
   """Causality by gradient, batch-position invariance, float32 = the loops.
@@ -184,6 +185,7 @@ def test_tokens_see_the_past_of_their_own_example(arch: Architecture) -> None:
     assert (weights_LBNTS[seen_LBNTS] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', covering(causal=False), ids=described)
 def test_flax_and_init_and_table_agree(arch: Architecture) -> None:
   """Linen's own `init`, ours, and the table of paths: one tree of shapes."""
@@ -246,6 +248,7 @@ def loss_of(
   return loss
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_change_no_number() -> None:
   """Also that each does something: recompute, and no loop over layers."""
   base = dataclasses.replace(BASE, feedforward=NoFeedForward(), norm=NoNorm())

@@ -41,6 +41,7 @@ def assert_learned(name: str, folder: pathlib.Path) -> None:
 # Masked tokens. ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_hidden_has_the_shares_of_bert(tmp_path: pathlib.Path) -> None:
   config = override(mlm(tmp_path), {'batch_size': '2000'})
   data = config.task.load()
@@ -67,6 +68,7 @@ def test_what_is_hidden_has_the_shares_of_bert(tmp_path: pathlib.Path) -> None:
   )
 
 
+@pytest.mark.slow
 def test_what_is_hidden_changes_with_the_step_but_not_to_evaluate(
   tmp_path: pathlib.Path,
 ) -> None:
@@ -90,6 +92,7 @@ def test_what_is_hidden_changes_with_the_step_but_not_to_evaluate(
   assert held(0, 1, 2)[1:] == held(1, 2)
 
 
+@pytest.mark.slow
 def test_an_mlm_and_an_lm_start_from_equal_values(
   tmp_path: pathlib.Path,
 ) -> None:
@@ -134,6 +137,7 @@ def test_shares_beyond_the_whole_are_refused() -> None:
 # Classes. ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_most_frequent_symbol_is_asked_for() -> None:
   config = most_frequent({'seq_len': '9', 'batch_size': '50'})
   arrays = {k: jnp.asarray(v) for k, v in config.task.load().arrays.items()}
@@ -156,6 +160,7 @@ def test_another_vocabulary_is_refused() -> None:
     MostFrequent(3).load(MostFrequent(4).load().vocabulary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'pooling', [pytest.param('mean', marks=pytest.mark.slow), 'cls']
 )
@@ -163,6 +168,7 @@ def test_a_classifier_learns(pooling: str, tmp_path: pathlib.Path) -> None:
   assert_learned(pooling, tmp_path)
 
 
+@pytest.mark.slow
 def test_padding_does_not_reach_the_classes() -> None:
   config = most_frequent({})
   data = config.task.load()

@@ -70,6 +70,7 @@ def _row(workdir: Path, name: str) -> dict[str, object]:
   return found
 
 
+@pytest.mark.slow
 def test_a_repeat_says_what_was_done_before(
   words: list[str], workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def _rows(workdir: Path) -> list[dict[str, object]]:
   return json.loads((workdir / 'table.json').read_text())['rows']
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('edited')
 def test_a_repeat_with_other_code_asks_and_changes_nothing(
   words: list[str], workdir: Path, capsys: pytest.CaptureFixture[str]

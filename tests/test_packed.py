@@ -127,6 +127,7 @@ def _assert_alike(packed_TV: np.ndarray, alone: list[np.ndarray]) -> None:
     assert_exact(packed_TV[first : first + size], own_TV[:size])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'arch', others_slow([*READING, *EVERY], READING), ids=described
 )
@@ -184,6 +185,7 @@ CACHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', others_slow(CACHED, CACHED[:1]), ids=described)
 def test_packed_documents_are_decoded_from_a_cache(arch: Architecture) -> None:
   """In two steps, the second of which begins within a document."""
@@ -209,6 +211,7 @@ def test_packed_documents_are_decoded_from_a_cache(arch: Architecture) -> None:
   assert_exact(packed_TV[: sum(SIZES)], _logits(arch)[0, : sum(SIZES)])
 
 
+@pytest.mark.slow
 def test_long_rows_lose_no_digits() -> None:
   """The thousandth document says what the first says, in float32 too."""
   arch = dataclasses.replace(

@@ -374,6 +374,7 @@ def held(tmp_path: Path) -> Path:
   return folder
 
 
+@pytest.mark.slow
 def test_three_processes_never_hold_the_same_trial(
   path: Path, held: Path
 ) -> None:
@@ -389,6 +390,7 @@ def test_three_processes_never_hold_the_same_trial(
     assert not list(held.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', ['killed', 'stopped'])
 def test_what_a_dead_or_silent_process_held_comes_back(
   how: str, path: Path, held: Path

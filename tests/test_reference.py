@@ -723,6 +723,7 @@ SIZED = [
 SEGMENTS_BT = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', SIZED, ids=described)
 def test_model_equals_its_loops(arch: Architecture) -> None:
   params, dims = stacked_params(arch), dims_of(arch)
@@ -752,6 +753,7 @@ def test_model_equals_its_loops(arch: Architecture) -> None:
         assert_exact(actual, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'normalizer',
   # The gradient of `hard` is not its slope, which is 0: see test_sparse.py.
@@ -856,6 +858,7 @@ def test_slopes_are_of_parameters() -> None:
   assert all(any(p.startswith(own) for p in paths) for own in OWN.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arch', 'own'), SLOPED)
 def test_gradients_equal_differences_of_the_loops(
   arch: Architecture, own: str
@@ -967,6 +970,7 @@ def test_update_equals_its_loops(name: str) -> None:
     np.testing.assert_array_equal(actual[path], params[path])
 
 
+@pytest.mark.slow
 def test_masks_are_combined() -> None:
   for masks_ in mask_lists(causal=False):
     if any(mask.tag == 'auto' for mask in masks_):

@@ -276,6 +276,7 @@ def test_an_optimum_at_the_edge_withholds_the_verdict(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'lanes',
   [
@@ -333,6 +334,7 @@ def test_rows_stop_at_the_rungs_of_a_sequential_search(
   capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_rows_stop_by_the_figure_that_is_asked_for(
   text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,6 +378,7 @@ def test_rows_stop_by_the_figure_that_is_asked_for(
   assert json.loads(kept.read_text()) == selection
 
 
+@pytest.mark.slow
 def test_the_survivor_is_replayed_by_its_printed_command(
   text: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def one_epoch(config: Config, seed: int, first: int) -> list[Batch]:
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('buckets', [1, 3])
 def test_an_epoch_holds_every_row_that_fits_once(buckets: int) -> None:
   config = translation(buckets)
@@ -114,6 +115,7 @@ def test_an_epoch_holds_every_row_that_fits_once(buckets: int) -> None:
   assert len(set(ids.tolist())) == len(ids)
 
 
+@pytest.mark.slow
 def test_order_is_a_function_of_seed_and_step() -> None:
   def told(batches: list[Batch]) -> list[list[int]]:
     return [np.asarray(b.source_BS).ravel().tolist() for b in batches]

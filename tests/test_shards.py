@@ -122,6 +122,7 @@ def test_a_part_runs_its_trials_and_says_what_is_not_here(
     assert f'--shard=none --only={ROW}' in report
 
 
+@pytest.mark.slow
 def test_parts_have_working_directories_of_their_own(
   text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ def test_parts_have_working_directories_of_their_own(
 # Merging. ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_parts_merged_are_one_run(
   text: Path,
   expected: Outcome,
@@ -183,6 +185,7 @@ def test_two_parts_merged_are_one_run(
   assert_same(workdir, expected)
 
 
+@pytest.mark.slow
 def test_what_no_part_has_is_said_and_trained_later(
   text: Path,
   expected: Outcome,
@@ -206,6 +209,7 @@ def test_what_no_part_has_is_said_and_trained_later(
   assert again['clock']['train_seconds'] >= first[0]['clock']['train_seconds']
 
 
+@pytest.mark.slow
 def test_a_trial_with_two_ends_is_refused(
   text: Path,
   parts: list[Path],
@@ -232,6 +236,7 @@ def test_a_trial_with_two_ends_is_refused(
   assert (workdir / 'trials.jsonl').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_ended_replaces_what_failed(
   text: Path, expected: Outcome, parts: list[Path], tmp_path: Path
 ) -> None:

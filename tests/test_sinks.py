@@ -94,6 +94,7 @@ def lines(path: Path) -> list[dict[str, float]]:
   ]
 
 
+@pytest.mark.slow
 def test_csv_is_that_of_a_trial_in_one_go(text: Path, tmp_path: Path) -> None:
   """An interrupted trial goes on from a save, behind what it has logged."""
   whole = trial(text, tmp_path / 'whole')
@@ -128,6 +129,7 @@ def test_csv_grows_a_column_and_leaves_cells_empty(tmp_path: Path) -> None:
   )
 
 
+@pytest.mark.slow
 def test_csv_may_be_asked_for_later(text: Path, tmp_path: Path) -> None:
   """It then begins with what metrics.jsonl holds already."""
   mine = trial(text, tmp_path / 'mine')
@@ -275,6 +277,7 @@ def launch(
   )
 
 
+@pytest.mark.slow
 @WANDB
 def test_wandb_without_network_and_account(text: Path, tmp_path: Path) -> None:
   done = launch(text, tmp_path, {'WANDB_MODE': 'offline'})
@@ -295,6 +298,7 @@ def test_wandb_without_network_and_account(text: Path, tmp_path: Path) -> None:
         assert any(s.encode() in saved for s in short), (name, value)
 
 
+@pytest.mark.slow
 @WANDB
 def test_wandb_without_an_account_is_refused(
   text: Path, tmp_path: Path

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 MASK_TS = np.tril(np.ones((4, 4), bool), -1)  # row 0 sees nothing
 
 
+@pytest.mark.slow
 def test_hard_goes_straight_through() -> None:
   """Queries get the gradient of the softmax, values that of the choice."""
   q_BTNH, k_BTNH, v_BTNH, target_BTNH = (

@@ -123,6 +123,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compilation')
 @pytest.mark.parametrize('name', ['pipe', 'full'])
 def test_a_run_goes_on_without_its_terminal(

@@ -352,6 +352,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_a_second_comparison_leaves_the_first(
   folder: Path,
   tmp_path: Path,

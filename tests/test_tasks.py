@@ -123,6 +123,7 @@ def test_targets_are_inputs_shifted_by_one(counted: tuple[Text, Data]) -> None:
     assert window in text
 
 
+@pytest.mark.slow
 def test_offsets_reach_the_last_and_stay_inside(tmp_path: pathlib.Path) -> None:
   # All characters differ, so that a window tells its offset.
   text = ''.join(map(chr, range(0x4E00, 0x4E00 + 40)))
@@ -448,6 +449,7 @@ def test_keys_are_pinned() -> None:
   assert bits.tolist() == [746896207, 2046449389, 3363075977, 1225930589]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('init', 'coarse', 'exact'),
   [

@@ -292,6 +292,7 @@ def test_byte_pairs_are_merged_as_defined() -> None:
   assert [tuple(pair) for pair in merges] == _merged(text, 50)
 
 
+@pytest.mark.slow
 @each
 def test_two_trainings_give_one_vocabulary(tokenizer: Tokenizer) -> None:
   first = _train(tokenizer, _text())
@@ -464,6 +465,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
   assert found == _train(Word(), _text())
 
 
+@pytest.mark.slow
 def test_the_command_line_does_not_pay_for_the_library() -> None:
   code = (
     'import sys\nfrom experiments import cli\n'

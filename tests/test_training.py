@@ -214,6 +214,7 @@ def assert_same_course(a: Course, b: Course) -> None:
 # Shared and micro-batches. ---------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'flags',
   [
@@ -241,6 +242,7 @@ def test_micro_batches_on_devices_equal_the_full_batch() -> None:
   assert_same_course(parts, course(config(EVERYTHING)))
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training() -> None:
   # Else the courses above would agree for the wrong reason.
   rates = [k for k in EVERYTHING if 'dropout' in k]
@@ -249,6 +251,7 @@ def test_dropout_is_on_in_training() -> None:
   assert not np.isclose(a.metrics.loss[0], b.metrics.loss[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_replicas_agree() -> None:
   devices = cpus(8)
   sig, values = programs.signature(config(EVERYTHING), data(), devices)
@@ -284,6 +287,7 @@ def _calls(
   return int(to_host(state.step))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 8])
 def test_one_compilation_for_all_chunks_and_numbers(
   count: int, compiled: Compilations
@@ -443,6 +447,7 @@ def test_cross_entropy_equals_loops(rate: float, traced: bool) -> None:
   assert float(sums.count) == 3.5
 
 
+@pytest.mark.slow
 def test_label_smoothing_trains_but_does_not_evaluate() -> None:
   params = course(config(EVERYTHING)).state.params
   smooth = config(EVERYTHING | {'label_smoothing': '0.9'})
@@ -489,6 +494,7 @@ def _params(made: Config, seed: int, size: float = 1.0) -> Any:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('decay', ['matrices', 'all'])
 def test_decay_by_rule_at_zero_gradient(decay: str) -> None:
   made = config(
@@ -523,6 +529,7 @@ def test_decay_by_rule_at_zero_gradient(decay: str) -> None:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('clip', [None, 1e-30, 0.7, 1e6])
 def test_clip_scales_by_the_global_norm(clip: float | None) -> None:
   made = config(
@@ -674,6 +681,7 @@ def test_program_follows_the_schedule() -> None:
 # Losses that are not finite. --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_not_finite_stops_the_trial_where_it_was() -> None:
   made = config(TINY | {'learning_rate': '1e25'})
   end = course(made, stops=(3, STEPS))
@@ -717,6 +725,7 @@ def test_a_gradient_alone_that_is_not_finite_stops_it_too() -> None:
 # Evaluation. ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluation_equals_a_loop_over_windows() -> None:
   made = config(EVERYTHING)
   params = course(made).state.params
@@ -777,6 +786,7 @@ def _windows_seen(
   return sorted(seen), count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wanted', [1, 2, 7, 8, 9, 16, 25, 26, 27, 1000])
 def test_evaluation_examples_spread_evenly(
   wanted: int, monkeypatch: pytest.MonkeyPatch
@@ -819,6 +829,7 @@ def _metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
   return read_lines(folder / 'runs' / 'tiny' / 'metrics.jsonl')
 
 
+@pytest.mark.slow
 def test_metrics_lines_are_those_of_the_steps(
   finished: tuple[pathlib.Path, Result],
 ) -> None:
@@ -846,6 +857,7 @@ def test_metrics_lines_are_those_of_the_steps(
   assert told - {'bits_per_byte'} == set(evaluated[0]) - {'step'}
 
 
+@pytest.mark.slow
 def test_result_is_that_of_the_steps(
   finished: tuple[pathlib.Path, Result],
 ) -> None:
@@ -1243,6 +1255,7 @@ OWNED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('flag', 'owner'), OWNED, ids=[f'{f} {o}'.strip() for f, o in OWNED]
 )

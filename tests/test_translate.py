@@ -58,6 +58,7 @@ def sources(spoken: Translator) -> list[np.ndarray]:
   return spoken.vocabulary.encode_all(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ARCHITECTURES)
 def test_cached_equals_uncached(name: str) -> None:
   spoken = translator(made(name))
@@ -68,6 +69,7 @@ def test_cached_equals_uncached(name: str) -> None:
   assert len({tuple(x.tolist()) for x in found}) > 1 or name == 'no source'
 
 
+@pytest.mark.slow
 def test_one_by_one_as_all_together() -> None:
   spoken = translator(made('plain'))
   given = sources(spoken)
@@ -95,6 +97,7 @@ def test_a_source_that_is_too_long_is_cut(
   assert read[0] == read[1] == ['go'] * 23 + ['<eos>']
 
 
+@pytest.mark.slow
 def test_one_compilation_for_all_sources(compiled: Compilations) -> None:
   """As many as round up to the same power of two."""
   spoken = translator(made('biased'))
@@ -303,6 +306,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
   return folder
 
 
+@pytest.mark.slow
 def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   metrics = json.loads((trained / 'result.json').read_text())
   lesson = LESSONS['translation']
@@ -323,6 +327,7 @@ def test_a_trial_learns_to_translate(trained: pathlib.Path) -> None:
   ]
 
 
+@pytest.mark.slow
 def test_what_it_attends_to_is_kept(trained: pathlib.Path) -> None:
   loaded = load(trained, 't')
   with np.load(trained / 'runs' / 't' / 'attention.npz') as saved:
@@ -350,6 +355,7 @@ def test_what_it_attends_to_is_kept(trained: pathlib.Path) -> None:
     loaded.apply(kept['tokens_T'][None])
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_asked_for_translations(
   trained: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

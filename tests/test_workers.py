@@ -153,6 +153,7 @@ def meanwhile(act: Callable[[], None]) -> Iterator[None]:
 # The same numbers. ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_come_to_what_one_process_comes_to(
   text: Path,
   expected: Outcome,
@@ -234,6 +235,7 @@ def test_accelerators_are_not_shared(
 # Faults. ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_held_others_take_over(
   text: Path,
   expected: Outcome,
@@ -258,6 +260,7 @@ def test_what_a_killed_worker_held_others_take_over(
   assert '1 trials go to others' in line
 
 
+@pytest.mark.slow
 def test_a_silent_worker_is_ended(
   text: Path,
   expected: Outcome,
@@ -328,6 +331,7 @@ def assert_only_one_failed(
   return failed
 
 
+@pytest.mark.slow
 def test_a_trial_that_raises_fails_alone_and_is_run_again(
   text: Path,
   expected: Outcome,
@@ -363,6 +367,7 @@ def test_a_trial_that_ends_its_workers_fails_after_some_of_them(
   assert all('was killed by SIGKILL' in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_all_and_loses_nothing(
   text: Path,
   expected: Outcome,
@@ -405,6 +410,7 @@ def test_workers_that_cannot_begin_are_no_endless_loop(
   assert len(capfd.readouterr().err.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_queue_loses_nothing(
   text: Path,
   expected: Outcome,
