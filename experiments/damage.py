@@ -66,7 +66,7 @@ def has_ended(directory: pathlib.Path) -> bool:
     end = read_own_end(directory)
   except Damaged:
     return False
-  return end is not None and end.status != 'paused'
+  return end is not None and end.is_final
 
 
 def read_sample(directory: pathlib.Path) -> Sample:

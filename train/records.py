@@ -183,6 +183,11 @@ class End:
   figures: int | None = None
   files: Mapping[str, str] | None = None
 
+  @property
+  def is_final(self) -> bool:
+    """Returns whether the trial ended, well or not: it was not interrupted."""
+    return self.status != 'paused'
+
   def __post_init__(self) -> None:
     _check_name(self.trial)
     _check_digest(self.digest)

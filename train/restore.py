@@ -76,9 +76,7 @@ def _check_first(
     except Damaged:
       continue
     seeds = [int(flags.pop('seed', 0)) for flags in (mine, theirs)]
-    if (
-      end and end.status != 'paused' and mine == theirs and seeds[0] < seeds[1]
-    ):
+    if end and end.is_final and mine == theirs and seeds[0] < seeds[1]:
       raise Damaged(
         f'{chosen.parent.parent / TRIALS}: has no line of {directory.name}, '
         f'which ended and is seed {seeds[0]} of that row',
