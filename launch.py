@@ -12,6 +12,13 @@ Repeating a command resumes it.  Exit code 0: done; 1: a trial failed; 2: the
 command line is wrong; 129, 130, 143: interrupted and saved.
 """
 
+import signal
+
+if __name__ == '__main__':
+  # While it loads there is nothing to save: Ctrl-C ends it without a word.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib.util
 import pathlib
 import sys
@@ -41,7 +48,7 @@ if problem := refusal(pathlib.Path(__file__).resolve().parent):
 
 from absl import flags  # noqa: E402  # what it needs is there only now
 
-from experiments.cli import main  # noqa: E402  # as above
+from experiments.cli.main import main  # noqa: E402  # as above
 
 if __name__ == '__main__':
   sys.exit(main(sys.argv, flags.FlagValues(), __doc__ or ''))

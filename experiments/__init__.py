@@ -1,1 +1,6 @@
-"""What is asked: experiments, one a file, and the engine that answers them."""
+"""What is asked.
+
+Experiments as data, and the flags of a command that are no part of a trial.
+
+Imports: claims.
+"""

@@ -6,129 +6,161 @@ from collections.abc import Iterator
 from typing import Literal
 
 from experiments.shards import parse_shard
-from model.field import FieldError, Record, field
-from model.limits import COUNT, PLANNED, REAL, Limit
-from train.figure import COMMON, VAL_LOSS
+from model.core.field import FieldError, Record, field
+from model.core.limits import COUNT, PLANNED, REAL, Limit
+from train.core.metric import COMMON
 
-# Flags that may be given several times, and what they say.
+# Flags that may be repeated, and their help texts.
 MANY = {
   'ablate': '"FIELD=a [FIELD=b ...]": one row against the base (repeatable).',
-  'sweep': '"FIELD=a b c", "FIELD=log(a,b)": one axis (repeatable: product).',
+  'sweep': '"FIELD=a b c", "FIELD=log(a,b)": one axis of a grid (repeatable: '
+  'product).',
   'zip': '"FIELD=a b; FIELD=x y": one axis that moves both (repeatable).',
-  'tune': '"FIELD=a b c": each row takes its own best of these, found on other '
-  'seeds (repeatable: product).',
+  'tune': '"FIELD=a b c": each row uses its own best value of these, selected '
+  'on other seeds than the verdict (repeatable: product).',
 }
 
-PROMPT = 'Text that --generate goes on from (repeatable); none is a new line.'
+PROMPT = 'Text that --generate continues (repeatable); default: a newline.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Command(Record):
-  """Run: which trials, where."""
+  """Run: which trials to train, and where."""
 
-  experiment: str = field('ladder', 'Which experiment; --list shows them.')
+  experiment: str = field('ladder', 'Name of the experiment; see --list.')
   seeds: int | None = field(
     None,
-    "Seeds of each row; none is the experiment's own number.",
+    "Number of seeds per row; `none`: the experiment's own number.",
     min=1,
     max=PLANNED,
   )
   workdir: str | None = field(
     None,
-    'Where results lie; none is runs/EXPERIMENT-HASH.  Repeating a '
-    'command resumes.',
+    'Directory of the results; `none`: runs/EXPERIMENT-HASH.  Repeating a '
+    'command resumes it.',
   )
   workers: int = field(
     1,
-    'Processes that share the trials, on the cores of this machine.',
+    'Number of processes that share the trials, on the cores of this machine.',
     min=1,
     max=Limit(1024, 'each is a process'),
   )
   shard: str | None = field(
     None,
-    'I/N: run the I-th of N parts of the trials, counted from 1, each on a '
-    'machine of its own.',
+    'I/N: run the I-th of N parts of the trials (I counts from 1), one part '
+    'per machine; --merge joins them.',
   )
   merge: str | None = field(
-    None, '"DIR DIR ...": take the trials from there, and train nothing.'
+    None, '"DIR DIR ...": take the trials of these directories; trains nothing.'
   )
   rerun: bool = field(
     False,
-    'Train trials of other code anew; what they left is moved to '
-    'WORKDIR/replaced.',
+    'Retrain the trials that ran with other code than the present one; their '
+    'old files move to WORKDIR/replaced.',
   )
   keep: bool = field(
-    False, 'Take trials of other code as they are; the table says which.'
+    False,
+    'Keep the trials that ran with other code than the present one; the table '
+    'marks them.',
   )
-  only: str | None = field(None, 'Run this row alone.')
+  only: str | None = field(None, 'Run only this row.')
+  block: str | None = field(
+    None, 'Run only this block of the experiment; `none` runs all blocks.'
+  )
+  controls: bool = field(
+    True, "Run the experiment's controls too: rows whose outcome is known."
+  )
+  result: str | None = field(
+    None, 'Save the metrics to results/NAME.json, which --digest reads.'
+  )
+  digest: bool = field(
+    False, 'Write RESULTS.md from results/*.json; trains nothing.'
+  )
   ablate_from: str | None = field(
     None,
-    'A row, or "FIELD=a FIELD=b": that preset, and it without each choice.',
+    'A row, or "FIELD=a FIELD=b": leave one out, that is this preset, and the '
+    'preset without each of its choices.',
   )
   add_one: str | None = field(
-    None, 'A row, or "FIELD=a FIELD=b": the base with each choice alone.'
+    None,
+    'A row, or "FIELD=a FIELD=b": the base, and the base with each of these '
+    'choices alone.',
   )
   trials: int | None = field(
     None,
-    'Points to draw from --sweep ranges such as log(1e-4,1e-2).',
+    'Number of points to draw from --sweep ranges such as log(1e-4,1e-2).',
     min=1,
     max=PLANNED,
   )
   search_seed: int = field(
     0,
-    'Of these draws.',
+    'Random seed of the points that --trials draws.',
     min=0,
     max=Limit(2**64 - 1, 'the generator takes 64 bits'),
   )
   tune_seeds: int | None = field(
     None,
-    'Seeds that --tune and --halving select on; none is 2.',
+    'Number of seeds that --tune and --halving select on; `none`: 2.',
     min=1,
     max=PLANNED,
   )
   halving: int | None = field(
     None,
-    'Stop rows that train badly: 1/N of them go on at each rung, N times as '
-    'far; none trains all to the end.',
+    'Successive halving: at each rung the best 1/N of the rows go on, N times '
+    'as far; `none` trains all rows to the end.',
     min=2,
     max=COUNT,
   )
   match: Literal['params', 'flops', 'none'] = field(
-    'none', "Solve widths so that each row has the base's size in:"
+    'none', 'Adjust the widths of each row until it equals the base in:'
   )
   margin: float = field(
     0.01,
-    "Difference that counts as none, of the base's --metric.",
+    "Largest difference that counts as equivalent, as a share of the base's "
+    '--metric.',
     min=0.0,
     max=REAL,
   )
-  metric: str = field(
-    VAL_LOSS.name,
-    'What verdicts, --tune and --halving compare, each in its direction: '
-    f'{", ".join(figure.name for figure in COMMON)}, or what the task measures '
-    'besides, such as bleu or sacrebleu (see --list).',
+  metric: str | None = field(
+    None,
+    'Metric that verdicts, --tune and --halving compare: '
+    f'{", ".join(figure.name for figure in COMMON)}, or one that the task '
+    "adds, such as bleu or sacrebleu (see --list); `none`: the experiment's.",
   )
-  smoke: bool = field(False, 'Tiny sizes, seconds; never for numbers.')
+  smoke: bool = field(
+    False, 'Run tiny sizes in seconds, to try a command; numbers mean nothing.'
+  )
   list: bool = field(
     False, 'List experiments, tasks and variants; run nothing.'
   )
   plan: bool = field(
-    False, 'Say what would run and what it costs; run nothing.'
+    False, 'Print what would run and what it would cost; run nothing.'
   )
   generate: str | None = field(
-    None, 'WORKDIR:TRIAL to write on from each --prompt; trains nothing.'
+    None, 'WORKDIR:TRIAL that continues each --prompt; trains nothing.'
   )
   evaluate: str | None = field(
     None, 'WORKDIR:TRIAL to evaluate on --task; trains nothing.'
   )
+  at: str = field(
+    'last',
+    'Checkpoint to --evaluate: last, a step, or all that were kept, one line '
+    'each (see --keep_every).',
+  )
 
   def problems(self) -> Iterator[FieldError]:
-    """Yields what is wrong with a field, or between fields."""
+    """Yields the error of each invalid field or combination of fields."""
     if self.shard is not None:
       parse_shard(self.shard)
     if self.rerun and self.keep:
       yield FieldError(
         'rerun', self.rerun, 'is the opposite of --keep: drop one'
+      )
+    if self.at not in ('last', 'all') and not self.at.isdecimal():
+      yield FieldError('at', self.at, 'must be last, all or a step')
+    if self.at != 'last' and self.evaluate is None:
+      yield FieldError(
+        'at', self.at, 'has no effect without --evaluate=WORKDIR:TRIAL: drop it'
       )
     if self.merge is None:
       return
@@ -138,7 +170,7 @@ class Command(Record):
       )
     try:
       names = shlex.split(self.merge)
-    except ValueError as e:  # a quote that does not end
+    except ValueError as e:  # an unclosed quote
       yield FieldError('merge', self.merge, str(e))
       return
     if not names:

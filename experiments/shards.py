@@ -1,14 +1,14 @@
-"""--shard=I/N: a part of the trials, for one of several machines."""
+"""--shard=I/N: the trials that one of several machines runs."""
 
 import dataclasses
 import zlib
 
-from model.field import FieldError
+from model.core.field import FieldError
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """The I-th of N parts, counted from 1."""
+  """Part `index` of `count` parts, counted from 1."""
 
   index: int
   count: int
@@ -16,18 +16,19 @@ class Shard:
   def has(self, row: str, seed: int) -> bool:
     """Returns whether a trial belongs to this part.
 
-    Each row deals its seeds to the parts in turn.  That depends on nothing
-    else, so what a part has it keeps when rows or seeds are added.
+    The seeds of a row go to the parts in turn, from a first part that depends
+    on the row's name only.  So a trial stays in its part when other rows or
+    seeds are added.
     """
     first = zlib.crc32(row.encode())
     return (first + seed) % self.count == self.index - 1
 
 
 def parse_shard(text: str) -> Shard:
-  """Returns the part that a text names.
+  """Parses 'I/N'.
 
   Raises:
-    FieldError: it names none.
+    FieldError: the text is not I/N with I from 1 to N.
   """
   numbers = [int(n) for n in text.split('/') if n.isdecimal()]
   if (

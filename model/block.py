@@ -1,100 +1,158 @@
-"""One block: the only place where the residual is written."""
+"""One block: the only code that writes to the residual stream."""
 
 import functools
-from typing import NamedTuple
+from typing import Any
 
 import jax
 from flax import linen as nn
 
-from model.architecture import Architecture
-from model.attention import Keys, Parts, Tables
-from model.backend import Reference
-from model.cache import Kept
-from model.choices import of_cross
-from model.dropout import dropout, site_keys
-from model.family import Stack
-from model.feedforward import NoFeedForward
-from model.mixer import Context, Layer, Mixed, Mixer
-from model.parameter import Dims, Parameters
-
-
-class Carry(NamedTuple):
-  """What goes from block to block; the values only if an output reads them."""
-
-  x_BTD: jax.Array
-  first_BTKH: jax.Array | None
-
-
-class Left(NamedTuple):
-  """What a block leaves beside the residual, each none if nobody asked."""
-
-  weights_BNTS: jax.Array | None
-  kept: Kept | None
-  cross_BNTS: jax.Array | None
-  cross: Keys | None
+from model import cache
+from model.architecture.choices import ArchitectureFields
+from model.architecture.family import Stack
+from model.architecture.tables import of_cross
+from model.attention.parts import AttentionParts, Keys, ParamTables
+from model.attention_layer import AttentionLayer
+from model.backends.base import BackendBase
+from model.core.dropout import dropout, site_keys
+from model.core.parameter import Dims, Parameters
+from model.core.side_output import (
+  BLOCK_INPUT,
+  CROSS_WEIGHTS,
+  RESIDUAL,
+  WEIGHTS,
+  Aux,
+  SideOutput,
+)
+from model.interfaces import (
+  AttentionOutput,
+  BlockCache,
+  BlockCarry,
+  BlockResult,
+  CallContext,
+  LayerInputs,
+)
+from model.layers.residual import Stream
 
 
 class Block(nn.Module):
-  """Attention and feed-forward, each added to the residual by --residual.
+  """Self-attention, cross-attention and feed-forward, joined by --residual.
 
-  Between them is cross-attention, in a stack that attends to a source.
+  Cross-attention is there only in a stack that attends to a source.
   """
 
-  architecture: Architecture
+  architecture: ArchitectureFields
   dims: Dims
   stack: Stack
-  backend: Reference
+  backend: BackendBase
 
   @nn.compact
   def __call__(
-    self, carry: Carry, layer: Layer, context: Context
-  ) -> tuple[Carry, Left]:
-    """Returns the residual after the block, and what else it leaves."""
-    arch, params = self.architecture, self._owned()
-    mixed = Mixed(carry.x_BTD, None, carry.first_BTKH, layer.kept)
-    crossed = Mixed(carry.x_BTD, None, None, None)
+    self, carry: BlockCarry, layer: LayerInputs, context: CallContext
+  ) -> BlockResult:
+    """Applies the sub-layers of the block one after another."""
+    arch, params = self.architecture, self._parameters()
 
-    def keys(place: str) -> jax.Array | None:
-      return site_keys(context.keys_B, layer.number, self.stack.site(place))
+    def connected(place: str, stream: Stream, sublayer: Any) -> Any:
+      norm = functools.partial(arch.norm.apply, params[f'norm_{place}'])
+      own = params[f'residual_{place}']
+      return arch.residual.connect(
+        own,
+        stream,
+        layer.number,
+        norm,
+        lambda y_BTD: sublayer(params, y_BTD, carry, layer, context),
+      )
 
-    def drop(y_BTD: jax.Array, place: str) -> jax.Array:
-      return dropout(y_BTD, arch.dropout_residual, keys(place))
-
-    def attention(y_BTD: jax.Array) -> jax.Array:
-      nonlocal mixed
-      mix = self._mixer(arch.parts_of(self.stack), params, context)
-      mixed = mix(y_BTD, carry.first_BTKH, layer, context, keys('attention'))
-      return drop(mixed.out_BTD, 'attention_out')
-
-    def cross(y_BTD: jax.Array) -> jax.Array:
-      nonlocal crossed
-      mix = self._mixer(arch.cross_parts, of_cross(params), context)
-      crossed = mix.cross(y_BTD, layer, context, keys('cross'))
-      return drop(crossed.out_BTD, 'cross_out')
-
-    def feedforward(y_BTD: jax.Array) -> jax.Array:
-      assert not isinstance(arch.feedforward, NoFeedForward)
-      own, own_B = params['feedforward'], keys('feedforward')
-      return drop(arch.feedforward.apply(own, y_BTD, own_B), 'feedforward_out')
-
-    x_BTD = carry.x_BTD
-    for part, sublayer in (
-      ('norm_attention', attention),
-      ('norm_cross', cross),
-      ('norm_feedforward', feedforward),
-    ):
-      if part in params:
-        norm = functools.partial(arch.norm.apply, params[part])
-        x_BTD = arch.residual.connect(x_BTD, norm, sublayer)
-    # Keys of the source are kept where there is a cache to keep them in.
-    source = None if layer.kept is None else crossed.kept
+    stream, first_BTKH = carry
+    aux: dict[SideOutput, jax.Array] = {
+      BLOCK_INPUT: arch.residual.finish(stream)
+    }
+    kept, source_keys = layer.kept, None
+    if self.stack.has_self_attention:
+      stream, mixed = connected('attention', stream, self._attention)
+      first_BTKH, kept = mixed.first_BTKH, mixed.kept
+      if mixed.weights_BNTS is not None:
+        aux[WEIGHTS] = mixed.weights_BNTS
+    elif kept is not None:
+      kept = cache.append_documents(kept, context.at, context.index)
+    if self.stack.has_cross_attention:
+      stream, mixed = connected('cross', stream, self._cross)
+      source_keys = mixed.kept
+      if mixed.weights_BNTS is not None:
+        aux[CROSS_WEIGHTS] = mixed.weights_BNTS
+    if 'feedforward' in params:
+      stream, own_aux = connected('feedforward', stream, self._feedforward)
+      aux |= own_aux
+    aux[RESIDUAL] = arch.residual.finish(stream)
+    # Without a cache the keys of the source are not stored.
+    source = None if layer.kept is None else source_keys
     assert source is None or isinstance(source, Keys)
-    return Carry(x_BTD, mixed.first_BTKH), Left(
-      mixed.weights_BNTS, mixed.kept, crossed.weights_BNTS, source
-    )
+    carry = BlockCarry(stream, first_BTKH)
+    return BlockResult(carry, aux, BlockCache(kept, source))
 
-  def _owned(self) -> dict[str, dict[str, jax.Array]]:
-    """Returns the parameters of the block by part."""
+  def _attention(
+    self,
+    params: ParamTables,
+    y_BTD: jax.Array,
+    carry: BlockCarry,
+    layer: LayerInputs,
+    context: CallContext,
+  ) -> tuple[jax.Array, AttentionOutput]:
+    """Returns the output of self-attention after dropout, and all of it."""
+    mix = self._mixer(self.architecture.parts_of(self.stack), params, context)
+    keys_B = self._dropout_keys(layer, context, 'attention')
+    mixed = mix(y_BTD, carry.first_BTKH, layer, context, keys_B)
+    out_BTD = self._dropout(mixed.out_BTD, layer, context, 'attention_out')
+    return out_BTD, mixed
+
+  def _cross(
+    self,
+    params: ParamTables,
+    y_BTD: jax.Array,
+    carry: BlockCarry,
+    layer: LayerInputs,
+    context: CallContext,
+  ) -> tuple[jax.Array, AttentionOutput]:
+    """Returns the output of cross-attention after dropout, and all of it."""
+    del carry
+    mix = self._mixer(self.architecture.cross_parts, of_cross(params), context)
+    keys_B = self._dropout_keys(layer, context, 'cross')
+    mixed = mix.cross(y_BTD, layer, context, keys_B)
+    return self._dropout(mixed.out_BTD, layer, context, 'cross_out'), mixed
+
+  def _feedforward(
+    self,
+    params: ParamTables,
+    y_BTD: jax.Array,
+    carry: BlockCarry,
+    layer: LayerInputs,
+    context: CallContext,
+  ) -> tuple[jax.Array, Aux]:
+    """Returns the output of the feed-forward, and its side outputs."""
+    del carry
+    out_BTD, aux = self.architecture.feedforward.apply(
+      params['feedforward'],
+      y_BTD,
+      self._dropout_keys(layer, context, 'feedforward'),
+      context.at.segment,
+    )
+    return self._dropout(out_BTD, layer, context, 'feedforward_out'), aux
+
+  def _dropout_keys(
+    self, layer: LayerInputs, context: CallContext, place: str
+  ) -> jax.Array | None:
+    """Returns one PRNG key per example for dropout at a place of this layer."""
+    return site_keys(context.keys_B, layer.number, self.stack.site(place))
+
+  def _dropout(
+    self, y_BTD: jax.Array, layer: LayerInputs, context: CallContext, place: str
+  ) -> jax.Array:
+    """Applies dropout to the output of a sub-layer."""
+    keys_B = self._dropout_keys(layer, context, place)
+    return dropout(y_BTD, self.architecture.dropout_residual, keys_B)
+
+  def _parameters(self) -> dict[str, dict[str, jax.Array]]:
+    """Creates the parameters of the block, by part."""
     arch, depth = self.architecture, self.stack.num_layers
     tables = arch.block_tables(self.dims, self.stack)
     return {
@@ -102,6 +160,10 @@ class Block(nn.Module):
       for part, table in tables.items()
     }
 
-  def _mixer(self, parts: Parts, tables: Tables, context: Context) -> Mixer:
+  def _mixer(
+    self, parts: AttentionParts, tables: ParamTables, context: CallContext
+  ) -> AttentionLayer:
     owned = {**tables, 'position': context.position}
-    return Mixer(self.architecture, self.dims, parts, owned, self.backend)
+    return AttentionLayer(
+      self.architecture, self.dims, parts, owned, self.backend
+    )

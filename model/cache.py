@@ -1,11 +1,12 @@
-"""The incremental form: what a layer keeps of the positions it has seen.
+"""The cache for decoding: what each layer stores of the positions so far.
 
-A layer keeps the key side of attention (`attention.Keys`): keys rotated by
-their positions, values as they are mixed (both `stored` with heads first),
-segments, and what each output keeps besides (`Plain.running`).  A slot is a
-position: slots that nothing has been written to yet lie in the future, which a
-mask that `hides_future` hides.  Where attention is a recurrence
-(`recurrent.recurs`) a layer keeps its state instead, whose size does not grow.
+A layer stores its `Keys`: rotated keys, values (both with the axis of heads
+before that of positions, see `swap_layout`), positions, and the running sums of
+outputs (`OutputBase.running`).  Slot t holds position t.  Slots that are still
+empty lie in the future, where a mask with `hides_future` hides them.
+
+If attention is a recurrence (`recurrent.recurs`), a layer stores its recurrent
+state instead, whose size does not grow.
 """
 
 from collections.abc import Callable
@@ -14,45 +15,56 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from model.architecture import Architecture
-from model.attention import Keys
-from model.mask import Prefix, separate
-from model.parameter import Dims
-from model.recurrent import State, recurs
+from model.architecture.architecture import Architecture
+from model.architecture.choices import ArchitectureFields
+from model.attention.mask import separate
+from model.attention.mask_list import prefix_length
+from model.attention.parts import Keys
+from model.backends.recurrent import RecurrentState, is_recurrence
+from model.core.inputs import Positions
+from model.core.parameter import Dims
 
-Kept = Keys | State
+CacheEntry = Keys | RecurrentState
 
 
 class Cache(NamedTuple):
-  """What each layer keeps, and of how many positions.
+  """The cache of all layers.
 
-  Each has arrays of its own, which are written in place: to write into an array
-  of all layers would copy it.
+  Each layer has its own arrays, which XLA updates in place.  A single array for
+  all layers would be copied at each write.
 
-  `cross` are keys of a source: none before the first step, and without one.
+  Attributes:
+    kept: keys or recurrent state of each layer.
+    index: number of positions stored.
+    cross: keys of the source in each layer; `None` before the first step, and
+      if there is no source.
   """
 
-  kept: tuple[Kept, ...]
+  kept: tuple[CacheEntry, ...]
   index: jax.Array
   cross: tuple[Keys, ...] | None = None
 
 
-def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
-  """Returns why later positions change what was computed, if they do.
+def decoding_problem(arch: Architecture, prompt: int = 1) -> str | None:
+  """Returns why the model cannot be decoded with a cache, or `None` if it can.
+
+  It cannot if a later position changes what was computed for an earlier one.
 
   Args:
     arch: the architecture.
-    prompt: how many positions the first step is given.
+    prompt: number of positions in the first step.
   """
-  if not arch.model.writes:
+  if not arch.model.traits.writes:
     return f'--model={arch.model.tag} writes no text: try --model=decoder'
-  for mask in arch.masks:
-    if isinstance(mask, Prefix) and prompt < mask.prefix:
-      return (
-        f'--mask.prefix={mask.prefix}: positions of the prefix see each other: '
-        f'the first step needs {mask.prefix} positions, not {prompt}'
-      )
-  if not any(mask.hides_targets for mask in arch.masks):
+  if prompt < (first := prefix_length(arch.masks)):
+    return (
+      f'--mask.prefix={first}: positions of the prefix see each other, so the '
+      f'first step needs {first} positions, not {prompt}'
+    )
+  for layer in arch.layers:
+    if counting := layer.feedforward.order_dependence:
+      return f'{counting.under("feedforward.")}, which no cache holds: drop it'
+  if not any(mask.traits.hides_targets for mask in arch.masks):
     return 'a position sees later ones: add causal to --mask'
   return None
 
@@ -60,136 +72,177 @@ def uncacheable(arch: Architecture, prompt: int = 1) -> str | None:
 def empty(
   arch: Architecture, dims: Dims, batch: int, length: int, prompt: int = 1
 ) -> Cache:
-  """Returns the cache before the first position.
+  """Returns an empty cache.
 
   Args:
     arch: the architecture.
     dims: sizes of the axes.
-    batch: examples.
-    length: positions there is room for.
-    prompt: how many positions the first step will be given, at least.
+    batch: number of examples.
+    length: number of positions to reserve.
+    prompt: smallest number of positions in the first step.
 
   Raises:
-    ValueError: what is computed for a position depends on later ones.
+    ValueError: the model cannot be decoded with a cache.
   """
-  if reason := uncacheable(arch, prompt):
+  if reason := decoding_problem(arch, prompt):
     raise ValueError(reason)
   wide = jnp.promote_types(arch.dtype, jnp.float32)
+  layers = arch.layers
   kept = tuple(
-    _empty(arch, dims, batch, length, wide) for _ in range(dims.num_layers)
+    _empty_layer(layers[n % len(layers)], dims, batch, length, wide)
+    for n in range(dims.num_layers)
   )
   return Cache(kept, jnp.zeros((), jnp.int32))
 
 
-def _empty(
-  arch: Architecture, dims: Dims, batch: int, length: int, wide: Any
-) -> Kept:
-  """Returns what a layer keeps before the first position."""
+def _empty_layer(
+  arch: ArchitectureFields, dims: Dims, batch: int, length: int, wide: Any
+) -> CacheEntry:
+  """Returns the empty cache entry of one layer."""
   parts = arch.parts
-  width = arch.projections.widths(dims).query if arch.score.reads.key else 0
-  if recurs(parts):
+  width = (
+    arch.projections.widths(dims).query if arch.score.traits.reads.key else 0
+  )
+  if is_recurrence(parts):
     front = (batch, dims.num_kv_heads, width)
-    return State(
+    return RecurrentState(
       jnp.zeros((*front, dims.head_dim), wide), jnp.zeros(front, wide)
     )
   front = (batch, length)
   heads = (*front, dims.num_kv_heads)
-  reads_segments = any(mask.reads_segments for mask in arch.masks)
+  reads_segments = any(mask.traits.reads_segments for mask in arch.masks)
   return Keys(
-    k_BSKH=stored(jnp.zeros((*heads, width), arch.dtype)),
-    v_BSKH=stored(jnp.zeros((*heads, dims.head_dim), arch.dtype)),
-    s_S=jnp.arange(length),
-    segments_BS=jnp.zeros(front, jnp.int32) if reads_segments else None,
+    k_BSKH=swap_layout(jnp.zeros((*heads, width), arch.dtype)),
+    v_BSKH=swap_layout(jnp.zeros((*heads, dims.head_dim), arch.dtype)),
+    at=Positions(
+      t=jnp.arange(length),
+      segment=jnp.zeros(front, jnp.int32) if reads_segments else None,
+      place=jnp.zeros(front, jnp.int32) if separate(arch.masks) else None,
+    ),
     running_BSN={
       output.tag: jnp.zeros((*front, dims.num_heads), wide)
       for output in parts.output
-      if output.fades
+      if output.traits.decays
     },
-    place_BS=jnp.zeros(front, jnp.int32) if separate(arch.masks) else None,
   )
 
 
-def reordered(cache: Cache, index_X: jax.Array) -> Cache:
-  """Returns the cache of these of its examples, in this order.
+def select_examples(cache: Cache, index_X: jax.Array) -> Cache:
+  """Selects examples of the cache by index.
 
-  Each must have the source of the one that it takes the place of.
+  Keys of sources stay in place: an example may only replace one with the same
+  source.
   """
   return cache._replace(
     kept=tuple(
-      _by_example(lambda x_B: jnp.take(x_B, index_X, axis=0), own)
+      _map_examples(lambda x_B: jnp.take(x_B, index_X, axis=0), own)
       for own in cache.kept
     )
   )
 
 
-def repeated(
+def repeat_sources(
   cross: tuple[Keys, ...] | None, times: int
 ) -> tuple[Keys, ...] | None:
-  """Returns the keys of each source several times, side by side."""
+  """Repeats the keys of each source along the batch, copies side by side."""
   if cross is None:
     return None
   return tuple(
-    _by_example(lambda x_B: jnp.repeat(x_B, times, axis=0), own)
+    _map_examples(lambda x_B: jnp.repeat(x_B, times, axis=0), own)
     for own in cross
   )
 
 
-KeptT = TypeVar('KeptT', bound=Kept)
+CacheEntryT = TypeVar('CacheEntryT', bound=CacheEntry)
 
 
-def _by_example(change: Callable[[jax.Array], jax.Array], kept: KeptT) -> KeptT:
-  """Returns what is kept with all changed that has an axis of the batch."""
+def _map_examples(
+  change: Callable[[jax.Array], jax.Array], kept: CacheEntryT
+) -> CacheEntryT:
+  """Applies `change` to all arrays of a cache entry that have a batch axis."""
   new = jax.tree.map(change, kept)
-  return new._replace(s_S=kept.s_S) if isinstance(kept, Keys) else new
+  if not isinstance(kept, Keys):
+    return new
+  return new._replace(at=new.at._replace(t=kept.at.t))
 
 
-def stored(x_BSKH: jax.Array) -> jax.Array:
-  """Returns keys or values with heads before positions, and the way back.
+def swap_layout(x_BSKH: jax.Array) -> jax.Array:
+  """Swaps the axes of heads and positions, to and from the stored layout.
 
-  So a product with a query reads them in order: of one query it is as fast as
-  memory is.
+  With heads first, the product with a query reads memory in order; for a single
+  query it then runs at the speed of memory.
   """
   return jnp.swapaxes(x_BSKH, -3, -2)
 
 
-def extended(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
-  """Returns the keys with new ones written from slot `index` on, and stored."""
+def append_keys(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
+  """Writes new keys into the cache, from slot `index` on.
+
+  Returns:
+    All keys in the layout of attention, and the updated cache entry.
+  """
 
   def write(old: jax.Array, x: jax.Array, axis: int) -> jax.Array:
     x = x.astype(old.dtype)
     return jax.lax.dynamic_update_slice_in_dim(old, x, index, axis)
 
-  def at(axis: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  def along(axis: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda old, x: write(old, x, axis)
 
   kept = Keys(
-    k_BSKH=write(kept.k_BSKH, stored(new.k_BSKH), 2),
-    v_BSKH=write(kept.v_BSKH, stored(new.v_BSKH), 2),
-    s_S=write(kept.s_S, new.s_S, 0),
-    segments_BS=jax.tree.map(at(1), kept.segments_BS, new.segments_BS),
-    running_BSN=jax.tree.map(at(1), kept.running_BSN, new.running_BSN),
-    place_BS=jax.tree.map(at(1), kept.place_BS, new.place_BS),
+    k_BSKH=write(kept.k_BSKH, swap_layout(new.k_BSKH), 2),
+    v_BSKH=write(kept.v_BSKH, swap_layout(new.v_BSKH), 2),
+    at=Positions(
+      t=write(kept.at.t, new.at.t, 0),
+      segment=jax.tree.map(along(1), kept.at.segment, new.at.segment),
+      place=jax.tree.map(along(1), kept.at.place, new.at.place),
+    ),
+    running_BSN=jax.tree.map(along(1), kept.running_BSN, new.running_BSN),
   )
-  keys = kept._replace(k_BSKH=stored(kept.k_BSKH), v_BSKH=stored(kept.v_BSKH))
+  keys = kept._replace(
+    k_BSKH=swap_layout(kept.k_BSKH), v_BSKH=swap_layout(kept.v_BSKH)
+  )
   return keys, kept
 
 
-def before(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
-  """Returns segment_B and place_B of the last position, if they are kept.
+def append_documents(
+  kept: CacheEntry, new: Positions, index: jax.Array
+) -> CacheEntry:
+  """Writes segments and places of new positions into the cache, but no keys.
 
-  Before the first, the segment is that of no document.
+  It is for blocks without self-attention, which would write them with its keys.
+  """
+  if (
+    isinstance(kept, RecurrentState) or new.place is None or new.segment is None
+  ):
+    return kept
+  assert kept.at.segment is not None
+  assert kept.at.place is not None
+  update = jax.lax.dynamic_update_slice_in_dim
+  at = kept.at._replace(
+    segment=update(kept.at.segment, new.segment, index, 1),
+    place=update(kept.at.place, new.place, index, 1),
+  )
+  return kept._replace(at=at)
+
+
+def before(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
+  """Returns segment_B and place_B of the last cached position.
+
+  If the cache is empty, the segment is -1, which is that of no document.  If it
+  does not store them, the result is `None`.
   """
   first = cache.kept[0]
-  if isinstance(first, State) or first.place_BS is None:
+  if isinstance(first, RecurrentState) or first.at.place is None:
     return None
-  assert first.segments_BS is not None
+  assert first.at.segment is not None
   slot = jnp.maximum(cache.index - 1, 0)
-  segment_B = jnp.take(first.segments_BS, slot, axis=1)
-  place_B = jnp.take(first.place_BS, slot, axis=1)
+  segment_B = jnp.take(first.at.segment, slot, axis=1)
+  place_B = jnp.take(first.at.place, slot, axis=1)
   return jnp.where(cache.index == 0, -1, segment_B), place_B
 
 
-def last(kept: Keys, tag: str, index: jax.Array) -> jax.Array:
-  """Returns the running quantity of the position before slot `index`."""
+def last_running(kept: Keys, tag: str, index: jax.Array) -> jax.Array:
+  """Returns the running sum at the last cached position, or 0 if none is."""
   before_BN = jnp.take(kept.running_BSN[tag], jnp.maximum(index - 1, 0), axis=1)
   return jnp.where(index == 0, 0.0, before_BN)

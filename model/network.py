@@ -1,4 +1,4 @@
-"""The network: embed, run the blocks, unembed; the one module of the model."""
+"""The Flax module of the whole network: embed, run the blocks, unembed."""
 
 import functools
 import math
@@ -10,160 +10,110 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from model import cache as kept_keys
-from model.architecture import Architecture
-from model.attention import placed
-from model.backend import Reference
-from model.block import Block, Carry, Left
+from model.architecture.architecture import Architecture
+from model.architecture.choices import LayerGroup
+from model.architecture.family import ENCODER, Stack
+from model.attention.composed import call_with_positions
+from model.attention.mask import separate
+from model.backends.base import Reference
+from model.block import Block
 from model.cache import Cache
-from model.dropout import dropout, site_keys
-from model.family import ENCODER, Classifier, Stack
-from model.mask import places, separate
-from model.mixer import Context, Layer, Memory
-from model.parameter import Dims, Parameters, add_bias
-
-
-class Output(NamedTuple):
-  """What the model returns; weights only if they were asked for.
-
-  Attributes:
-    logits_BTV: of the vocabulary at every position; of classes (T = 1, V = C)
-      where the model is a classifier.
-    weights_LBNTS: of self-attention, in the last stack.
-    cross_LBNTS: of attention to the source.
-    encoder_LBNTS: of self-attention in the encoder of a source.
-  """
-
-  logits_BTV: jax.Array
-  weights_LBNTS: jax.Array | None
-  cross_LBNTS: jax.Array | None = None
-  encoder_LBNTS: jax.Array | None = None
-
-
-class Source(NamedTuple):
-  """What an encoder-decoder reads first; segments are 0 where it is padding."""
-
-  tokens_BS: jax.Array
-  segments_BS: jax.Array | None = None
-
-
-class HeadGates(NamedTuple):
-  """Factors of the outputs of heads, by attention; none is 1.
-
-  The gradient at 1 is the importance of a head (Michel et al. 2019,
-  arXiv:1905.10650).
-
-  Attributes:
-    self_LN: of self-attention, in the last stack.
-    cross_LN: of attention to the source.
-    encoder_LN: of self-attention in the encoder of a source.
-  """
-
-  self_LN: jax.Array | None = None
-  cross_LN: jax.Array | None = None
-  encoder_LN: jax.Array | None = None
-
-
-EVERY_HEAD = HeadGates()
-
-
-class Given(NamedTuple):
-  """What the model may be given beside tokens; none is none of it."""
-
-  keys_B: jax.Array | None = None
-  segments_BT: jax.Array | None = None
-  head_gates: HeadGates = EVERY_HEAD
-  cache: Cache | None = None
-  source: Source | None = None
-
-
-class Ran(NamedTuple):
-  """Output, and the cache if one was given."""
-
-  output: Output
-  cache: Cache | None
+from model.core.dropout import dropout, site_keys
+from model.core.inputs import ModelInputs, Positions, Source, document_places
+from model.core.parameter import Dims, Parameters, StackedParameters, add_bias
+from model.core.side_output import (
+  ATTENTION_MAPS,
+  Aux,
+  Request,
+  filter_requested,
+)
+from model.interfaces import (
+  BlockCarry,
+  BlockResult,
+  Call,
+  CallContext,
+  EncodedSource,
+  LayerInputs,
+  ModelResult,
+  NetworkOutput,
+)
 
 
 class Transformer(nn.Module):
-  """Stacks of blocks; those of one stack share one compiled program."""
+  """The transformer: embedding, stacks of blocks, and unembedding.
+
+  With --scan_layers all layers of a group share one compiled block.
+  """
 
   architecture: Architecture
   dims: Dims
 
   @nn.compact
-  def __call__(
-    self, tokens_BT: jax.Array, given: Given, want_weights: bool
-  ) -> Ran:
-    """Returns logits at every position, or of classes, and the cache."""
+  def __call__(self, inputs: ModelInputs, call: Call) -> ModelResult:
+    """Runs the model on a batch."""
     arch, dims = self.architecture, self.dims
     params = {
       part: Parameters(table, arch.init, dims.num_layers, name=part)()
       for part, table in arch.outer_tables(dims).items()
     }
-    memory, encoded_L = None, None
-    if given.source is not None and arch.encoder is not None:
-      memory, encoded_L = self._encode(
-        params, arch.encoder, given.source, given, want_weights
-      )
-    t_T = jnp.arange(tokens_BT.shape[1])
-    if given.cache is not None:
-      t_T += given.cache.index
-    place_BT = self._places(given)
-    x_BTD = self._embed(
-      params, tokens_BT, t_T, place_BT, 'position', given.keys_B
-    )
-    context = Context(
-      t_T,
-      given.segments_BT,
-      params['position'],
-      given.keys_B,
-      t_T[0],
-      memory,
-      place_BT,
-    )
-    stack = arch.stacks[-1]
-    weights_LBNTS = cross_LBNTS = kept = None
-    if given.cache is not None:
-      x_BTD, kept = self._stepped(stack, x_BTD, context, given.cache)
+    memory, aux = None, {}
+    if inputs.source is not None and arch.encoder is not None:
+      memory, aux = self._encode(params, arch.encoder, inputs.source, call)
+    at = self._positions(inputs, call.cache)
+    x_BTD = self._read(params, inputs)
+    x_BTD = self._add_positions(params, x_BTD, at, 'position', call.keys_B)
+    context = CallContext(at, params['position'], call.keys_B, at.t[0], memory)
+    stack, cache = arch.stacks[-1], None
+    if call.cache is None:
+      gates = call.head_gates.self_LN, call.head_gates.cross_LN
+      x_BTD, own = self._run_blocks(stack, x_BTD, context, gates, call.wanted)
+      aux = {**aux, **own}
     else:
-      x_BTD, left_L = self._blocks(stack, x_BTD, context, given, want_weights)
-      weights_LBNTS, cross_LBNTS = left_L.weights_BNTS, left_L.cross_BNTS
-    if arch.residual.final_norm:
+      x_BTD, cache = self._run_step(stack, x_BTD, context, call.cache)
+    if arch.residual.traits.final_norm:
       x_BTD = arch.norm.apply(params['norm_final'], x_BTD)
-    out = Output(
-      _logits(arch, params, x_BTD, given.segments_BT),
-      weights_LBNTS,
-      cross_LBNTS,
-      None if encoded_L is None else encoded_L.weights_BNTS,
-    )
-    return Ran(out, kept)
+    logits_BTV = _logits(arch, dims, params, x_BTD, inputs.segments_BT)
+    return ModelResult(NetworkOutput(logits_BTV, aux), cache)
 
-  def _places(self, given: Given) -> jax.Array | None:
-    """Returns the place of each token in its document.
-
-    It is none where the row is one document to all that reads positions.
-    """
-    if given.segments_BT is None or not separate(self.architecture.masks):
-      return None
-    cache = given.cache
+  def _positions(self, inputs: ModelInputs, cache: Cache | None) -> Positions:
+    """Returns the positions of the input, counted on from the cache."""
+    t_T, segments_BT = jnp.arange(inputs.length), inputs.segments_BT
+    if cache is not None:
+      t_T += cache.index
+    if segments_BT is None or not separate(self.architecture.masks):
+      return Positions(t_T, segments_BT)
     before = None if cache is None else kept_keys.before(cache)
-    return places(given.segments_BT, before)
+    return Positions(t_T, segments_BT, document_places(segments_BT, before))
+
+  def _read(self, params: Mapping[str, Any], inputs: ModelInputs) -> jax.Array:
+    """Embeds tokens, or reads vectors, without positions."""
+    if inputs.vectors_BTI is not None:
+      arch = self.architecture
+      return arch.read_in.apply(params['read_in'], inputs.vectors_BTI)
+    assert inputs.tokens_BT is not None
+    return self._embed(params, inputs.tokens_BT)
 
   def _embed(
+    self, params: Mapping[str, Any], tokens_BT: jax.Array
+  ) -> jax.Array:
+    """Returns the embeddings of the tokens."""
+    x_BTD = params['embedding']['token'][tokens_BT]
+    if self.architecture.scale_embeddings:
+      x_BTD = x_BTD * math.sqrt(self.dims.d_model)
+    return x_BTD
+
+  def _add_positions(
     self,
     params: Mapping[str, Any],
-    tokens_BT: jax.Array,
-    t_T: jax.Array,
-    place_BT: jax.Array | None,
+    x_BTD: jax.Array,
+    at: Positions,
     position: str,
     keys_B: jax.Array | None,
   ) -> jax.Array:
-    """Returns what the first block of a stack reads."""
+    """Adds positions, and applies dropout, to the input of a stack."""
     arch = self.architecture
-    x_BTD = params['embedding']['token'][tokens_BT]
-    if arch.scale_embeddings:
-      x_BTD = x_BTD * math.sqrt(self.dims.d_model)
     embed = functools.partial(arch.position.embed, params[position])
-    x_BTD = placed(embed, x_BTD, t_T, place_BT)
+    x_BTD = call_with_positions(embed, x_BTD, at)
     place = 'embedding'
     if position != 'position':
       place = f'{ENCODER}/{place}'
@@ -174,105 +124,172 @@ class Transformer(nn.Module):
     params: Mapping[str, Any],
     stack: Stack,
     source: Source,
-    given: Given,
-    want_weights: bool,
-  ) -> tuple[Memory, Left]:
-    """Returns the source, encoded, and what its blocks leave."""
+    call: Call,
+  ) -> tuple[EncodedSource, dict[str, Aux]]:
+    """Encodes the source; also returns the side outputs of the encoder."""
     arch = self.architecture
     position, s_S = f'position_{ENCODER}', jnp.arange(source.tokens_BS.shape[1])
-    x_BSD = self._embed(
-      params, source.tokens_BS, s_S, None, position, given.keys_B
-    )
-    context = Context(
-      s_S, source.segments_BS, params[position], given.keys_B, s_S[0], None
-    )
-    own = Given(head_gates=HeadGates(given.head_gates.encoder_LN))
-    x_BSD, left_L = self._blocks(stack, x_BSD, context, own, want_weights)
-    if arch.residual.final_norm:
+    at = Positions(s_S, source.segments_BS)
+    x_BSD = self._embed(params, source.tokens_BS)
+    x_BSD = self._add_positions(params, x_BSD, at, position, call.keys_B)
+    context = CallContext(at, params[position], call.keys_B, s_S[0], None)
+    gates = call.head_gates.encoder_LN, None
+    x_BSD, own = self._run_blocks(stack, x_BSD, context, gates, call.wanted)
+    if arch.residual.traits.final_norm:
       x_BSD = arch.norm.apply(params[f'norm_{ENCODER}'], x_BSD)
-    return Memory(x_BSD, source.segments_BS), left_L
+    return EncodedSource(x_BSD, at), own
 
-  def _blocks(
+  def _run_blocks(
     self,
     stack: Stack,
     x_BTD: jax.Array,
-    context: Context,
-    given: Given,
-    want_weights: bool,
-  ) -> tuple[jax.Array, Left]:
-    """Returns the residual behind all blocks of a stack, and what they left."""
-    arch, dims = self.architecture, self.dims
+    context: CallContext,
+    gates: tuple[jax.Array | None, jax.Array | None],
+    wanted: Request,
+  ) -> tuple[jax.Array, dict[str, Aux]]:
+    """Runs all blocks of a stack, and returns their side outputs too.
+
+    One step of the scan runs one period of the pattern.  If the last period is
+    incomplete, its layers run after the scan.
+    """
+    arch, groups = self.architecture, self._groups(stack)
+    # Only the reference backend returns attention weights.
+    maps = bool(wanted & ATTENTION_MAPS)
+    blocks = [self._block(group, maps) for group in groups]
 
     def body(
-      block: Block, carry: Carry, layer: Layer, context: Context
-    ) -> tuple[Carry, Left]:
-      carry, left = block(carry, layer, context)
-      if not want_weights:
-        left = left._replace(weights_BNTS=None, cross_BNTS=None)
-      return carry, left
+      carry: BlockCarry, period: _Period
+    ) -> tuple[BlockCarry, list[Aux]]:
+      found = []
+      for block, own, layer in zip(blocks, *period, strict=False):
+        result = _apply_block(block, own, carry, layer, context)
+        carry = result.carry
+        found.append(filter_requested(result.aux, wanted))
+      return carry, found
 
     if arch.remat:
-      # Inside a scan nothing can be merged with the first computation.
-      body = nn.remat(body, prevent_cse=not arch.scan_layers)
-    scan = nn.scan(
-      body,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]  # a tuple is right
-      length=stack.num_layers,
-      unroll=1 if arch.scan_layers else stack.num_layers,
+      # Inside a scan XLA cannot merge the recomputation with the original.
+      body = jax.checkpoint(body, prevent_cse=not arch.scan_layers)
+    whole, rest = divmod(stack.num_layers, len(groups))
+    periods = _Period(
+      [self._stacked_parameters(group) for group in groups],
+      [_layer_inputs(group, gates) for group in groups],
     )
-    layers_L = Layer(
-      number=jnp.arange(stack.num_layers),
-      gates_N=given.head_gates.self_LN,
-      cross_gates_N=given.head_gates.cross_LN,
-      kept=None,
-      cross=None,
+    first = jax.tree.map(lambda x_L: x_L[:whole] if rest else x_L, periods)
+    unroll = 1 if arch.scan_layers else whole
+    carry, found = jax.lax.scan(
+      body, self._first_carry(x_BTD), first, length=whole, unroll=unroll
     )
-    # Only the reference has weights to return.
-    backend = Reference() if want_weights else arch.backend
-    block = Block(arch, dims, stack, backend, name=stack.name)
-    carry, left_L = scan(block, self._carry(x_BTD), layers_L, context)
-    return carry.x_BTD, left_L
+    if rest:
+      left = _Period(periods.params[:rest], periods.layers[:rest])
+      carry, own = body(carry, jax.tree.map(lambda x_L: x_L[whole], left))
+      found = [
+        _append_layer(*pair) for pair in zip(found, own, strict=False)
+      ] + (found[rest:])
+    aux = {group.name: own for group, own in zip(groups, found, strict=True)}
+    return arch.residual.finish(carry.stream), aux
 
-  def _stepped(
-    self, stack: Stack, x_BTD: jax.Array, context: Context, cache: Cache
+  def _run_step(
+    self, stack: Stack, x_BTD: jax.Array, context: CallContext, cache: Cache
   ) -> tuple[jax.Array, Cache]:
-    """Returns the residual behind all blocks, one by one, and the cache."""
-    arch = self.architecture
-    block = Block(arch, self.dims, stack, arch.backend, parent=None)
-    # Blocks of `raw` and no norm have none.
-    params_L = self.variables['params'].get(stack.name, {})
-    carry, left = self._carry(x_BTD), []
+    """Runs all blocks one by one on the cache, and returns the new cache."""
+    arch, groups = self.architecture, self._groups(stack)
+    blocks = [self._block(group) for group in groups]
+    stacked = [self._stacked_parameters(group) for group in groups]
+    carry, memories = self._first_carry(x_BTD), []
     for n, kept in enumerate(cache.kept):
       cross = None if cache.cross is None else cache.cross[n]
-      layer = Layer(jnp.asarray(n), None, None, kept, cross)
-      own = jax.tree.map(lambda p_L, n=n: p_L[n], params_L)
-      carry, one = block.apply({'params': own}, carry, layer, context)
-      left.append(one)
-    crossed = tuple(one.cross for one in left if one.cross is not None)
-    return carry.x_BTD, Cache(
-      tuple(one.kept for one in left), context.t_T[-1] + 1, crossed or None
+      layer = LayerInputs(jnp.asarray(n), None, None, kept, cross)
+      period, at = divmod(n, len(groups))
+      own = jax.tree.map(lambda p_L, period=period: p_L[period], stacked[at])
+      carry, _, own_memories = _apply_block(
+        blocks[at], own, carry, layer, context
+      )
+      memories.append(own_memories)
+    crossed = tuple(own.cross for own in memories if own.cross is not None)
+    return arch.residual.finish(carry.stream), Cache(
+      tuple(own.kept for own in memories),
+      context.at.t[-1] + 1,
+      crossed or None,
     )
 
-  def _carry(self, x_BTD: jax.Array) -> Carry:
-    """Returns what the first block of a stack is given."""
-    if not any(o.keeps_first_values for o in self.architecture.output):
-      return Carry(x_BTD, None)
+  def _groups(self, stack: Stack) -> list[LayerGroup]:
+    """Returns the groups of equal layers of a stack."""
+    groups = self.architecture.groups
+    return [group for group in groups if group.stack.name == stack.name]
+
+  def _block(self, group: LayerGroup, maps: bool = False) -> Block:
+    """Returns the block of a group; `maps` asks for attention weights."""
+    arch = group.arch
+    backend = Reference() if maps else arch.backend
+    return Block(arch, self.dims, group.stack, backend, parent=None)
+
+  def _stacked_parameters(self, group: LayerGroup) -> Any:
+    """Returns the parameters of a group, with its layers as first axis."""
+    tables = group.arch.block_tables(self.dims, group.stack)
+    return StackedParameters(
+      tables, group.arch.init, len(group.numbers), name=group.name
+    )()
+
+  def _first_carry(self, x_BTD: jax.Array) -> BlockCarry:
+    """Returns the carry before the first block of a stack."""
+    stream = self.architecture.residual.start(x_BTD)
+    outputs = [o for arch in self.architecture.layers for o in arch.output]
+    if not any(output.traits.keeps_first_values for output in outputs):
+      return BlockCarry(stream, None)
     heads = (self.dims.num_kv_heads, self.dims.head_dim)
-    return Carry(x_BTD, jnp.zeros((*x_BTD.shape[:2], *heads), x_BTD.dtype))
+    first = jnp.zeros((*x_BTD.shape[:2], *heads), x_BTD.dtype)
+    return BlockCarry(stream, first)
+
+
+class _Period(NamedTuple):
+  """Parameters and inputs of each layer in one period of the pattern."""
+
+  params: list[Any]
+  layers: list[LayerInputs]
+
+
+def _append_layer(aux: Aux, last: Aux) -> Aux:
+  """Appends the side outputs of one layer to those of the layers before."""
+  return jax.tree.map(lambda x_L, x: jnp.concatenate([x_L, x[None]]), aux, last)
+
+
+def _layer_inputs(
+  group: LayerGroup, gates: tuple[jax.Array | None, jax.Array | None]
+) -> LayerInputs:
+  """Returns the inputs of a group, with its layers as first axis."""
+  depth = group.stack.num_layers
+  if len(group.numbers) == depth:
+    return LayerInputs(jnp.arange(depth), *gates, kept=None, cross=None)
+  number_L = jnp.asarray(group.numbers)
+  own, cross = (None if g is None else g[number_L] for g in gates)
+  return LayerInputs(number_L, own, cross, kept=None, cross=None)
+
+
+def _apply_block(
+  block: Block,
+  params: Any,
+  carry: BlockCarry,
+  layer: LayerInputs,
+  context: CallContext,
+) -> BlockResult:
+  """Applies a block with the given parameters."""
+  result = block.apply({'params': params}, carry, layer, context)
+  assert isinstance(result, BlockResult)
+  return result
 
 
 def _logits(
   arch: Architecture,
+  dims: Dims,
   params: Mapping[str, Any],
   x_BTD: jax.Array,
   segments_BT: jax.Array | None,
 ) -> jax.Array:
-  """Returns logits of the vocabulary, or of classes, in float32 at least."""
+  """Computes the logits or predictions from the final states."""
   wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
-  if isinstance(arch.model, Classifier):
-    x_B1D = arch.model.pooled(x_BTD, segments_BT)
+  if arch.model.traits.has_classes:
+    x_B1D = arch.model.pool(x_BTD, segments_BT)
     logits_B1C = jnp.einsum(
       'BTD,DC->BTC',
       x_B1D,
@@ -280,6 +297,8 @@ def _logits(
       preferred_element_type=wide,
     )
     return add_bias(logits_B1C, params['classes'], 'bias')
+  if dims.num_outputs:
+    return arch.read_out.apply(params['read_out'], x_BTD, dims.num_outputs)
   kernel_DV = (
     params['embedding']['token'].T
     if arch.tie_embeddings

@@ -1,4 +1,4 @@
-"""The transformer as functions: its initial values, and how to apply it."""
+"""The transformer as pure functions: `init`, `apply`, and `step` to decode."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,39 +7,41 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from model.architecture import Architecture
+from model.architecture.architecture import Architecture
 from model.cache import Cache
-from model.network import (
-  EVERY_HEAD,
-  Given,
-  HeadGates,
-  Output,
-  Ran,
-  Source,
-  Transformer,
-)
-from model.parameter import Dims, key_of, sample
+from model.core.inputs import EVERY_HEAD, HeadGates, ModelInputs
+from model.core.parameter import Dims, key_of, sample
+from model.core.side_output import NOTHING, Request
+from model.interfaces import Call, ModelResult, NetworkOutput
+from model.network import Transformer
 
 Params = Mapping[str, Any]
 
 
 def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
-  """Returns the parameters: each a function of (key, its path, its shape).
+  """Returns the initial parameters, with layers stacked along a first axis.
 
-  Layers are stacked along a first axis; the sample of layer l does not depend
-  on how many layers there are, though its scale may.
+  Each parameter is a function of the key, its path and its shape.  The random
+  draw of layer l does not depend on the number of layers, though its scale may.
   """
   params = {}
+  groups = {group.name: group for group in arch.groups}
   for path, what in arch.parameter_table(dims).items():
-    own, depth = key_of(path, key), arch.depth(path)
-    if depth is None:
+    first, _, rest = path.partition('/')
+    if (group := groups.get(first)) is None:
+      own = key_of(path, key)
       params[path] = sample(arch.init, own, what, dims.num_layers)
-    else:
-      params[path] = jax.vmap(
-        lambda layer, own=own, what=what, depth=depth: sample(
-          arch.init, jax.random.fold_in(own, layer), what, depth
-        )
-      )(jnp.arange(depth))
+      continue
+    # The same layer number gives the same values with and without a pattern.
+    own, depth = (
+      key_of(f'{group.stack.name}/{rest}', key),
+      group.stack.num_layers,
+    )
+    params[path] = jax.vmap(
+      lambda layer, own=own, what=what, depth=depth: sample(
+        arch.init, jax.random.fold_in(own, layer), what, depth
+      )
+    )(jnp.asarray(group.numbers))
   return traverse_util.unflatten_dict(params, sep='/')
 
 
@@ -47,77 +49,88 @@ def apply(
   arch: Architecture,
   dims: Dims,
   params: Params,
-  tokens_BT: jax.Array,
+  inputs: ModelInputs,
   keys_B: jax.Array | None = None,
-  want_weights: bool = False,
-  segments_BT: jax.Array | None = None,
+  wanted: Request = NOTHING,
   head_gates: HeadGates = EVERY_HEAD,
-  source: Source | None = None,
-) -> Output:
-  """Returns the model's output for a batch of tokens.
+) -> NetworkOutput:
+  """Runs the model on a batch of tokens or vectors.
 
   Args:
     arch: the architecture; its traced numbers may be tracers.
     dims: sizes of the axes.
-    params: as `init` returns them; computed with in `arch.dtype`.
-    tokens_BT: token ids.
-    keys_B: one key an example for dropout; none in evaluation.
-    want_weights: also return the attention weights of all layers.
-    segments_BT: document of each token from 1 on, 0 for padding; for the masks
-      `segments` and `padding`.
+    params: parameters, as from `init`; they are cast to `arch.dtype`.
+    inputs: tokens or vectors, their segments (for the masks `segments` and
+      `padding`), and the source of an encoder-decoder.
+    keys_B: one PRNG key per example, for dropout; `None` in evaluation.
+    wanted: side outputs to return, of those that are returned only on request.
     head_gates: factors of the outputs of heads; differentiable.
-    source: what an encoder-decoder translates.
 
   Raises:
-    ValueError: gates of heads that are not there.
+    ValueError: `head_gates` do not match the heads of the model.
   """
   _check(head_gates, arch, dims)
-  given = Given(keys_B, segments_BT, head_gates, source=source)
-  return _run(arch, dims, params, tokens_BT, given, want_weights).output
+  call = Call(keys_B, head_gates, wanted=wanted)
+  return _run(arch, dims, params, inputs, call).output
 
 
 def step(
   arch: Architecture,
   dims: Dims,
   params: Params,
-  tokens_BT: jax.Array,
+  inputs: ModelInputs,
   cache: Cache,
-  segments_BT: jax.Array | None = None,
-  source: Source | None = None,
-) -> tuple[Output, Cache]:
-  """Returns the output for tokens that follow those in a cache, and the cache.
+) -> tuple[NetworkOutput, Cache]:
+  """Runs the model on the next tokens after those in a cache.
 
-  What it returns equals the same positions of `apply` on the whole sequence.
-  The cache must have room for the tokens: a traced index cannot be checked.
-  A prefix comes in one step, that of each document where --mask has segments.
+  The output equals that of `apply` on the whole sequence at these positions.
+  The cache must have room for the tokens, which is not checked because its
+  index may be traced.  The prefix of --mask=prefix must come in one step; with
+  segments, so must the prefix of each document.
 
   Args:
-    arch: the architecture; see `cache.uncacheable`.
+    arch: an architecture that `cache.uncacheable` accepts.
     dims: sizes of the axes.
-    params: as `init` returns them.
-    tokens_BT: token ids.
-    cache: as `cache.empty` or a step before returned it.
-    segments_BT: of these tokens.
-    source: what an encoder-decoder translates, in the first step; the cache
-      keeps what later ones need of it.
+    params: parameters, as from `init`.
+    inputs: tokens and their segments; in the first step also the source of an
+      encoder-decoder, whose keys the cache then holds.
+    cache: cache from `cache.empty` or from the step before.
+
+  Returns:
+    The output at the new positions, and the updated cache.
   """
-  given = Given(segments_BT=segments_BT, cache=cache, source=source)
-  ran = _run(arch, dims, params, tokens_BT, given, want_weights=False)
-  assert ran.cache is not None
-  return ran.output, ran.cache
+  result = _run(arch, dims, params, inputs, Call(cache=cache))
+  assert result.cache is not None
+  return result.output, result.cache
 
 
-def one_document(arch: Architecture, tokens_BT: jax.Array) -> jax.Array | None:
-  """Returns segments_BT of one document, where a mask needs any."""
-  if not any(mask.reads_segments for mask in arch.masks):
-    return None
-  return jnp.ones_like(tokens_BT)
+def one_document(
+  arch: Architecture,
+  tokens_BT: jax.Array | None,
+  vectors_BTI: jax.Array | None = None,
+) -> ModelInputs:
+  """Returns model inputs in which each row is one document.
+
+  Segments are added only if a mask needs them.
+  """
+  inputs = ModelInputs(tokens_BT, vectors_BTI=vectors_BTI)
+  if not any(mask.traits.reads_segments for mask in arch.every_mask):
+    return inputs
+  if tokens_BT is not None:
+    return inputs._replace(segments_BT=jnp.ones_like(tokens_BT))
+  assert vectors_BTI is not None
+  ones_BT = jnp.ones(vectors_BTI.shape[:2], jnp.int32)
+  return inputs._replace(segments_BT=ones_BT)
 
 
 def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
-  """Raises a ValueError for gates of heads that are not there."""
+  """Raises a ValueError if the gates do not match the heads of the model."""
   first, last = arch.stacks[0], arch.stacks[-1]
-  there = (last.attends_itself, last.attends_memory, arch.encoder is not None)
+  there = (
+    last.has_self_attention,
+    last.has_cross_attention,
+    arch.encoder is not None,
+  )
   for name, gates_LN, stack, attends in zip(
     head_gates._fields, head_gates, (last, last, first), there, strict=True
   ):
@@ -128,7 +141,7 @@ def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
     if gates_LN.shape != (stack.num_layers, dims.num_heads):
       raise ValueError(
         f'head_gates.{name}: must be of {stack.num_layers} layers x '
-        f'{dims.num_heads} heads, and is of shape {gates_LN.shape}'
+        f'{dims.num_heads} heads, but has shape {gates_LN.shape}'
       )
 
 
@@ -136,15 +149,15 @@ def _run(
   arch: Architecture,
   dims: Dims,
   params: Params,
-  tokens_BT: jax.Array,
-  given: Given,
-  want_weights: bool,
-) -> Ran:
+  inputs: ModelInputs,
+  call: Call,
+) -> ModelResult:
   cast = jax.tree.map(lambda p: _cast(p, arch.dtype), params)
-  out = Transformer(arch, dims).apply(
-    {'params': cast}, tokens_BT, given, want_weights
-  )
-  assert isinstance(out, Ran)
+  if inputs.vectors_BTI is not None:
+    vectors_BTI = _cast(inputs.vectors_BTI, arch.dtype)
+    inputs = inputs._replace(vectors_BTI=vectors_BTI)
+  out = Transformer(arch, dims).apply({'params': cast}, inputs, call)
+  assert isinstance(out, ModelResult)
   return out
 
 

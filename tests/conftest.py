@@ -1,63 +1,20 @@
-"""The environment of the tests, set before anything imports jax.
+"""What all tests share: options of pytest, and fixtures."""
 
-All of it is environment variables, so that the subprocesses which tests start
-inherit it.
-"""
-
-import hashlib
-import importlib.metadata
 import os
-import platform
 import signal
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compilations import Compilations
-from costs import Costs
+# Before they are imported, so that what they assert says what it compared.
+pytest.register_assert_rewrite('helpers', 'peers', 'spec')
 
-ROOT = Path(__file__).resolve().parent.parent
-VIRTUAL_DEVICES = '--xla_force_host_platform_device_count'
-
-
-def processor() -> str:
-  """Names the instruction set: XLA's cached programs are machine code."""
-  try:
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return f'{platform.machine()} {platform.processor()}'
-  # x86 says 'flags', ARM 'Features'; every core repeats them.
-  return next((x for x in lines if x.lower().startswith(('flags', 'feat'))), '')
-
-
-def _compilation_cache() -> Path:
-  """A folder that only this jaxlib on this kind of processor reads."""
-  folder = Path(os.environ.get('ABLAX_CACHE') or ROOT / '.cache').resolve()
-  cpu = hashlib.sha256(processor().encode()).hexdigest()[:12]
-  return folder / f'jax-{importlib.metadata.version("jaxlib")}-{cpu}'
-
-
-def _set_environment() -> None:
-  # Assigned, not defaulted: a machine with an accelerator tests the CPU too.
-  os.environ['JAX_PLATFORMS'] = os.environ.get('ABLAX_TEST_PLATFORM') or 'cpu'
-  flags = os.environ.get('XLA_FLAGS', '')
-  if VIRTUAL_DEVICES not in flags:
-    os.environ['XLA_FLAGS'] = f'{flags} {VIRTUAL_DEVICES}=8'.strip()
-  for name, value in {
-    'JAX_COMPILATION_CACHE_DIR': str(_compilation_cache()),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    'MPLBACKEND': 'Agg',
-    # What a test trains or fetches is no affair of the user's own cache.
-    'ABLAX_CACHE': str(ROOT / '.cache'),
-  }.items():
-    os.environ.setdefault(name, value)
-
-
-_set_environment()
+import session.environment  # noqa: F401, E402  # sets it, before jax
+from session.compilations import Compilations  # noqa: E402  # as above
+from session.costs import Costs  # noqa: E402  # as above
+from session.turns import is_of  # noqa: E402  # as above
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
   parser.addoption(
     '--turn', help='K/N: of slow tests only the K-th of N parts, K from 0 on'
   )
+  parser.addoption('--part', help='K/N: the same of all tests')
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,21 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
   config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-  """Leaves out slow tests whose turn it is not; cases of a test stay together.
+  """Leaves out tests whose turn it is not; cases of a test stay together.
 
   They share what is compiled.
   """
-  if (turn := config.getoption('--turn')) is None:
-    return
-  part, parts = map(int, turn.split('/'))
+  turn, part = config.getoption('--turn'), config.getoption('--part')
   kept, others = [], []
   for item in items:
     test = item.nodeid.partition('[')[0]
-    waits = item.get_closest_marker('slow') is not None
-    waits = waits and zlib.crc32(test.encode()) % parts != part
-    (others if waits else kept).append(item)
-  config.hook.pytest_deselected(items=others)
-  items[:] = kept
+    slow = item.get_closest_marker('slow') is not None
+    wanted = is_of(test, part) and (not slow or is_of(test, turn))
+    (kept if wanted else others).append(item)
+  if others:
+    config.hook.pytest_deselected(items=others)
+    items[:] = kept
 
 
 @pytest.fixture(scope='session')
@@ -120,7 +77,7 @@ def quick_compilation() -> Iterator[None]:
   """Compiles in two thirds of the time what is then run once or twice.
 
   In processes that are started too.  Not for modules that compare what users
-  run to the last bit, such as `test_lanes.py`.
+  run to the last bit, such as `train/test_lanes.py`.
   """
   import jax  # after the environment is set
 

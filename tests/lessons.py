@@ -23,12 +23,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from train.config import Config
-from train.parallel import Shared, to_host
-from train.program import CAPACITY, program, signature
-from train.schema import override
-from train.step import init_state
-from train.task import Data
+from train.config.config import Config
+from train.devices.parallel import SharedLayout, to_host
+from train.flags.schema import override
+from train.programs.program import CAPACITY, get_program
+from train.programs.signature import signature
+from train.programs.state import init_state
+from train.tasks.base import Data
 
 SETS = ('SSE4_2', 'AVX2', 'AVX512')
 SEEDS = 10
@@ -127,16 +128,18 @@ LESSONS = {
 
 def course(config: Config, data: Data) -> dict[str, float]:
   """Trains a trial without its loop; returns its figures."""
-  device = Shared((jax.local_devices()[0],))
+  device = SharedLayout((jax.local_devices()[0],))
   sig, values = signature(config, data, device)
   state = device.place(to_host(init_state(config, sig.dims)))
   placed = device.place(values), device.place(dict(data.arrays))
   for stop in range(0, config.steps + CAPACITY, CAPACITY):
     until = np.int32(min(stop, config.steps))
-    state, _ = program(sig).chunk(state, *placed, until)
+    state, _ = get_program(sig).chunk(state, *placed, until)
   assert int(to_host(state.diverged)) == -1
-  sums = to_host(program(sig).evaluate(state.params, *placed))
-  judged = config.task.judge(config.architecture, sig.dims, state.params, data)
+  sums = to_host(get_program(sig).evaluate(state.params, *placed))
+  judged = config.task.final_metrics(
+    config.architecture, sig.dims, state.params, data
+  )
   return {
     'val_loss': float(sums.loss / sums.count),
     'val_accuracy': float(sums.correct / sums.count),

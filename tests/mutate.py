@@ -3,7 +3,7 @@
   python tests/mutate.py [WORD ...]     those whose meaning holds a word, or all
 
 Each mutation is applied to a copy of the repository, never to this one, and
-the fast tests of the model are run there up to the first that fails.  Exits 1
+the tests of the model are run there up to the first that fails.  Exits 1
 if a mutation survives, or if its text is no longer found in the source.
 """
 
@@ -19,13 +19,18 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = (
-  'test_kernels.py',
-  'test_reference.py',
-  'test_model.py',
-  'test_cache.py',
-  'test_chunked.py',
-  'test_conformance.py',
+  'tests/model/backends/test_kernels.py',
+  'tests/conformance/test_reference.py',
+  'tests/conformance/test_reference_gradients.py',
+  'tests/conformance/test_reference_models.py',
+  'tests/conformance/test_reference_updates.py',
+  'tests/model/test_model.py',
+  'tests/model/test_cache.py',
+  'tests/model/backends/test_chunked.py',
+  'tests/conformance/test_conformance.py',
 )
+PYTEST = ('-m', 'pytest', '-qx', '-p', 'no:cacheprovider')
+SURVIVED = 'SURVIVED'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,86 +46,86 @@ class Mutation:
 MUTATIONS = (
   Mutation(
     'the causal mask shows the future',
-    'model/mask.py',
-    'return at.s <= at.t\n',
-    'return at.s >= at.t\n',
+    'model/attention/mask.py',
+    'return key.t <= query.t\n',
+    'return key.t >= query.t\n',
   ),
   Mutation(
     'the causal mask shows one later key',
-    'model/mask.py',
-    'return at.s <= at.t\n',
-    'return at.s <= at.t + 1\n',
+    'model/attention/mask.py',
+    'return key.t <= query.t\n',
+    'return key.t <= query.t + 1\n',
   ),
   Mutation(
     'the window is one too wide',
-    'model/mask.py',
-    'jnp.abs(at.t - at.s) < self.window',
-    'jnp.abs(at.t - at.s) <= self.window',
+    'model/attention/mask.py',
+    'jnp.abs(query.t - key.t) < self.window',
+    'jnp.abs(query.t - key.t) <= self.window',
   ),
   Mutation(
     'segments are ignored',
-    'model/mask.py',
-    '(at.t_segment == at.s_segment) & (at.s_segment != 0)',
-    'at.s_segment != 0',
+    'model/attention/mask.py',
+    '(query.segment == key.segment) & (key.segment != 0)',
+    'key.segment != 0',
   ),
   Mutation(
     'logits are not scaled',
-    'model/attention.py',
+    'model/attention/composed.py',
     '  logits_BNTS = logits_BNTS * factor\n',
     '',
   ),
   Mutation(
     'logits are not capped',
-    'model/attention.py',
+    'model/attention/composed.py',
     'parts.logit_cap * jnp.tanh(logits_BNTS / parts.logit_cap)',
     'logits_BNTS',
   ),
   Mutation(
     'queries and keys are swapped',
-    'model/projections.py',
+    'model/attention/projections/base.py',
     "('query', 'key', 'value')\n",
     "('key', 'query', 'value')\n",
   ),
   Mutation(
     'the biases of projections are forgotten',
-    'model/projections.py',
+    'model/attention/projections/base.py',
     "return add_bias(x_BTNH, params, f'{name}_bias')",
     'return x_BTNH',
   ),
   Mutation(
     'the bias of W_O is forgotten',
-    'model/heads.py',
+    'model/attention/projections/heads.py',
     "return add_bias(out_BTD, params, 'out_bias')",
     'return out_BTD',
   ),
   Mutation(
     'grouped queries read the wrong key head',
-    'model/score.py',
+    'model/attention/scores/base.py',
     'x_BTNH.reshape(*front, num_kv_heads, num_heads // num_kv_heads, width)',
     'x_BTNH.reshape(*front, num_heads // num_kv_heads, num_kv_heads, width)'
     '.swapaxes(-3, -2)',
   ),
   Mutation(
     'rotary positions turn the pair one way only',
-    'model/position.py',
+    'model/position/base.py',
     'high * cos + low * sin',
     'high * cos - low * sin',
   ),
   Mutation(
     'the normaliser divides by a sum over queries',
-    'model/online.py',
+    'model/attention/normalizers/base.py',
     'total_BNT1 += grown.weights_BNTS.sum(-1, keepdims=True)',
     'total_BNT1 += grown.weights_BNTS.sum(-2)[..., None]',
   ),
   Mutation(
     'the sink has no weight',
-    'model/normalizer.py',
+    'model/attention/normalizers/dense.py',
     'return top_BNT1, jnp.exp(sink_BNT1 - top_BNT1)',
     'return top_BNT1, jnp.zeros_like(sink_BNT1)',
   ),
   Mutation(
     'chunks before a larger logit do not fade',
-    'model/chunked.py',
+    'model/backends/chunked.py',
     'run.out_BTNH * jnp.moveaxis(fade_BNT1, 1, 2)',
     'run.out_BTNH',
   ),
@@ -132,7 +137,7 @@ MUTATIONS = (
   ),
   Mutation(
     'what dropout keeps is not scaled',
-    'model/dropout.py',
+    'model/core/dropout.py',
     'x_B / jnp.asarray(1.0 - rate, x_B.dtype)',
     'x_B',
   ),
@@ -144,27 +149,27 @@ MUTATIONS = (
   ),
   Mutation(
     'what a backend cannot serve is not refused',
-    'model/architecture.py',
-    'if problem := backend_problem(self.backend, parts):',
+    'model/architecture/rules.py',
+    'if problem := backend_problem(arch.backend, parts):',
     'if problem := None:',
   ),
   Mutation(
     'a backend that a machine lacks is not refused',
-    'experiments/inputs.py',
-    'if absent := backend.absent(device.platform):',
+    'experiments/planning/inputs.py',
+    'if absent := backend.unavailable(device.platform):',
     'if absent := None:',
   ),
   Mutation(
     'kernels see one key too many',
-    'model/kernels.py',
-    'reach = (widths[0] - 1, 0)',
-    'reach = (widths[0], 0)',
+    'model/backends/kernels.py',
+    '(nearest[0] - 1, 0)',
+    '(nearest[0], 0)',
   ),
   Mutation(
     'kernels take one query from a cache for the first of all',
-    'model/backend.py',
-    'if hides_future and queries.t_T.size != keys.s_S.size:',
-    'if hides_future and not keys.s_S.size:',
+    'model/backends/kernels.py',
+    'if hides_future and queries.at.t.size != keys.at.t.size:',
+    'if hides_future and not keys.at.t.size:',
   ),
 )
 
@@ -194,22 +199,28 @@ def red(folder: pathlib.Path, mutation: Mutation) -> str:
     return f'NOT APPLIED: {source.count(mutation.old)} places'
   path.write_text(source.replace(mutation.old, mutation.new))
   try:
-    ran = subprocess.run(
-      [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider']
-      + [f'tests/{name}' for name in TESTS],
-      cwd=folder,
-      # Compiled programs are found by what they compute, errors included.
-      env={'ABLAX_CACHE': str(ROOT / '.cache')} | os.environ,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
+    # What no quick test sees, a slow one does.
+    quick = _first_red(folder, [])
+    return _first_red(folder, ['-m', 'slow']) if quick == SURVIVED else quick
   finally:
     path.write_text(source)
-  found = re.search(r'^(?:FAILED|ERROR) tests/(.+?)(?: - |$)', ran.stdout, re.M)
+
+
+def _first_red(folder: pathlib.Path, options: list[str]) -> str:
+  """Returns the first test that fails, `SURVIVED`, or that none ran."""
+  ran = subprocess.run(
+    [sys.executable, *PYTEST, *options, *TESTS],
+    cwd=folder,
+    # Compiled programs are found by what they compute, errors included.
+    env={'ABLAX_CACHE': str(ROOT / '.cache')} | os.environ,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  found = re.search(r'^(?:FAILED|ERROR) (tests/.+?)(?: - |$)', ran.stdout, re.M)
   if found:
     return found[1]
-  return 'SURVIVED' if ran.returncode == 0 else f'NO TEST RAN: {ran.stdout}'
+  return SURVIVED if ran.returncode == 0 else f'NO TEST RAN: {ran.stdout}'
 
 
 def main(words: list[str]) -> int:
@@ -225,7 +236,7 @@ def main(words: list[str]) -> int:
       start = time.monotonic()
       result = red(pathlib.Path(name), mutation)
       seconds = time.monotonic() - start
-      bad += not result.startswith('test_')
+      bad += not result.startswith('tests/')
       print(f'| {mutation.meaning} | {result} | {seconds:.0f} |', flush=True)
   print(f'{len(chosen) - bad} of {len(chosen)} turned a test red')
   return min(bad, 1)

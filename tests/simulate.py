@@ -3,10 +3,10 @@
   python -m tests.simulate --tables=10000 --seed=0
 
 Every table has a base and rows that do not differ from it, by the code that
-decides real ones (experiments.decision): who is called better or worse is
-called so wrongly. Then every row differs by just the margin: who is called
-equivalent is called so wrongly. A rule fails where the lower end of the exact
-99.9 % interval of the share of tables with such a row is above alpha.
+decides real ones (experiments/statistics/decision.py): who is called better or
+worse is called so wrongly. Then every row differs by just the margin: who is
+called equivalent is called so wrongly. A rule fails where the lower end of the
+exact 99.9 % interval of the share of tables with such a row is above alpha.
 
 `--within` makes the two modes of bimodal noise narrower or wider, and
 `--choice` shows instead how two exact tests of the divergences do.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy import typing as npt
 from scipy import special
 
-from experiments import decision, divergence
+from experiments.statistics import decision, divergence
 
 ALPHA = 0.05
 CONFIDENCE = 0.999

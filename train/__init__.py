@@ -1,1 +1,8 @@
-"""How a transformer is trained: flags, data, step, loop, checkpoints."""
+"""How a transformer is trained.
+
+A step, the program made of it, the loop that runs it, the trial that it belongs
+to.
+
+Imports: code, config, core, devices, files, flags, measurements, optim,
+  programs, tasks, text.
+"""

@@ -1,4 +1,4 @@
-"""One trial on the host: where it stands, its files, and what it came to."""
+"""One running trial on the host: its progress, its files and its result."""
 
 import dataclasses
 import pathlib
@@ -9,54 +9,71 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.checkpoint import Checkpoints
-from train.code import code_of, describe, recorded, resumed, whole
-from train.feed import opened
-from train.files import digest, remove_temporaries, write_json
-from train.log import Log
-from train.optimizer import flat
-from train.parallel import Layout, to_host
-from train.project import current
-from train.readable import BLOCK
-from train.records import (
-  BEGUN,
-  END,
-  FIGURES,
-  FOLDER,
-  Begun,
-  End,
-  VocabularyDigest,
-  count_figures,
-  digests,
-  read_own_end,
+from train.code.project import current_project
+from train.config.code_digest import (
+  describe_code,
+  executed_code,
+  join_code,
+  read_code,
+  valid_code,
 )
+from train.core.trees import flatten
+from train.devices.parallel import Layout, to_host
+from train.files.checkpoint import Checkpoints
+from train.files.durable import digest, remove_temporaries, write_json
+from train.files.log import MetricsLog
+from train.files.records import (
+  BEGUN,
+  CHECKPOINT_FOLDER,
+  END,
+  METRICS_FILE,
+  TrialEnd,
+  TrialStart,
+  VocabularyDigest,
+  artifact_digests,
+  count_log_lines,
+  read_end_file,
+)
+from train.files.sinks import SinkContext
+from train.files.strict import DamagedFile
+from train.files.version import TRIAL
+from train.flags.schema import to_flags
+from train.host_feed import open_feed
+from train.probe import Probe
+from train.programs.state import TrainState, init_state
 from train.sample import write_table
-from train.schema import to_flags
-from train.sinks import About
-from train.step import State, init_state
-from train.store import write_vocabulary
-from train.strict import Damaged
-from train.trial import Figures, Hooks, Notes, Options, Result, Trial
+from train.tasks.long_arrays import HOST_BLOCK
+from train.text.store import write_vocabulary
+from train.trial import (
+  MetricValues,
+  Options,
+  Result,
+  Trial,
+  TrialListener,
+  TrialNotes,
+)
 
 
 class Lane:
-  """One trial of a group: where it stands, and its files.
+  """A slot of a program, with the trial that runs in it and its files.
 
-  `feed` reads its data, where these do not lie on a device.
+  `feed` reads the data ahead, if the host feeds them; `probe` computes the
+  metrics of --measure; `is_fresh` is True until the initial state has been
+  measured.
 
   Args:
-    trial: which.
+    trial: the trial, which starts or resumes.
     options: how it runs.
-    hooks: what to tell.
-    layout: how it and others lie on the devices; kept beside it.
-    fed: whether the host reads its data.
+    listener: receives warnings.
+    layout: how trials lie on the devices; written to the folder of the trial.
+    fed: whether the host feeds its data.
   """
 
   def __init__(
     self,
     trial: Trial,
     options: Options,
-    hooks: Hooks,
+    listener: TrialListener,
     layout: Layout,
     fed: bool,
   ):
@@ -65,34 +82,42 @@ class Lane:
     write_vocabulary(folder, trial.data.vocabulary)
     remove_temporaries(folder)
     self.trial, self.options, self.config = trial, options, trial.config
-    self.notes, self.ended = Notes(), False
-    self.judged: Figures = {}
+    self.notes, self.ended = TrialNotes(), False
+    self.judged: MetricValues = {}
     self.feed = None
     if fed:
-      self.feed = opened(trial.config, trial.data, options.feed)
+      self.feed = open_feed(trial.config, trial.data, options.feed)
     self.saved = time.monotonic()
+    self.probe = Probe(trial.config, trial.data, fed)
     self.checkpoints = Checkpoints(
-      folder / FOLDER, options.keep_checkpoints, hooks.warn
+      folder / CHECKPOINT_FOLDER,
+      options.keep_checkpoints,
+      listener.warn,
+      keep_every=options.keep_every,
     )
     dims = trial.config.sizes(trial.data.vocabulary)
-    self.state: State = to_host(init_state(trial.config, dims, trial.initial))
+    self.state: TrainState = to_host(
+      init_state(trial.config, dims, trial.initial)
+    )
     if restored := self.checkpoints.restore(self.state.saved):
-      self.state = State(*restored.tree)
-      self.notes = Notes(**restored.extra)
-    code = describe(trial.config)
+      self.state = TrainState.restored(restored.tree)
+      self.notes = TrialNotes(**restored.extra)
+    self.is_fresh = restored is None
+    code = describe_code(trial.config)
     if restored:
-      # What the checkpoint says is under its digest; older ones say nothing.
-      code = resumed(whole(self.notes.code) or recorded(folder), code)
+      # A checkpoint names its code, protected by a checksum; old ones do not.
+      code = join_code(valid_code(self.notes.code) or read_code(folder), code)
     self.notes.code = code
-    parts = dict(code_of(trial.config, current()).parts)
+    parts = dict(executed_code(trial.config, current_project()).parts)
     code = {**code, 'parts': parts}
     write_json(folder / BEGUN, _description(trial, layout, code))
-    about = About(trial.id, folder, to_flags(trial.config), hooks.warn)
-    sinks = [s for to in options.log_to for s in to.open(about)]
-    self.log = Log(folder / FIGURES, self.step, sinks)
+    run = SinkContext(trial.id, folder, to_flags(trial.config), listener.warn)
+    sinks = [s for to in options.log_to for s in to.open(run)]
+    since = None if self.is_fresh else self.step
+    self.log = MetricsLog(folder / METRICS_FILE, since, sinks)
     self._logged = _counted_before(folder, self.step)
     for line in self.log.damage:
-      hooks.warn(line)
+      listener.warn(line)
 
   @property
   def step(self) -> int:
@@ -106,58 +131,69 @@ class Lane:
 
   @property
   def goal(self) -> int:
-    """Returns the step to train to: the last, or that of a pause."""
+    """Returns the step to train to: the last one, or the next pause."""
     return min(self.config.steps, self.trial.pause or self.config.steps)
 
   @property
-  def trained(self) -> bool:
-    """Returns whether there is nothing left to train."""
+  def is_trained(self) -> bool:
+    """Returns whether training has ended: at the goal, or by divergence."""
     return self.step >= self.goal or self.diverged >= 0
 
   @property
-  def paused(self) -> bool:
-    """Returns whether it ends for now, to go on later."""
-    return self.trained and self.diverged < 0 and self.step < self.config.steps
+  def is_paused(self) -> bool:
+    """Returns whether it stopped at a pause and may continue later."""
+    return (
+      self.is_trained and self.diverged < 0 and self.step < self.config.steps
+    )
 
   def next_stop(self, chunk: int) -> int:
-    """Returns the step to run to: at most up to the next evaluation.
+    """Returns the step to run to: at most `chunk` steps ahead.
 
-    Nor does it go beyond the rows that are on the device.
+    A chunk ends at the next evaluation, at a checkpoint of --keep_every, and
+    where the rows that are on the device end.
     """
-    if self.trained:
+    if self.is_trained:
       return self.step
     every = self.config.eval_every
     ends = [self.step + chunk, (self.step // every + 1) * every, self.goal]
     if self.feed:
-      ends.append((self.step // BLOCK + 1) * BLOCK)
+      ends.append((self.step // HOST_BLOCK + 1) * HOST_BLOCK)
+    if interval := self.options.keep_every:
+      ends.append((self.step // interval + 1) * interval)
     return min(ends)
 
   @property
   def block(self) -> int:
-    """Returns the number of the block of steps of which the next one is."""
-    return min(self.step, self.goal - 1) // BLOCK
+    """Returns the number of the block that holds the rows of the next step."""
+    return max(0, min(self.step, self.goal - 1)) // HOST_BLOCK
 
   @property
   def at_evaluation(self) -> bool:
-    """Returns whether the validation part is looked at after this step."""
+    """Returns whether an evaluation is due after this step."""
     due = self.step % self.config.eval_every == 0
     return self.diverged < 0 and (due or self.step == self.config.steps)
 
+  @property
+  def keeps_checkpoint(self) -> bool:
+    """Returns whether --keep_every keeps a checkpoint of this step."""
+    interval = self.options.keep_every
+    return interval is not None and self.step % interval == 0
+
   def save(self) -> None:
-    """Starts to save the state and the notes."""
+    """Starts to write a checkpoint of the state and the notes."""
     notes = dataclasses.asdict(self.notes)
     self.checkpoints.save(self.step, self.state.saved, notes)
     self.saved = time.monotonic()
 
-  def judge(self) -> None:
-    """Lets the task say what there is to say of the trained model."""
+  def compute_final_metrics(self) -> None:
+    """Computes the task's metrics of the trained model, such as BLEU."""
     config, data = self.config, self.trial.data
     if self.diverged >= 0:
       return
-    found = config.task.judge(
+    found = config.task.final_metrics(
       config.architecture,
       config.sizes(data.vocabulary),
-      jax.tree.map(jnp.asarray, self.state.evaluated),
+      jax.tree.map(jnp.asarray, self.state.eval_params),
       data,
     )
     self.judged = dict(found.figures)
@@ -165,24 +201,24 @@ class Lane:
       write_table(self.trial.directory, found.lines)
 
   def end(self) -> Result:
-    """Waits for the last checkpoint; returns what the trial came to."""
+    """Waits for the last checkpoint, writes `end.json`, returns the result."""
     self.checkpoints.wait()
     self.ended = True
-    found, folder = self.result(), self.trial.directory
-    about = End(
+    result, folder = self.result(), self.trial.directory
+    end = TrialEnd(
       self.trial.id,
-      found.status,
+      result.status,
       self.step,
-      found.digest,
+      result.digest,
       self.notes.best_step,
-      count_figures(folder) if self._logged is None else self._logged,
-      digests(folder),
+      count_log_lines(folder) if self._logged is None else self._logged,
+      artifact_digests(folder),
     )
-    write_json(folder / END, dataclasses.asdict(about))
-    return found
+    write_json(folder / END, dataclasses.asdict(end))
+    return result
 
   def close(self) -> None:
-    """Waits for the disk; raises what went wrong there."""
+    """Waits until all is on the disk; raises the errors of writing."""
     if self.feed:
       self.feed.close()
     self.log.close()
@@ -192,9 +228,9 @@ class Lane:
       self.checkpoints.close()
 
   def result(self) -> Result:
-    """Returns what a trial came to."""
+    """Returns the result of the trial as it stands."""
     notes, config, fine = self.notes, self.config, self.diverged < 0
-    metrics: Figures = {
+    metrics: MetricValues = {
       **notes.last_eval,
       **notes.extent,
       'best_val_loss': notes.best_val_loss,
@@ -206,7 +242,7 @@ class Lane:
       metrics['diverged_at'] = self.diverged
     steps = self.step if fine else self.diverged
     return Result(
-      status='paused' if self.paused else 'ok' if fine else 'diverged',
+      status='paused' if self.is_paused else 'ok' if fine else 'diverged',
       metrics=metrics,
       clock={
         'seconds': round(notes.seconds, 3),
@@ -215,21 +251,22 @@ class Lane:
       },
       steps=steps,
       tokens=steps * config.batch_size * config.seq_len,
-      digest=digest(self.state.evaluated),
+      digest=digest(self.state.eval_params),
       code=self.notes.code,
-      parameters=sum(int(p.size) for p in flat(self.state.params).values()),
-      by_position=notes.by_position if fine and not self.paused else {},
+      parameters=sum(int(p.size) for p in flatten(self.state.params).values()),
+      by_position=notes.by_position if fine and not self.is_paused else {},
     )
 
 
 def _counted_before(folder: pathlib.Path, step: int) -> int | None:
-  """Returns how many figures a trial had when it ended at this step, if it did.
+  """Returns how many metrics a trial had logged, if it ended at this step.
 
-  Those that were lost since cannot be made again: they stay missed.
+  Lines that were lost since then cannot be computed again, so the old count
+  stays: it shows that they are missing.
   """
   try:
-    end = read_own_end(folder)
-  except Damaged:
+    end = read_end_file(folder)
+  except DamagedFile:
     return None
   return end.figures if end is not None and end.step == step else None
 
@@ -237,14 +274,15 @@ def _counted_before(folder: pathlib.Path, step: int) -> int | None:
 def _description(
   trial: Trial, layout: Layout, code: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Returns what `load` needs to rebuild a trial, how it lay, and its code."""
+  """Returns what `load` needs to rebuild a trial, its layout and its code."""
   vocabulary = trial.data.vocabulary
-  about = Begun(
+  begun = TrialStart(
     trial.id,
     to_flags(trial.config),
     trial.data.digest,
     VocabularyDigest(vocabulary.kind, vocabulary.learned, vocabulary.digest),
     layout.text,
     code,
+    TRIAL.newest,
   )
-  return dataclasses.asdict(about)
+  return dataclasses.asdict(begun)

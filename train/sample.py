@@ -1,7 +1,7 @@
-"""A short text that a trial writes at its end, for the report.
+"""A short sample that a model writes after training, for the report.
 
-It is drawn on the host, token by token, from a program that is compiled anyway,
-so that no run waits for a compilation that only this would need.
+The host draws it token by token, with a program that is compiled anyway, so
+that no run waits for a compilation of its own.
 """
 
 import pathlib
@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from model.architecture import Architecture
-from model.cache import uncacheable
-from train.files import write_atomically, write_json
-from train.vocabulary import Special, Vocabulary
+from model.architecture.architecture import Architecture
+from model.cache import decoding_problem
+from train.files.durable import write_atomically, write_json
+from train.text.vocabulary import Special, Vocabulary
 
 NEW_TOKENS = 100
 TEMPERATURE = 0.8
-HOW = (
+SAMPLING_NOTE = (
   f'drawn at temperature {TEMPERATURE}, by the same random numbers in all '
   'rows, after the beginning of the validation text (in grey).'
 )
-FILE = 'sample.json'
-SHOWN = 5  # rows of a table that the report shows
+SAMPLE_FILE = 'sample.json'
+SHOWN_ROWS = 5  # rows of a table that the report shows
 
 # tokens_1T -> logits_TV
 Forward = Callable[[np.ndarray], Any]
@@ -35,57 +35,59 @@ def write_sample(
   tokens_T: np.ndarray,
   forward: Forward,
 ) -> None:
-  """Writes a prompt and what follows it, where an architecture can write.
+  """Writes sample.json, a prompt and its continuation by the model.
+
+  Writes nothing if the architecture cannot generate text.
 
   Args:
     folder: of the trial.
     arch: its architecture.
     vocabulary: its vocabulary.
-    tokens_T: text, as long as what the program takes; its first half is the
-      prompt.
-    forward: the program.
+    tokens_T: a text as long as the input of the program; the last document of
+      its first half is the prompt.
+    forward: the program, from tokens_1T to logits_TV.
   """
   length = len(tokens_T)
   ends = Special.EOS in vocabulary.specials
   end = vocabulary.id_of(Special.EOS) if ends else None
   prompt = _last_document(tokens_T[: length // 2].tolist(), end)
-  if not prompt or uncacheable(arch, len(prompt)) is not None:
-    return  # later tokens would change what was written before them
-  written = continued(forward, prompt, length, NEW_TOKENS, end)
+  if not prompt or decoding_problem(arch, len(prompt)) is not None:
+    return  # in such a model, later tokens change the logits of earlier ones
+  written = sample_tokens(forward, prompt, length, NEW_TOKENS, end)
   text = {
-    'how': f'{_counted(written, end)} {HOW}',
+    'how': f'{_counted(written, end)} {SAMPLING_NOTE}',
     'prompt': vocabulary.decode(prompt),
     'text': vocabulary.decode_after(prompt, written),
   }
-  write_json(folder / FILE, text)
+  write_json(folder / SAMPLE_FILE, text)
 
 
 def _counted(written: Sequence[int], end: int | None) -> str:
-  """Returns how many tokens were written, and whether the text then ended."""
+  """Returns in words how many tokens were written, and if the text ended."""
   if end is None or written[-1] != end:
     return f'{len(written)} tokens'
   return f'{len(written) - 1} tokens, where the text ended by itself,'
 
 
 def _last_document(tokens: list[int], end: int | None) -> list[int]:
-  """Returns the last document of some, without its end."""
+  """Returns the tokens of the last document, without its end token."""
   while end in tokens[:-1]:
     tokens = tokens[tokens.index(end) + 1 :]
   return tokens[:-1] if tokens and tokens[-1] == end else tokens
 
 
-def continued(
+def sample_tokens(
   forward: Forward,
   prompt: Sequence[int],
   length: int,
   count: int,
   end: int | None = None,
 ) -> list[int]:
-  """Returns tokens after a prompt, drawn by fixed random numbers.
+  """Returns up to `count` tokens after a prompt, drawn with a fixed seed.
 
-  The most likely token under softmax(logits / 0.8) plus Gumbel noise is a draw
-  from it (Maddison et al. 2014, arXiv:1411.0030).  A full window goes on from
-  its last half.  Nothing follows an end.
+  argmax(logits / 0.8 + Gumbel noise) is a draw from softmax(logits / 0.8)
+  (Maddison et al. 2014, arXiv:1411.0030).  When `length` tokens are reached,
+  only their last half remains as context.  The text stops at the end token.
   """
   rng = np.random.default_rng(0)
   window, written = list(prompt), list[int]()
@@ -102,18 +104,18 @@ def continued(
 
 
 def write_table(folder: pathlib.Path, lines: Sequence[str]) -> None:
-  """Writes what a trial wrote, and the first of it for the report.
+  """Writes the texts of a task to written.tsv, the first to sample.json too.
 
   Args:
     folder: of the trial.
-    lines: the names of columns, then rows, all between tabs.
+    lines: the names of the columns, then the rows, separated by tabs.
   """
   text = ''.join(f'{line}\n' for line in lines)
   write_atomically(folder / 'written.tsv', text)
   names, *rows = (line.split('\t') for line in lines)
   shown = [
     '\n'.join(map(': '.join, zip(names, row, strict=True)))
-    for row in rows[:SHOWN]
+    for row in rows[:SHOWN_ROWS]
   ]
   about = {'how': ', '.join(names), 'prompt': '', 'text': '\n\n'.join(shown)}
-  write_json(folder / FILE, about)
+  write_json(folder / SAMPLE_FILE, about)

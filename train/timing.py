@@ -1,4 +1,4 @@
-"""How fast a layout is, measured with steps that are thrown away."""
+"""The speed of a layout, measured with steps whose results are discarded."""
 
 import math
 import time
@@ -7,40 +7,42 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from train.feed import Feeding, block, fed
-from train.parallel import Layout
-from train.program import program, signature
-from train.step import init_state
+from train.devices.parallel import Layout
+from train.host_feed import Feeding, is_host_fed, read_block
+from train.programs.program import get_program
+from train.programs.signature import signature
+from train.programs.state import init_state
 from train.trial import Trial
 
-STEPS = 5  # in one measurement
-MEASURE_SECONDS = 0.7  # for the best of several measurements
+MEASURE_STEPS = 5  # per measurement
+MEASURE_SECONDS = 0.7  # least time spent; the fastest measurement counts
 
 
 def seconds_per_step(
   trials: Sequence[Trial], layout: Layout, feed: Feeding | None
 ) -> float:
-  """Returns seconds of one step of one trial, where all lanes are taken.
+  """Returns seconds per step and trial of a layout with all lanes in use.
 
   Args:
     trials: of one signature; repeated if there are fewer than lanes.
-    layout: what is measured.
-    feed: as --feed says.
+    layout: the layout to measure.
+    feed: value of --feed.
   """
   filled = [trials[n % len(trials)] for n in range(layout.lanes)]
   config, data = trials[0].config, trials[0].data
-  on_host = fed(config, data, feed, layout.devices[0])
+  on_host = is_host_fed(config, data, feed, layout.devices[0])
   parts = [signature(t.config, t.data, layout, on_host) for t in filled]
   sig = parts[0][0]
-  chunk = program(sig).chunk
+  chunk = get_program(sig).chunk
   values = layout.pack([numbers for _, numbers in parts])
   arrays = (
-    layout.pack([block(t.config, t.data, 0) for t in filled])
+    layout.pack([read_block(t.config, t.data, 0) for t in filled])
     if on_host
     else layout.place(dict(data.arrays))
   )
   state = layout.pack(
-    [init_state(t.config, sig.dims, t.initial) for t in filled]
+    [init_state(t.config, sig.dims, t.initial) for t in filled],
+    sig.parameter_axes,
   )
 
   def run(stop: int) -> float:
@@ -53,7 +55,7 @@ def seconds_per_step(
 
   run(0)  # compiles, and runs no step
   best, stop, began = math.inf, 0, time.monotonic()
-  while stop < 3 * STEPS or time.monotonic() - began < MEASURE_SECONDS:
-    stop += STEPS
+  while stop < 3 * MEASURE_STEPS or time.monotonic() - began < MEASURE_SECONDS:
+    stop += MEASURE_STEPS
     best = min(best, run(stop))
-  return best / STEPS / layout.lanes
+  return best / MEASURE_STEPS / layout.lanes

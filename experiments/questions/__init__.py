@@ -1,1 +1,6 @@
-"""One file an experiment; each defines `EXPERIMENT`."""
+"""Experiments: each file defines one, as `EXPERIMENT`.
+
+A theme of many may have a folder.
+
+Imports: claims, experiments.
+"""

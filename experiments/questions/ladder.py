@@ -1,19 +1,19 @@
-"""From raw embeddings that score each other to queries, keys and values.
+"""From dot products of raw embeddings to queries, keys and values.
 
-Founding question 4: what does each projection buy?  And beside it one row for
-each of the other founding questions: scaling, heads, positions, embeddings.
+Founding question 4: what does each projection contribute?  One more row for
+each other founding question: scaling, heads, positions, embeddings.
 """
 
 from experiments.experiment import BASE, Experiment, Row
-from train.config import Config
-from train.schema import override
+from train.config.config import Config
+from train.flags.schema import override
 
 EXPERIMENT = Experiment(
   name='ladder',
   title='What does each part of attention buy?',
   claim=(
     'Sharing keys and values costs little; attention without any W is worse, '
-    'yet learns.'
+    'but it still learns.'
   ),
   citation=(
     'Kayyam et al. 2026, Do Transformers Need Three Projections?, '
@@ -28,7 +28,7 @@ EXPERIMENT = Experiment(
       'learning_rate': '3e-3',
       'eval_every': '100',
       'eval_examples': '256',
-      # Tied, a frozen embedding would freeze the unembedding too.
+      # If tied, freezing the embedding would freeze the unembedding too.
       'tie_embeddings': 'false',
     },
   ),

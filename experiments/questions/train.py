@@ -1,12 +1,12 @@
-"""One row: what the flags say, trained, evaluated and reported."""
+"""One configuration, as the flags set it: trained, evaluated and reported."""
 
 from experiments.experiment import BASE, Experiment, Row
-from train.config import Config
+from train.config.config import Config
 
 EXPERIMENT = Experiment(
   name='train',
   title='One configuration, trained',
-  claim='None: the base is the defaults of all flags.',
+  claim='No claim: the base has the defaults of all flags.',
   citation='Radford et al. 2019 (GPT-2), for the defaults',
   kind='own',
   cost='a minute on two cores',

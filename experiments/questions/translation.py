@@ -1,20 +1,21 @@
-"""What does a decoder attend to, and what does attention know of position?
+"""What does a decoder attend to, and does attention need positions?
 
 Founding question 2: an encoder-decoder learns from pairs of a source and a
-target, of which it is given what came before each token (teacher forcing).
+target; it predicts each target token from the true ones before it (teacher
+forcing).
 """
 
 from experiments.experiment import BASE, Experiment, Row
 from experiments.questions.multi30k import SMOKE, TINY
-from train.config import Config
-from train.schema import override
+from train.config.config import Config
+from train.flags.schema import override
 
 EXPERIMENT = Experiment(
   name='translation',
   title='What does a decoder attend to?',
   claim=(
-    'Without its source a decoder falls to a language model; it also needs '
-    'what it has said itself, and the order of both.'
+    'Without its source a decoder is only a language model; it also needs its '
+    'own previous tokens, and the order of both.'
   ),
   citation='Vaswani et al. 2017, Attention Is All You Need, section 3.2.3',
   kind='own',

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]  # as pytest has it
 
-import conftest  # noqa: E402, F401  # the environment of tests, before jax
+import session.environment  # noqa: E402, F401  # sets it, before jax
 from gauntlet import drive, outcome  # noqa: E402  # after the path is set
 
 # The cheap ones first: what is left of --seconds goes to those that follow.

@@ -17,16 +17,16 @@ from unittest import mock
 
 import jax
 
-import damage
-from commands import initial_size, trials
-from experiments import catalogue
-from experiments.plan import Plan
+from experiments.cli import listing
+from experiments.planning.plan import Plan
+from faults import damage
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.typed import Line, draw_line, write_data
-from model.field import unparse
-from train.config import Config
-from train.load import load
-from train.schema import leaves, parse, to_flags
+from helpers.commands import initial_size, trials
+from model.core.field import unparse
+from train.config.config import Config
+from train.flags.schema import flag_specs, parse_flag, to_flags
+from train.inference.load import load
 
 RUN = 0.04  # of the command lines, this share is run for some steps
 FRESH = 50  # attempts after which compiled programs are let go
@@ -52,13 +52,13 @@ def tried(line: Line, workdir: Path) -> Outcome:
   """Returns what a command line came to, in a folder that is not there."""
   shutil.rmtree(workdir, ignore_errors=True)
   plans: list[Plan] = []
-  show = catalogue.show_plan
+  show = listing.show_plan
 
   def spy(plan: Plan) -> None:
     plans.append(plan)
     show(plan)
 
-  with mock.patch.object(catalogue, 'show_plan', spy):
+  with mock.patch.object(listing, 'show_plan', spy):
     found = damage.launched(*line.words, f'--workdir={workdir}')
   shown = ' '.join(json.dumps(word, ensure_ascii=False) for word in line.words)
   if found.code == 2:
@@ -88,9 +88,9 @@ def _refused(found: damage.Reading, workdir: Path) -> Iterator[str]:
 
 def _differing(line: Line, config: Config) -> Iterator[str]:
   """Yields which flags are not in a configuration as they were typed."""
-  flags, known = to_flags(config), leaves(Config)
+  flags, known = to_flags(config), flag_specs(Config)
   for name, text in line.typed.items():
-    want = parse(name, known[name].hint, text)
+    want = parse_flag(name, known[name].hint, text)
     want = want if isinstance(want, str) else unparse(want)
     want = ','.join(want) if isinstance(want, tuple) else want
     if flags.get(name) != want:
@@ -103,8 +103,10 @@ def _planned(line: Line, plan: Plan, out: str) -> Iterator[str]:
   if any(p.point for p in plan.trials):
     return  # the size may hang on what is selected
   said = re.findall(r'(?m)^\S.*?  +([\d,]+)  +[\d,]+  ', out)
-  made = {p.row: p for p in plan.trials}
-  sizes = [f'{initial_size(made[row.name]):,}' for row in plan.rows]
+  made = {p.row: p for p in (*plan.trials, *plan.controls)}
+  rows = [row.name for row in plan.rows]
+  rows += dict.fromkeys(p.row for p in plan.controls)
+  sizes = [f'{initial_size(made[row]):,}' for row in rows]
   if said != sizes:
     yield f'planned parameters {said}, made {sizes}'
 
@@ -115,7 +117,7 @@ def _ran(line: Line, workdir: Path) -> Iterator[str]:
   records = trials(workdir)
   base = [r for r in records if r['row'] == 'base' and r['status'] == 'ok']
   for name, text in line.typed.items():
-    value = parse(name, leaves(Config)[name].hint, text)
+    value = parse_flag(name, flag_specs(Config)[name].hint, text)
     text = value if isinstance(value, str) else unparse(value)
     if f'--{name}={text}' not in lines:
       yield f'--{name}={text} is not in flags.txt'

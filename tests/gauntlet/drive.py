@@ -15,7 +15,7 @@ from pathlib import Path
 import simulate
 from gauntlet import commandlines, faults, flips, kills, verdicts
 from gauntlet.outcome import Attempt, Outcome, Tally
-from source import ROOT
+from helpers.source import ROOT
 
 SEEDS = 10**6  # of attempts that one --seed has
 # Of a part, by its name: its attempts, in a folder that all parts share.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import PATIENCE, Done, argv, changed, finish, said, whole
-from processes import Unavailable, end, mount, outcome, running, start
-from source import ROOT
+from helpers.processes import Unavailable, end, mount, outcome, running, start
+from helpers.source import ROOT
 
 FOLDER = 'faults'
 LONGEST = 15.0  # seconds after which a run of these parts has ended, mostly

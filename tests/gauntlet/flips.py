@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import damage
+from faults import damage
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import argv, whole
 

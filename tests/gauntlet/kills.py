@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.whole import LAYOUTS, argv, changed, finish, said, whole
-from processes import MOMENTS, Late, kill_at, outcome, start
+from helpers.processes import MOMENTS, Late, kill_at, outcome, start
 
 LIFE = 5  # kills of one working directory, at most
 # How a run is killed: by itself, or with workers, in the layout of each.

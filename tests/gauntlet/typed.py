@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.command import Command
-from experiments.experiment import discover
-from model.field import FieldError, Meta, unparse, variant_list, variants
-from processes import write_text
-from train.config import Config
-from train.schema import Leaf, leaves, override
+from experiments.questions.discover import discover
+from helpers.processes import write_text
+from model.core.field import (
+  FieldError,
+  Meta,
+  record_list,
+  unparse,
+  variant_list,
+  variants,
+)
+from train.config.config import Config
+from train.flags.schema import FlagSpec, flag_specs, override
 from train.trial import Options
 
 VALID = 0.93  # of the flags that break a rule, this share is drawn again
@@ -24,6 +31,12 @@ RUDENESS = (
 )
 # What says where data come from, which are those of `tasks`.
 GIVEN = ('task', 'task.path', 'task.corpus', 'model', 'init_from')
+RULES = (
+  'none',
+  '^embedding/:factor=0.1',
+  'kind=scale:weight_decay=0.1;kind=matrix:factor=2,warmup_steps=0',
+  'attention: factor=3, schedule=constant',
+)
 FLAGS = ('experimnt', 'lr', 'n_layer', 'positon', 'x', 'task.x', 'norm.theta')
 # Texts, and tables that are written for these tests.
 _ROWS = {
@@ -106,7 +119,7 @@ def _more(
     count: at most so many.
     own: of a row, which may say again what the base says.
   """
-  known = leaves(Config)
+  known = flag_specs(Config)
   names = [
     name
     for name in known
@@ -130,7 +143,7 @@ def _more(
   return found
 
 
-def value(draw: random.Random, leaf: Leaf) -> str:
+def value(draw: random.Random, leaf: FlagSpec) -> str:
   """Returns a value of a flag, within its bounds."""
   meta, default = draw.choice([*leaf.owners.values()])
   return _text(draw, leaf.hint, meta, default)
@@ -142,6 +155,8 @@ def _text(draw: random.Random, hint: Any, meta: Meta, default: Any) -> str:
     return ','.join(draw.sample([*many], draw.choice((1, 1, 2))))
   if choices := variants(hint):
     return draw.choice([*choices])
+  if record_list(hint):
+    return draw.choice(RULES)
   if typing.get_origin(hint) is typing.Literal:
     return draw.choice(typing.get_args(hint))
   args = typing.get_args(hint)
@@ -167,7 +182,7 @@ def _axis(draw: random.Random, base: Config, typed: Mapping[str, str]) -> str:
   while not row:
     row = _more(draw, base, typed, 1, own=True)
   name = [*row][-1]
-  leaf = leaves(Config)[name]
+  leaf = flag_specs(Config)[name]
   several = dict.fromkeys([row[name], value(draw, leaf), value(draw, leaf)])
   return (
     f'--{draw.choice(("sweep", "sweep", "tune"))}={name}={" ".join(several)}'
@@ -179,7 +194,7 @@ def _other(draw: random.Random) -> str:
   record = draw.choice((Command, Options))
   known = {
     name: leaf
-    for name, leaf in leaves(record).items()
+    for name, leaf in flag_specs(record).items()
     if name not in ('workdir', 'merge', 'generate', 'evaluate', 'log_to')
     and name not in ('experiment', 'seeds', 'plan', 'smoke', 'list', 'workers')
   }

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from processes import Outcome, end, outcome, start, words, write_text
+from helpers.processes import Outcome, end, outcome, start, words, write_text
 
 # How a run is laid out, by who runs it: workers take one trial at a time.
 LAYOUTS = {'alone': '--workers=1', 'workers': '--lanes=shared:1'}

@@ -1,7 +1,7 @@
-"""Tasks: each file of this folder adds one member to the union `Task`."""
+"""What a task is, and what tasks share.
 
-import importlib
-import pkgutil
+Windows of text, tables of sentences, buckets, padding. Each file of the folders
+in it adds a member of the union.
 
-for _module in pkgutil.iter_modules(__path__):
-  importlib.import_module(f'{__name__}.{_module.name}')
+Imports: core, data, data.splits, data.tables, optim, text.
+"""

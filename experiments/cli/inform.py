@@ -1,0 +1,98 @@
+"""What a command prints before it runs, or instead of running."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments.cli import listing
+from experiments.cli.help import show_help
+from experiments.cli.parse import choose_experiment
+from experiments.command import Command
+from experiments.experiment import BASE, DEFAULTS
+from experiments.messages.streams import say, warn
+from experiments.planning import memory
+from experiments.planning.plan import Plan
+from experiments.planning.row_backends import describe_backends
+from experiments.planning.stages import size
+from experiments.questions.discover import library
+from experiments.record.environment import accelerator_warning, versions
+from experiments.record.flagfile import data_warnings
+from experiments.results import digest
+from experiments.rows.title import label, question
+
+
+def inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
+  """Serves --version, --help, --list and --digest; returns if one was given."""
+  topic = str(values['help'].value)
+  if values['version'].value:
+    say(versions())
+  elif topic != 'false':
+    there = library()
+    # Help works even if the experiment's file is broken; a warning says so.
+    name = command.experiment
+    broken = there.broken_file(name) is not None
+    own = DEFAULTS if broken else choose_experiment(name, there, check=False)
+    show_help(usage, topic, own)
+    warn_all(there.warnings())
+  elif command.list:
+    there = library()
+    listing.show_list(there.experiments)
+    warn_all(there.warnings())
+  elif command.digest:
+    there = library()
+    said = digest.write(there.experiments)
+    say(f'written: {digest.PAGE}')
+    warn_all([*said, *there.warnings()])
+  else:
+    return False
+  return True
+
+
+def warn_all(lines: Sequence[str]) -> None:
+  """Prints warnings; to be called only when the command was not refused."""
+  for line in lines:
+    warn(f'warning: {line}')
+
+
+def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
+  """Prints what will run, on what, and which settings flags replaced."""
+  rows, seeds = len(plan.rows), len(plan.seeds)
+  trials, _ = size(plan)
+  asked = question(plan.experiment, plan.base, plan.rows)
+  more = ', with those that select' if plan.candidates else ''
+  more += f', {len(plan.controls)} of controls' if plan.controls else ''
+  if plan.command.shard is not None:
+    more = f' in shard {plan.command.shard}'
+  say(
+    f'{plan.experiment.name}: {asked.title} '
+    f'({rows} rows, {seeds} seeds, {trials} trials{more})'
+  )
+  if (base := label(plan.base, plan.rows)) != BASE:
+    say(base)
+  if plan.left_out:
+    say(f'left out, the same as another row: {", ".join(plan.left_out)}')
+  for row in plan.unfit:
+    say(f'left out, conflicts with the given flags: {row}')
+  for note in notes:
+    say(note)
+  for note in plan.notes:
+    say(f'matched {note}')
+  for line in plan.comparable.lines():
+    say(line)
+  if plan.base.eval_examples is None and plan.experiment.base.eval_examples:
+    say('evaluated on all of the validation part: --eval_examples=none')
+  say(f'data: {plan.data.description}')
+  if note := plan.base.task.notes(plan.data, plan.base.seq_len):
+    say(f'data: {note}')
+  devices = plan.devices
+  say(f'devices: {len(devices)} x {devices[0].device_kind}')
+  attention = describe_backends(plan.base, plan.rows, devices[0].platform)
+  say(f'attention: {attention}')
+  say(f'workdir: {plan.workdir}')
+  for line, found in plan.warnings.items():
+    of = f' (in row {", ".join(map(repr, found))})' if found else ''
+    warn(f'warning: {line}{of}')
+  for warning in (accelerator_warning(), memory.warning(plan)):
+    if warning:
+      warn(f'warning: {warning}')
+  warn_all(data_warnings(argv, plan.data.digest))

@@ -1,0 +1,4 @@
+"""How a model knows the order of its tokens.
+
+Imports: core.
+"""

@@ -1,0 +1,1 @@
+"""Kills, damage, full disks, broken streams, bad data, and other versions."""

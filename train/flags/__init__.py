@@ -1,0 +1,4 @@
+"""Records as flags: one field, one flag, one entry of `--help`.
+
+Imports: nothing of train.
+"""

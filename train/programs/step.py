@@ -1,0 +1,249 @@
+"""The training step: pure, and the only place where gradients are taken."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from model import transformer
+from model.attention.mask import hides_target, separate
+from model.core.inputs import document_places
+from model.core.parameter import Dims, key_of
+from model.core.side_output import NOTHING, Request, totals
+from model.interfaces import NetworkOutput
+from train.config.config import Config
+from train.core.trees import unflatten
+from train.optim.average import UpdateTime
+from train.optim.base import UpdateContext
+from train.optim.objective import (
+  EvaluationSums,
+  LossSums,
+  evaluation_sums,
+  training_sums,
+)
+from train.programs.state import Params, TrainState
+from train.tasks.base import TOKEN_BYTES, Arrays, Batch, Draw
+from train.tasks.shuffle import shuffle_batch_targets
+
+
+class StepMetrics(NamedTuple):
+  """Scalars of one step; in a chunk, arrays over its steps."""
+
+  loss: jax.Array
+  grad_norm: jax.Array
+  learning_rate: jax.Array
+
+
+def mean_gradients(
+  config: Config, dims: Dims, params: Params, batch: Batch
+) -> Params:
+  """Returns the gradients of the mean loss of a batch, without dropout.
+
+  The loss includes label smoothing and penalties; frozen parameters have
+  gradients too.
+  """
+
+  def loss(params: Params) -> jax.Array:
+    sums = _sums(config, dims, params, batch, None, None)
+    return sums.loss / jnp.maximum(sums.count, 1.0)
+
+  return jax.grad(loss)(params)
+
+
+def batch_of(
+  config: Config, arrays: Arrays, step: jax.Array, bucket: int = 0
+) -> Batch:
+  """Returns the batch of a step, the same for all trials with the same seed.
+
+  Args:
+    config: the trial.
+    arrays: its data, or the rows that the host read for this step.
+    step: number of the step.
+    bucket: of this step, as `bucket_of` returns it.
+  """
+  batch = config.task.batch(arrays, _draw(config, step), bucket)
+  if not config.shuffle_targets:
+    return batch
+  key = key_of('shuffle', jax.random.key(config.seed))
+  return shuffle_batch_targets(batch, jax.random.fold_in(key, step))
+
+
+def bucket_of(config: Config, arrays: Arrays, step: jax.Array) -> jax.Array:
+  """Returns the bucket of a step, which sets the shape of its batch."""
+  return config.task.bucket(arrays, _draw(config, step))
+
+
+def _draw(config: Config, step: jax.Array) -> Draw:
+  """Returns the arguments that determine the batch of a step."""
+  key = key_of('data', jax.random.key(config.seed))
+  return Draw(key, step, config.batch_size, config.seq_len)
+
+
+def train_step(
+  config: Config, dims: Dims, state: TrainState, batch: Batch, axis: str | None
+) -> tuple[TrainState, StepMetrics]:
+  """Returns the state after one training step, and the metrics of the step.
+
+  Args:
+    config: the trial, with its traced numbers.
+    dims: sizes of the axes.
+    state: before the step.
+    batch: this device's share of the batch.
+    axis: name of the axis of devices that share the batch, or None if none do.
+  """
+  grads, sums = _gradients(config, dims, state, batch, axis)
+  if axis is not None:
+    # Each device has the gradient of its own sum: add first, then divide.
+    grads, sums = jax.lax.psum((grads, sums), axis)
+  # A batch may have no target, such as when --task=mlm has masked no token.
+  count = jnp.maximum(sums.count, 1.0)
+  grads = jax.tree.map(lambda g: g / count, grads)
+  loss, grad_norm = sums.loss / count, optax.tree.norm(grads)
+  optimization, total = config.optimization, jnp.asarray(config.steps)
+  table = config.architecture.parameter_table(dims)
+  updates, opt_state = optimization.transform(table, total).update(
+    grads, state.opt_state, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  at = UpdateTime(state.step + 1, total, config.eval_every)
+  params = config.architecture.after_update(params, sums.aux)
+  named = {
+    f'{group}/{name}': x
+    for group, own in sums.aux.items()
+    for name, x in own.items()
+  }
+  params, after = optimization.after(
+    state.after, state.params, UpdateContext(table, params, named, at)
+  )
+  average = optimization.average.after(state.average, params, at)
+  fine = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (state.diverged < 0)
+  new = TrainState(
+    step=state.step + 1,
+    params=_choose(fine, params, state.params),
+    opt_state=_choose(fine, opt_state, state.opt_state),
+    diverged=jnp.where(
+      fine | (state.diverged >= 0), state.diverged, state.step
+    ),
+    average=_choose(fine, average, state.average),
+    after=_choose(fine, after, state.after),
+  )
+  return new, StepMetrics(loss, grad_norm, optimization.rate(state.step, total))
+
+
+def _gradients(
+  config: Config, dims: Dims, state: TrainState, batch: Batch, axis: str | None
+) -> tuple[Params, LossSums]:
+  """Returns gradient and sums of the loss, accumulated over micro-batches."""
+  arch = config.architecture
+  table = arch.parameter_table(dims)
+  untrained = config.optimization.untrained(table)
+  frozen = unflatten({path: path in untrained for path in table})
+  key = key_of('dropout', jax.random.key(config.seed))
+  step_key = jax.random.fold_in(key, state.step)
+
+  def summed(params: Params, part: Batch) -> tuple[jax.Array, LossSums]:
+    params = jax.tree.map(
+      lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
+    )
+    keys_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
+    sums = _sums(config, dims, params, part, keys_B, axis)
+    return sums.loss, sums
+
+  gradient = jax.grad(summed, has_aux=True)
+  if config.microbatches == 1:
+    return gradient(state.params, batch)
+  parts = jax.tree.map(
+    lambda x: x.reshape(config.microbatches, -1, *x.shape[1:]), batch
+  )
+
+  def add(carry: Any, part: Batch) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, carry, gradient(state.params, part)), None
+
+  first = jax.tree.map(lambda x: x[0], parts)
+  zero = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype),
+    jax.eval_shape(gradient, state.params, first),
+  )
+  total, _ = jax.lax.scan(add, zero, parts)
+  return total
+
+
+def evaluation_step(
+  config: Config, dims: Dims, params: Params, batch: Batch, arrays: Arrays
+) -> EvaluationSums:
+  """Returns the sums of an evaluation batch, without dropout and smoothing."""
+  out = model_output(config, dims, params, batch, None)
+  weights_BT = _weights(config, batch)
+  sums = evaluation_sums(
+    config.objective,
+    out.logits_BTV,
+    batch.targets,
+    weights_BT,
+    arrays.get(TOKEN_BYTES),
+    config.task.by_position,
+  )
+  # Examples that only fill up the last batch must not count.
+  return sums._replace(aux=totals(out.aux, (weights_BT > 0).any(1)))
+
+
+def model_output(
+  config: Config,
+  dims: Dims,
+  params: Params,
+  batch: Batch,
+  keys_B: jax.Array | None,
+  wanted: Request = NOTHING,
+) -> NetworkOutput:
+  """Returns the output of the model; `keys_B` are for dropout, None is off."""
+  arch = config.architecture
+  return transformer.apply(arch, dims, params, batch.inputs, keys_B, wanted)
+
+
+def _sums(
+  config: Config,
+  dims: Dims,
+  params: Params,
+  batch: Batch,
+  keys_B: jax.Array | None,
+  axis: str | None,
+) -> LossSums:
+  """Returns sums of objective and penalties over this device's examples.
+
+  The penalty of an example is weighted by its number of targets, so that the
+  sums of devices and micro-batches can be added.
+  """
+  out = model_output(config, dims, params, batch, keys_B)
+  weights_BT = _weights(config, batch)
+  sums = training_sums(
+    config.objective,
+    out.logits_BTV,
+    batch.targets,
+    weights_BT,
+    config.label_smoothing,
+  )
+  sums = sums._replace(aux=totals(out.aux))
+
+  def everywhere(x: jax.Array) -> jax.Array:
+    return x if axis is None else jax.lax.psum(x, axis)
+
+  penalty_B = config.architecture.penalty_B(out.aux, everywhere)
+  if penalty_B is None:
+    return sums
+  return sums._replace(loss=sums.loss + (penalty_B * weights_BT.sum(1)).sum())
+
+
+def _weights(config: Config, batch: Batch) -> jax.Array:
+  """Returns the weights of targets: 0 where a position can see its target."""
+  if not config.sees_targets:
+    return batch.weights_BT
+  masks = config.architecture.masks
+  segments_BT = batch.inputs.segments_BT
+  if segments_BT is not None and separate(masks):
+    return batch.weights_BT * hides_target(masks, document_places(segments_BT))
+  t_T = jnp.arange(batch.weights_BT.shape[1])
+  return batch.weights_BT * hides_target(masks, t_T)
+
+
+def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
+  return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
