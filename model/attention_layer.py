@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 from model import cache
 from model.architecture.choices import ArchitectureFields
-from model.attention.composed import call_with_positions
 from model.attention.outputs.base import QueryContext
 from model.attention.parts import (
   AttentionParts,
@@ -32,12 +31,11 @@ from model.attention.parts import (
 from model.attention.projections.heads import Heads
 from model.backends.base import BackendBase
 from model.backends.recurrent import RecurrentState, recurrent_attention
-from model.core.inputs import Positions
+from model.core.inputs import Positions, call_with_positions
 from model.core.parameter import Dims
 from model.interfaces import (
   AttentionOutput,
   CallContext,
-  EncodedSource,
   LayerInputs,
 )
 from model.layers.residual import ArrayFn
@@ -91,55 +89,18 @@ class AttentionLayer:
     else:
       if kept is not None:
         keys, kept = cache.append_keys(kept, keys, context.index)
-      attended = self._attend(queries, keys, keys_B, layer.number)
-    out_BTD = self._merge_heads(attended, own, layer.gates_N)
+      attended = self.attend(queries, keys, keys_B, layer.number)
+    out_BTD = self.merge_heads(attended, own, layer.gates_N)
     return AttentionOutput(out_BTD, attended.weights_BNTS, first_BTKH, kept)
 
-  def cross(
-    self,
-    x_BTD: jax.Array,
-    layer: LayerInputs,
-    context: CallContext,
-    keys_B: jax.Array | None,
-  ) -> AttentionOutput:
-    """Applies cross-attention, from the positions to the source.
-
-    Args:
-      x_BTD: input.
-      layer: inputs of this layer alone.
-      context: inputs of all layers; holds the source unless `layer` does.
-      keys_B: one PRNG key per example, for dropout of the weights.
-    """
-    keys = layer.cross
-    if keys is None:
-      assert context.memory is not None
-      keys = self._source_keys(context.memory)
-    # A source has no documents, so positions are counted along the row.
-    at = context.at._replace(place=None)
-    norm, gains = self.architecture.qk_norm, self.tables['qk_norm']
-    q_BTNH = self._split(x_BTD).q_BTNH
-    q_BTNH = self._rotate(q_BTNH, at, lambda q: norm.query(gains, q))
-    queries = Queries(q_BTNH, x_BTD, at, running_BTN={})
-    attended = self._attend(queries, keys, keys_B, layer.number)
-    own = QueryContext(x_BTD, keys.v_BSKH, layer.number)
-    out_BTD = self._merge_heads(attended, own, layer.cross_gates_N)
-    return AttentionOutput(out_BTD, attended.weights_BNTS, None, keys)
-
-  def _source_keys(self, memory: EncodedSource) -> Keys:
-    """Computes the keys and values of the source."""
-    heads = self._split(memory.x_BSD)
-    norm, gains = self.architecture.qk_norm, self.tables['qk_norm']
-    k_BSKH = self._rotate(heads.k_BSKH, memory.at, lambda k: norm.key(gains, k))
-    return Keys(k_BSKH, heads.v_BSKH, memory.at, running_BSN={})
-
-  def _split(self, x_BTD: jax.Array) -> Heads:
+  def project(self, x_BTD: jax.Array) -> Heads:
     """Projects x to queries, keys and values; XLA removes the unused ones."""
     reads = self.parts.score.traits.reads
     return self.architecture.projections.split(
       self.tables['attention'], x_BTD, x_BTD, self.dims, reads
     )
 
-  def _merge_heads(
+  def merge_heads(
     self, attended: HeadOutputs, own: QueryContext, gates_N: jax.Array | None
   ) -> jax.Array:
     """Applies outputs, head gates and W_O to the heads."""
@@ -160,7 +121,7 @@ class AttentionLayer:
   ) -> tuple[Queries, Keys, jax.Array | None]:
     """Returns queries, keys and the values of the first layer."""
     tables, at = self.tables, context.at
-    heads = self._split(x_BTD)
+    heads = self.project(x_BTD)
     v_BTKH = heads.v_BSKH
     if first_BTKH is not None:
       first_BTKH = jnp.where(layer.number == 0, v_BTKH, first_BTKH)
@@ -173,8 +134,8 @@ class AttentionLayer:
         before_BN = self._last_running(output.tag, layer, context, x_BTD)
         running[output.tag] = output.running(own, x_BTD, before_BN, at.place)
     norm, gains = self.architecture.qk_norm, tables['qk_norm']
-    q_BTNH = self._rotate(heads.q_BTNH, at, lambda q: norm.query(gains, q))
-    k_BTKH = self._rotate(heads.k_BSKH, at, lambda k: norm.key(gains, k))
+    q_BTNH = self.rotate(heads.q_BTNH, at, lambda q: norm.query(gains, q))
+    k_BTKH = self.rotate(heads.k_BSKH, at, lambda k: norm.key(gains, k))
     return (
       Queries(q_BTNH, x_BTD, at, running),
       Keys(k_BTKH, v_BTKH, at, running),
@@ -190,7 +151,7 @@ class AttentionLayer:
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
     return jnp.zeros((x_BTD.shape[0], self.dims.num_heads), wide)
 
-  def _rotate(
+  def rotate(
     self, x_BTNH: jax.Array, at: Positions, norm: ArrayFn
   ) -> jax.Array:
     """Normalises and rotates queries or keys, separately for each map."""
@@ -205,7 +166,7 @@ class AttentionLayer:
       features.append(arch.normalizer.features(both))
     return jnp.concatenate(features, -1)
 
-  def _attend(
+  def attend(
     self,
     queries: Queries,
     keys: Keys,

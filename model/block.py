@@ -23,6 +23,7 @@ from model.core.side_output import (
   Aux,
   SideOutput,
 )
+from model.cross_attention import cross_attention
 from model.interfaces import (
   AttentionOutput,
   BlockCache,
@@ -117,7 +118,7 @@ class Block(nn.Module):
     del carry
     mix = self._mixer(self.architecture.cross_parts, of_cross(params), context)
     keys_B = self._dropout_keys(layer, context, 'cross')
-    mixed = mix.cross(y_BTD, layer, context, keys_B)
+    mixed = cross_attention(mix, y_BTD, layer, context, keys_B)
     return self._dropout(mixed.out_BTD, layer, context, 'cross_out'), mixed
 
   def _feedforward(
@@ -167,3 +168,16 @@ class Block(nn.Module):
     return AttentionLayer(
       self.architecture, self.dims, parts, owned, self.backend
     )
+
+
+def apply_block(
+  block: Block,
+  params: Any,
+  carry: BlockCarry,
+  layer: LayerInputs,
+  context: CallContext,
+) -> BlockResult:
+  """Applies a block with the given parameters."""
+  result = block.apply({'params': params}, carry, layer, context)
+  assert isinstance(result, BlockResult)
+  return result

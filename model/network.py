@@ -13,13 +13,19 @@ from model import cache as kept_keys
 from model.architecture.architecture import Architecture
 from model.architecture.choices import LayerGroup
 from model.architecture.family import ENCODER, Stack
-from model.attention.composed import call_with_positions
 from model.attention.mask import separate
 from model.backends.base import Reference
-from model.block import Block
+from model.block import Block, apply_block
 from model.cache import Cache
+from model.cached_step import run_cached
 from model.core.dropout import dropout, site_keys
-from model.core.inputs import ModelInputs, Positions, Source, document_places
+from model.core.inputs import (
+  ModelInputs,
+  Positions,
+  Source,
+  call_with_positions,
+  document_places,
+)
 from model.core.parameter import Dims, Parameters, StackedParameters, add_bias
 from model.core.side_output import (
   ATTENTION_MAPS,
@@ -29,7 +35,6 @@ from model.core.side_output import (
 )
 from model.interfaces import (
   BlockCarry,
-  BlockResult,
   Call,
   CallContext,
   EncodedSource,
@@ -69,7 +74,15 @@ class Transformer(nn.Module):
       x_BTD, own = self._run_blocks(stack, x_BTD, context, gates, call.wanted)
       aux = {**aux, **own}
     else:
-      x_BTD, cache = self._run_step(stack, x_BTD, context, call.cache)
+      groups = self._groups(stack)
+      carry, cache = run_cached(
+        [self._block(group) for group in groups],
+        [self._stacked_parameters(group) for group in groups],
+        self._first_carry(x_BTD),
+        context,
+        call.cache,
+      )
+      x_BTD = arch.residual.finish(carry.stream)
     if arch.residual.traits.final_norm:
       x_BTD = arch.norm.apply(params['norm_final'], x_BTD)
     logits_BTV = _logits(arch, dims, params, x_BTD, inputs.segments_BT)
@@ -162,7 +175,7 @@ class Transformer(nn.Module):
     ) -> tuple[BlockCarry, list[Aux]]:
       found = []
       for block, own, layer in zip(blocks, *period, strict=False):
-        result = _apply_block(block, own, carry, layer, context)
+        result = apply_block(block, own, carry, layer, context)
         carry = result.carry
         found.append(filter_requested(result.aux, wanted))
       return carry, found
@@ -188,30 +201,6 @@ class Transformer(nn.Module):
       ] + (found[rest:])
     aux = {group.name: own for group, own in zip(groups, found, strict=True)}
     return arch.residual.finish(carry.stream), aux
-
-  def _run_step(
-    self, stack: Stack, x_BTD: jax.Array, context: CallContext, cache: Cache
-  ) -> tuple[jax.Array, Cache]:
-    """Runs all blocks one by one on the cache, and returns the new cache."""
-    arch, groups = self.architecture, self._groups(stack)
-    blocks = [self._block(group) for group in groups]
-    stacked = [self._stacked_parameters(group) for group in groups]
-    carry, memories = self._first_carry(x_BTD), []
-    for n, kept in enumerate(cache.kept):
-      cross = None if cache.cross is None else cache.cross[n]
-      layer = LayerInputs(jnp.asarray(n), None, None, kept, cross)
-      period, at = divmod(n, len(groups))
-      own = jax.tree.map(lambda p_L, period=period: p_L[period], stacked[at])
-      carry, _, own_memories = _apply_block(
-        blocks[at], own, carry, layer, context
-      )
-      memories.append(own_memories)
-    crossed = tuple(own.cross for own in memories if own.cross is not None)
-    return arch.residual.finish(carry.stream), Cache(
-      tuple(own.kept for own in memories),
-      context.at.t[-1] + 1,
-      crossed or None,
-    )
 
   def _groups(self, stack: Stack) -> list[LayerGroup]:
     """Returns the groups of equal layers of a stack."""
@@ -264,19 +253,6 @@ def _layer_inputs(
   number_L = jnp.asarray(group.numbers)
   own, cross = (None if g is None else g[number_L] for g in gates)
   return LayerInputs(number_L, own, cross, kept=None, cross=None)
-
-
-def _apply_block(
-  block: Block,
-  params: Any,
-  carry: BlockCarry,
-  layer: LayerInputs,
-  context: CallContext,
-) -> BlockResult:
-  """Applies a block with the given parameters."""
-  result = block.apply({'params': params}, carry, layer, context)
-  assert isinstance(result, BlockResult)
-  return result
 
 
 def _logits(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from model.architecture.architecture import Architecture
+from model.architecture.family import check_head_gates
 from model.cache import Cache
 from model.core.inputs import EVERY_HEAD, HeadGates, ModelInputs
 from model.core.parameter import Dims, key_of, sample
@@ -69,7 +70,7 @@ def apply(
   Raises:
     ValueError: `head_gates` do not match the heads of the model.
   """
-  _check(head_gates, arch, dims)
+  check_head_gates(head_gates, arch.stacks, dims)
   call = Call(keys_B, head_gates, wanted=wanted)
   return _run(arch, dims, params, inputs, call).output
 
@@ -102,47 +103,6 @@ def step(
   result = _run(arch, dims, params, inputs, Call(cache=cache))
   assert result.cache is not None
   return result.output, result.cache
-
-
-def one_document(
-  arch: Architecture,
-  tokens_BT: jax.Array | None,
-  vectors_BTI: jax.Array | None = None,
-) -> ModelInputs:
-  """Returns model inputs in which each row is one document.
-
-  Segments are added only if a mask needs them.
-  """
-  inputs = ModelInputs(tokens_BT, vectors_BTI=vectors_BTI)
-  if not any(mask.traits.reads_segments for mask in arch.every_mask):
-    return inputs
-  if tokens_BT is not None:
-    return inputs._replace(segments_BT=jnp.ones_like(tokens_BT))
-  assert vectors_BTI is not None
-  ones_BT = jnp.ones(vectors_BTI.shape[:2], jnp.int32)
-  return inputs._replace(segments_BT=ones_BT)
-
-
-def _check(head_gates: HeadGates, arch: Architecture, dims: Dims) -> None:
-  """Raises a ValueError if the gates do not match the heads of the model."""
-  first, last = arch.stacks[0], arch.stacks[-1]
-  there = (
-    last.has_self_attention,
-    last.has_cross_attention,
-    arch.encoder is not None,
-  )
-  for name, gates_LN, stack, attends in zip(
-    head_gates._fields, head_gates, (last, last, first), there, strict=True
-  ):
-    if gates_LN is None:
-      continue
-    if not attends:
-      raise ValueError(f'head_gates.{name}: the model has no such attention')
-    if gates_LN.shape != (stack.num_layers, dims.num_heads):
-      raise ValueError(
-        f'head_gates.{name}: must be of {stack.num_layers} layers x '
-        f'{dims.num_heads} heads, but has shape {gates_LN.shape}'
-      )
 
 
 def _run(

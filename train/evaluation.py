@@ -1,6 +1,7 @@
 """Metrics computed from the sums of an evaluation."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from train.config.config import Config
 from train.core.metric import BITS_PER_BYTE, PERPLEXITY, VAL_ACCURACY, VAL_LOSS
 from train.optim.objective import EvaluationSums, are_vectors
+from train.programs.step import StepMetrics
 from train.trial import MetricValues, PositionSums
 
 # Keys of a record: the number of targets, and their size in bytes of UTF-8.
@@ -28,6 +30,20 @@ def validation_metrics(config: Config, sums: EvaluationSums) -> MetricValues:
   if PERPLEXITY in config.task.figures:
     found[PERPLEXITY.name] = perplexity(loss)
   return found | config.architecture.figures(sums.aux)
+
+
+def step_lines(
+  metrics: StepMetrics, first: int, steps: Iterable[int]
+) -> list[MetricValues]:
+  """Returns lines of metrics.jsonl for some steps; arrays begin at `first`."""
+  return [
+    {'step': step + 1}
+    | {
+      name: finite_or_none(values[step - first])
+      for name, values in metrics._asdict().items()
+    }
+    for step in steps
+  ]
 
 
 def target_counts(sums: EvaluationSums) -> MetricValues:

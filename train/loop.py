@@ -11,22 +11,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from train.attention_maps import write_inspection
-from train.core.metric import VAL_LOSS
 from train.devices.parallel import Layout
-from train.evaluation import (
-  finite_or_none,
-  sums_by_position,
-  target_counts,
-  validation_metrics,
-)
+from train.evaluation import finite_or_none, step_lines
 from train.group import Group
-from train.lane import Lane
+from train.milestones import evaluate_lanes, replace_ended, save_lanes
 from train.programs.program import CAPACITY
 from train.programs.step import StepMetrics
 from train.trial import (
   Interrupted,
-  MetricValues,
   Options,
   Progress,
   Trial,
@@ -79,22 +71,22 @@ def _train(group: Group) -> None:
     for lane in group.lanes:
       lane.notes.compile_seconds += share
   while True:
-    _end(group)
+    replace_ended(group)
     if not group.training:
       return
     if group.listener.stop_requested():
-      _save(group, group.training)
+      save_lanes(group, group.training)
       raise Interrupted
     _advance(group)
     evaluated = [lane for lane in group.training if lane.at_evaluation]
-    best = _evaluate(group, evaluated)
+    best = evaluate_lanes(group, evaluated)
     now, wait = time.monotonic(), group.options.checkpoint_seconds
     due = [
       lane
       for lane in group.training
       if lane.keeps_checkpoint or now - lane.saved >= wait
     ]
-    _save(group, [*best, *due])
+    save_lanes(group, [*best, *due])
 
 
 def _advance(group: Group) -> None:
@@ -116,7 +108,13 @@ def _advance(group: Group) -> None:
     # No step is logged after the one that diverged.
     last = stop if lane.diverged < 0 else lane.diverged + 1
     lane.notes.train_loss = finite_or_none(own.loss[last - 1 - start])
-    lane.log.write(_lines(lane, own, start, last))
+    every = lane.options.log_every
+    logged = [
+      step
+      for step in range(start, last)
+      if (step + 1) % every == 0 or step == lane.diverged
+    ]
+    lane.log.write(step_lines(own, start, logged))
   lane, start, stop, own = moved[0]
   tokens = lane.config.batch_size * lane.config.seq_len * len(moved)
   group.listener.progress(
@@ -144,95 +142,3 @@ def _dispatch(group: Group, stops: Sequence[int]) -> list[StepMetrics]:
   for lane, (step, diverged) in zip(group.lanes, steps, strict=False):
     lane.state = lane.state._replace(step=step, diverged=diverged)
   return layout.unpack(metrics)[: len(group.lanes)]
-
-
-def _lines(
-  lane: Lane, metrics: StepMetrics, first: int, last: int
-) -> list[MetricValues]:
-  """Returns lines of metrics.jsonl for the steps `first` to `last` - 1."""
-  every = lane.options.log_every
-  return [
-    {'step': step + 1}
-    | {
-      name: finite_or_none(values[step - first])
-      for name, values in metrics._asdict().items()
-    }
-    for step in range(first, last)
-    if (step + 1) % every == 0 or step == lane.diverged
-  ]
-
-
-def _begin(group: Group) -> None:
-  """Evaluates initial states: with all metrics if a trial trains no step.
-
-  Other trials get only the metrics of --measure, so that this flag changes no
-  other result.
-  """
-  fresh = [lane for lane in group.training if lane.is_fresh]
-  for lane in fresh:
-    lane.is_fresh = False
-  _evaluate(group, [lane for lane in fresh if not lane.config.steps])
-  for lane in fresh:
-    if lane.config.steps and lane.config.measurements:
-      found = lane.probe.figures(lane.state.eval_params)
-      lane.log.write([{'step': lane.step, **found}])
-  _save(group, [lane for lane in fresh if lane.keeps_checkpoint])
-
-
-def _evaluate(group: Group, lanes: Sequence[Lane]) -> list[Lane]:
-  """Evaluates some lanes; returns those with their lowest loss so far."""
-  if not lanes:
-    return []
-  sums = group.layout.unpack(
-    group.program.evaluate(group.state.eval_params, group.packed, group.arrays)
-  )
-  if any(lane.config.measurements for lane in lanes):
-    group.fetch()
-  group.tick()
-  best = []
-  for lane, own in zip(group.lanes, sums, strict=False):
-    if lane not in lanes:
-      continue
-    notes = lane.notes
-    notes.last_eval = validation_metrics(lane.config, own)
-    notes.last_eval |= lane.probe.figures(lane.state.eval_params)
-    notes.extent = target_counts(own)
-    if lane.config.task.by_position and lane.step == lane.config.steps:
-      notes.by_position = sums_by_position(own)
-    lane.log.write([{'step': lane.step, **notes.last_eval}])
-    loss = notes.last_eval[VAL_LOSS.name]
-    if loss is not None and (
-      notes.best_val_loss is None or loss < notes.best_val_loss
-    ):
-      notes.best_val_loss, notes.best_step = loss, lane.step
-      best.append(lane)
-  return best
-
-
-def _save(group: Group, lanes: Sequence[Lane]) -> None:
-  """Starts to write checkpoints of some lanes."""
-  if not lanes:
-    return
-  group.tick()
-  group.fetch()
-  for lane in lanes:
-    lane.save()
-
-
-def _end(group: Group) -> None:
-  """Saves and reports the trials that have ended, and begins waiting ones.
-
-  A trial without steps to train begins and ends here.
-  """
-  _begin(group)
-  while done := [lane for lane in group.training if lane.is_trained]:
-    _save(group, done)
-    for lane, values in zip(group.lanes, group.values, strict=True):
-      if lane in done and not lane.is_paused:
-        write_inspection(group.program, lane, values, group.is_host_fed)
-        lane.compute_final_metrics()
-    group.tick()
-    for lane in done:
-      group.end(lane)
-    group.fill()
-    _begin(group)

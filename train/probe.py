@@ -15,7 +15,7 @@ from train.evaluation import finite_or_none
 from train.host_feed import validation_rows
 from train.measurements.base import Measurement, MeasurementValues, Subject
 from train.programs.state import Params
-from train.programs.step import mean_gradients
+from train.programs.validation import mean_gradients
 from train.tasks.base import Arrays, Batch, Data, Task, spaced_examples
 from train.trial import MetricValues
 
@@ -29,7 +29,7 @@ class Probe:
   Args:
     config: of the trial.
     data: of the trial.
-    fed: whether the host feeds the data.
+    is_host_fed: whether the host feeds the data.
   """
 
   def __init__(self, config: Config, data: Data, is_host_fed: bool):

@@ -44,7 +44,7 @@ def show_help(usage: str, topic: str, experiment: Experiment) -> None:
     experiment: the experiment whose values are shown.
 
   Raises:
-    Refused: there is no such topic.
+    CommandError: there is no such topic.
   """
   page, groups = Page(), _groups()
   sets = to_flags(experiment.base)

@@ -12,7 +12,6 @@ from experiments.cli.parse import (
   choose_experiment,
   flag_lines,
   make_plans,
-  many,
   parse_flags,
 )
 from experiments.command import Command
@@ -32,11 +31,9 @@ from experiments.questions.discover import library
 from experiments.run import blocks, engine, worker
 from model.core.field import FieldError
 from train.code.project import current_project
-from train.config.config import Config
 from train.core.errors import DataError
 from train.flags.absl_flags import given_flags
 from train.flags.schema import override
-from train.inference.generate import Generation
 from train.trial import Options
 
 
@@ -78,20 +75,8 @@ def _main(
   command = override(Command(), given_flags(Command, values))
   if inform(command, values, usage):
     return output.exit_code()
-  if command.evaluate is not None:
-    records = (Config, Options, Generation)
-    given = {k: v for r in records for k, v in given_flags(r, values).items()}
-    prompts = many('prompt', values)
-    given |= {'prompt': prompts[0]} if prompts else {}
-    trained.evaluate_trial(command, given)
-    warn_all(said)
-    return output.exit_code()
-  generation = override(Generation(), given_flags(Generation, values))
-  prompts = many('prompt', values)
-  if command.generate is not None:
-    # The trial checks these flags; no experiment is involved.
-    given = {**given_flags(Config, values), **given_flags(Options, values)}
-    trained.generate_from_trial(command, given, generation, prompts)
+  if command.evaluate is not None or command.generate is not None:
+    trained.use_trial(command, values)
     warn_all(said)
     return output.exit_code()
   there = library()
@@ -100,15 +85,7 @@ def _main(
   options = override(Options(), given_flags(Options, values))
   for destination in options.log_to:
     destination.check()
-  if idle := [
-    *given_flags(Generation, values),
-    *(['prompt'] if prompts else []),
-  ]:
-    raise FieldError(
-      idle[0],
-      prompts[0] if idle[0] == 'prompt' else values[idle[0]].value,
-      'has no effect without --generate=WORKDIR:TRIAL: drop it',
-    )
+  trained.refuse_generation(values)
   plans = make_plans(experiment, command, options, values)
   warn_all(said)
   if command.plan:

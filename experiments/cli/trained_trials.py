@@ -4,19 +4,55 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from absl import flags
+
+from experiments.cli.parse import many
 from experiments.command import Command
 from experiments.messages.escapes import escape_text
 from experiments.messages.streams import warn
 from model.core.field import FieldError, unparse
+from train.config.config import Config
+from train.flags.absl_flags import given_flags
 from train.flags.schema import changes, override
 from train.inference.generate import Generation, generate_texts
 from train.inference.load import TrainedTrial, checkpoint_steps, load
 from train.tasks.texts.translation import Translation
 from train.tasks.translate import Translator, translate_texts
 from train.text.vocabulary import Special
+from train.trial import Options
 
 # Flags of beam search; in training they are --task.NAME.
 SEARCHED = ('beam', 'length_penalty')
+
+
+def use_trial(command: Command, values: flags.FlagValues) -> None:
+  """Evaluates the trial that --evaluate names, or generates from --generate's.
+
+  The trial itself checks the other flags; no experiment is involved.
+  """
+  prompts = many('prompt', values)
+  records: list[type] = [Config, Options]
+  if command.evaluate is not None:
+    records.append(Generation)
+  given = {k: v for r in records for k, v in given_flags(r, values).items()}
+  if command.evaluate is not None:
+    given |= {'prompt': prompts[0]} if prompts else {}
+    evaluate_trial(command, given)
+    return
+  generation = override(Generation(), given_flags(Generation, values))
+  generate_from_trial(command, given, generation, prompts)
+
+
+def refuse_generation(values: flags.FlagValues) -> None:
+  """Raises a FieldError if a flag of --generate is given without it."""
+  given = given_flags(Generation, values)
+  override(Generation(), given)
+  for prompt in many('prompt', values):
+    given.setdefault('prompt', prompt)
+  for name, text in given.items():
+    raise FieldError(
+      name, text, 'has no effect without --generate=WORKDIR:TRIAL: drop it'
+    )
 
 
 def evaluate_trial(command: Command, given: Mapping[str, str]) -> None:

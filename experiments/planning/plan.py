@@ -247,7 +247,7 @@ def _owner_and_workdir(
   From here on the loader uses the vocabularies of this directory.
 
   Raises:
-    Refused: the directory belongs to another experiment, base or data.
+    CommandError: the directory belongs to another experiment, base or data.
   """
   flags = {k: v for k, v in to_flags(base).items() if k != 'seed'}
   data = loader.data(base.task).digest

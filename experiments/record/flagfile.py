@@ -80,7 +80,7 @@ def expand_flag_files(
     note: called with a warning for each file that is edited or empty.
 
   Raises:
-    Refused: a file cannot be read, is not text, or names itself.
+    CommandError: a file cannot be read, is not text, or names itself.
   """
   out: list[str] = []
   words = iter(argv)

@@ -123,7 +123,7 @@ def lock_workdir(workdir: pathlib.Path) -> Iterator[int]:
   save and end.
 
   Raises:
-    Refused: another process holds the lock.
+    CommandError: another process holds the lock.
   """
   with open_lock(workdir) as f:
     waited = False
@@ -176,7 +176,7 @@ def lock_for_reading(workdir: pathlib.Path) -> Iterator[None]:
   """Locks a directory for reading, without writing to it.
 
   Raises:
-    Refused: another process writes there.
+    CommandError: another process writes there.
   """
   try:
     f = (workdir / '.lock').open(errors='replace')

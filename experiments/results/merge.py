@@ -61,8 +61,8 @@ def sources(plan: Plan) -> Iterator[list[MergeSource]]:
   """Yields the directories to merge, and locks them in the meantime.
 
   Raises:
-    Refused: a directory belongs to another experiment, base or data, or is in
-      use, or two directories have different results of one trial.
+    CommandError: a directory belongs to another experiment, base or data, or is
+      in use, or two directories have different results of one trial.
   """
   with contextlib.ExitStack() as stack:
     found = []

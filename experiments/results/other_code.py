@@ -120,7 +120,7 @@ def check_code(plan: Plan, found: CodeSurvey) -> None:
   """Requires --keep or --rerun if there are trials of other code.
 
   Raises:
-    Refused: neither flag is set, or it does not apply.
+    CommandError: neither flag is set, or it does not apply.
   """
   command = plan.command
   _check_defaults(plan, found)
@@ -224,7 +224,7 @@ def survey_plan(plan: Plan) -> CodeSurvey:
   """Returns which trials, here or to be merged, were trained by other code.
 
   Raises:
-    Refused: there are some, and the command must say whether to keep them.
+    CommandError: there are some, and the command must say whether to keep them.
   """
   if plan.command.merge is None:
     found = survey_code(plan, ())

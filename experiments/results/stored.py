@@ -16,6 +16,7 @@ from experiments.claims.rule import Rule
 from experiments.command import Command
 from experiments.experiment import Experiment, full_name
 from experiments.messages.escapes import command_line
+from experiments.messages.streams import say
 from experiments.planning.controls import runs_all_rows
 from experiments.planning.inputs import PlannedTrial
 from experiments.results.outcome import TableOutcome
@@ -110,8 +111,8 @@ def write(
   experiment: Experiment,
   outcomes: Sequence[TableOutcome],
   command: Sequence[str],
-) -> pathlib.Path | None:
-  """Writes the file of --result and returns its path; None without --result.
+) -> None:
+  """Writes the file of --result, if it is given, and prints where.
 
   Args:
     experiment: the experiment of the tables.
@@ -120,7 +121,7 @@ def write(
   """
   name = outcomes[0].plan.command.result
   if name is None:
-    return None
+    return
   every = [
     planned.trial.data
     for own in outcomes
@@ -140,7 +141,7 @@ def write(
     controls=_rows(experiment, [(own, own.plan.controls) for own in outcomes]),
   )
   write_json(path, dataclasses.asdict(content))
-  return path
+  say(f'result: {path} (python launch.py --digest shows it)')
 
 
 def _rows(

@@ -20,11 +20,11 @@ from experiments.messages.streams import say
 from experiments.planning.plan import Plan, check_writable
 from experiments.report import block_summary
 from experiments.results import claim_results as claims
+from experiments.results import stored
 from experiments.results.other_code import survey_plan
 from experiments.results.outcome import TableOutcome
-from experiments.run import engine
 from experiments.run.engine import run_table
-from experiments.run.stop import StopSignal, run_guarded
+from experiments.run.stop import GuardedRun
 from model.core.field import FieldError
 from train.config.config import Config
 from train.files.durable import read_json, write_json
@@ -76,7 +76,7 @@ def blocks_folder(
   """Returns the folder of all blocks: --workdir, or one named by a digest.
 
   Raises:
-    Refused: it has other files in it.
+    CommandError: it has other files in it.
   """
   about = [
     experiment.name,
@@ -141,11 +141,11 @@ def run_blocks(
     The exit code: 1 if a trial of any block failed.
 
   Raises:
-    Refused: a directory belongs to something else, or is in use.
+    CommandError: a directory belongs to something else, or is in use.
   """
   folder = tables[0].plan.workdir.parent
 
-  def run(stop: StopSignal) -> int:
+  with GuardedRun(folder, words) as guard:
     # Check all blocks before the first one runs.
     found = [survey_plan(table.plan) for table in tables]
     check_writable(folder)
@@ -156,16 +156,14 @@ def run_blocks(
     for table, own in zip(tables, found, strict=True):
       introduce(table.plan)
       one = _words(words, table.plan)
-      done.append(run_table(table.plan, own, one, table.flag_lines, stop))
+      done.append(run_table(table.plan, own, one, table.flag_lines, guard.stop))
       say('')
-    code = max(one.code for one in done)
+    guard.code = max(one.code for one in done)
     if len(tables) < len(experiment.blocks):
       say('the command without --block shows all blocks beside each other')
-      return code
-    _summarise(experiment, [one.outcome for one in done], words, folder)
-    return code
-
-  return run_guarded(run, folder, words)
+    else:
+      _summarise(experiment, [one.outcome for one in done], words, folder)
+  return guard.code
 
 
 def _summarise(
@@ -195,7 +193,7 @@ def _summarise(
   path = block_summary.write(summary, folder)
   block_summary.show(summary)
   say(f'report: {path}')
-  engine.keep_result(experiment, outcomes, words)
+  stored.write(experiment, outcomes, words)
 
 
 def _words(words: Sequence[str], plan: Plan) -> list[str]:

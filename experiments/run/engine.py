@@ -2,12 +2,9 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from experiments.experiment import Experiment
-from experiments.messages.streams import say
 from experiments.messages.terminal import Terminal
-from experiments.planning.inputs import PlannedTrial
 from experiments.planning.layout import mend_layout
 from experiments.planning.plan import Plan, check_writable
 from experiments.planning.stages import size, stages
@@ -18,28 +15,12 @@ from experiments.results.finish import finish
 from experiments.results.merge import merge
 from experiments.results.other_code import CodeSurvey, prepare, survey_plan
 from experiments.results.outcome import TableOutcome
+from experiments.run.executor import TrialExecutor
 from experiments.run.pool import WorkerPool
 from experiments.run.recorder import Recorder
 from experiments.run.runner import LocalExecutor
-from experiments.run.stop import StopSignal, run_guarded
+from experiments.run.stop import GuardedRun, StopSignal
 from train.files.durable import remove_temporaries
-
-
-class TrialExecutor(Protocol):
-  """Runs trials, in this process or in workers."""
-
-  def run_all(self, stage: Sequence[PlannedTrial]) -> None:
-    """Runs trials until all are recorded; skips those that are already.
-
-    Raises:
-      Interrupted: it was asked to stop.
-      OSError: the disk is full or cannot be written.
-    """
-    ...
-
-  def close(self) -> None:
-    """Waits until all states are saved."""
-    ...
 
 
 def run_plan(
@@ -55,16 +36,14 @@ def run_plan(
     flag_lines: lines of a flag file that replays the command.
 
   Raises:
-    Refused: the directory belongs to something else, or is in use.
+    CommandError: the directory belongs to something else, or is in use.
   """
-
-  def run(stop: StopSignal) -> int:
+  with GuardedRun(plan.workdir, command) as guard:
     found = survey_plan(plan)
-    done = run_table(plan, found, command, flag_lines, stop)
-    keep_result(plan.experiment, [done.outcome], command)
-    return done.code
-
-  return run_guarded(run, plan.workdir, command)
+    done = run_table(plan, found, command, flag_lines, guard.stop)
+    stored.write(plan.experiment, [done.outcome], command)
+    guard.code = done.code
+  return guard.code
 
 
 class TableResult(NamedTuple):
@@ -84,7 +63,7 @@ def run_table(
   """Runs a plan and writes its report, with its directory locked.
 
   Raises:
-    Refused: the directory is in use.
+    CommandError: the directory is in use.
     Interrupted: a signal came; all states are saved.
     OSError: the disk is full or cannot be written.
   """
@@ -124,14 +103,3 @@ def run_table(
     return TableResult(
       0 if all(map(recorder.is_settled, every)) else 1, outcome
     )
-
-
-def keep_result(
-  experiment: Experiment,
-  outcomes: Sequence[TableOutcome],
-  command: Sequence[str],
-) -> None:
-  """Writes the results that --result asks for, and prints where."""
-  kept = stored.write(experiment, outcomes, command)
-  if kept is not None:
-    say(f'result: {kept} (python launch.py --digest shows it)')

@@ -2,8 +2,9 @@
 
 import pathlib
 import signal
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Self
 
 from experiments.messages import advice
 from experiments.messages.escapes import command_line
@@ -41,23 +42,46 @@ class StopSignal:
     return self.signal is not None
 
 
-def run_guarded(
-  run: Callable[[StopSignal], int],
-  workdir: pathlib.Path,
-  command: Sequence[str],
-) -> int:
-  """Returns the exit code of `run`, or of a signal or an error of the disk."""
-  stop = StopSignal()
-  try:
-    return run(stop)
-  except Interrupted:
-    assert stop.signal is not None
-    say('')
-    say(f'saved; to go on: {command_line(command)}')
-    return 128 + stop.signal
-  except OSError as e:
-    what, fix = advice.disk_advice(workdir, e)
-    print_error(f'{what}; {fix}, then: {command_line(command)}')
-    return 1
-  finally:
-    stop.restore()
+class GuardedRun:
+  """The block of a `with` that a signal or a full disk ends with an exit code.
+
+  `code` is what the block set; after `Interrupted` 128 and the number of the
+  signal; after an error of the disk 1.
+  """
+
+  def __init__(self, workdir: pathlib.Path, command: Sequence[str]):
+    self._workdir, self._command = workdir, command
+    self.code = 0
+
+  def __enter__(self) -> Self:
+    self.stop = StopSignal()
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> bool:
+    """Says how to go on if it can; then restores the signal handlers."""
+    try:
+      return self._ended(error)
+    finally:
+      self.stop.restore()
+
+  def _ended(self, error: BaseException | None) -> bool:
+    """Returns whether the error only ended the run; then sets its code."""
+    again = command_line(self._command)
+    match error:
+      case Interrupted():
+        assert self.stop.signal is not None
+        say('')
+        say(f'saved; to go on: {again}')
+        self.code = 128 + self.stop.signal
+      case OSError():
+        what, fix = advice.disk_advice(self._workdir, error)
+        print_error(f'{what}; {fix}, then: {again}')
+        self.code = 1
+      case _:
+        return False
+    return True

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from model.attention.mask import Causal, MaskBase, Padding
 from model.core.field import FieldError, Variant, field
+from model.core.inputs import HeadGates
 from model.core.limits import DEPTH
 from model.core.parameter import Dims, Param, ParamRole, param
 
@@ -27,8 +28,8 @@ class Stack:
     name: first part of the paths of its parameters.
     num_layers: number of blocks.
     mask: masks of the self-attention.
-    attends_itself: whether its blocks have self-attention.
-    attends_memory: whether its blocks have cross-attention to the encoder.
+    has_self_attention: whether its blocks have self-attention.
+    has_cross_attention: whether its blocks have cross-attention to the encoder.
   """
 
   name: str
@@ -45,6 +46,26 @@ class Stack:
   def site(self, place: str) -> str:
     """Returns a name for a place of dropout that is unique among stacks."""
     return place if self.name == BLOCKS else f'{self.name}/{place}'
+
+
+def check_head_gates(
+  head_gates: HeadGates, stacks: Sequence[Stack], dims: Dims
+) -> None:
+  """Raises a ValueError if the gates do not match the heads of the stacks."""
+  first, last = stacks[0], stacks[-1]
+  there = last.has_self_attention, last.has_cross_attention, len(stacks) > 1
+  for name, gates_LN, stack, attends in zip(
+    head_gates._fields, head_gates, (last, last, first), there, strict=True
+  ):
+    if gates_LN is None:
+      continue
+    if not attends:
+      raise ValueError(f'head_gates.{name}: the model has no such attention')
+    if gates_LN.shape != (stack.num_layers, dims.num_heads):
+      raise ValueError(
+        f'head_gates.{name}: must be of {stack.num_layers} layers x '
+        f'{dims.num_heads} heads, but has shape {gates_LN.shape}'
+      )
 
 
 class FamilyTraits(NamedTuple):

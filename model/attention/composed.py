@@ -10,7 +10,6 @@ chunked backend are built from them.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,23 +25,8 @@ from model.attention.parts import (
 )
 from model.attention.scores.base import ScoreBase
 from model.core.dropout import dropout
-from model.core.inputs import Positions, broadcast_positions
+from model.core.inputs import broadcast_positions
 from model.core.parameter import PartParams
-
-
-def call_with_positions(
-  call: Callable[[jax.Array, jax.Array], jax.Array],
-  x_BTX: jax.Array,
-  at: Positions,
-) -> jax.Array:
-  """Calls a function of an array and positions, with the right positions.
-
-  These are places in documents if `at` has any, one example at a time, else
-  positions in the row.  So the function need not know of documents.
-  """
-  if at.place is None:
-    return call(x_BTX, at.t)
-  return jax.vmap(lambda x_TX, t_T: call(x_TX[None], t_T)[0])(x_BTX, at.place)
 
 
 def visible(parts: AttentionParts, queries: Queries, keys: Keys) -> jax.Array:

@@ -1,5 +1,6 @@
 """The inputs of a model, and the positions of their tokens."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,21 @@ class Positions(NamedTuple):
   t: jax.Array
   segment: jax.Array | None = None
   place: jax.Array | None = None
+
+
+def call_with_positions(
+  call: Callable[[jax.Array, jax.Array], jax.Array],
+  x_BTX: jax.Array,
+  at: Positions,
+) -> jax.Array:
+  """Calls a function of an array and positions, with the right positions.
+
+  These are places in documents if `at` has any, one example at a time, else
+  positions in the row.  So the function need not know of documents.
+  """
+  if at.place is None:
+    return call(x_BTX, at.t)
+  return jax.vmap(lambda x_TX, t_T: call(x_TX[None], t_T)[0])(x_BTX, at.place)
 
 
 def broadcast_positions(

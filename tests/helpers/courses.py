@@ -28,6 +28,7 @@ from train.flags.schema import override
 from train.optim import objective
 from train.programs import program as programs
 from train.programs import signature as signatures
+from train.programs import validation
 from train.programs.state import TrainState, init_state
 from train.programs.step import StepMetrics
 from train.tasks.base import Data, Task, special_ids
@@ -260,7 +261,7 @@ def windows_seen(
     zero = jnp.float32(0)
     return objective.LossSums(zero, zero, batch.weights_BT.sum(), {})
 
-  monkeypatch.setattr(programs, 'evaluation_step', counted)
+  monkeypatch.setattr(validation, 'evaluation_step', counted)
   sig, values = signatures.signature(made, data(), devices)
   sums = programs.get_program.__wrapped__(sig).evaluate(
     devices.place({}),

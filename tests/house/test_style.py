@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import re
 import sys
 from collections import Counter
@@ -109,6 +110,54 @@ def orbax_in_one_place(source: Source) -> Iterator[Finding]:
       yield line, 'orbax belongs in train/files/checkpoint.py'
 
 
+_SECTION = re.compile(r'^(Attributes|Args):\n((?:  .*\n?|\n)+)', re.M)
+
+
+@rule(
+  {
+    'model/a.py': 'class A:\n  """A.\n\n  Attributes:\n    y: a.\n  """',
+    'tests/a.py': 'def f(x):\n  """F.\n\n  Args:\n    y: a.\n  """',
+  },
+  tests=True,
+)
+def documented_names_exist(source: Source) -> Iterator[Finding]:
+  for node in ast.walk(source.tree):
+    if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+      continue
+    for section, text in _SECTION.findall(ast.get_docstring(node) or ''):
+      listed = re.findall(r'^  \*{0,2}(\w+(?:, \w+)*):', text, re.M)
+      names = {name for names in listed for name in names.split(', ')}
+      there = _attributes(node) if section == 'Attributes' else _arguments(node)
+      for name in sorted(names - there):
+        yield node.lineno, f'{node.name} has no {name}, which it documents'
+
+
+def _arguments(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+  if isinstance(node, ast.ClassDef):
+    found = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    makers = [f for f in found if f.name == '__init__']
+    return {*itertools.chain(*map(_arguments, makers))}
+  given = node.args
+  rest = [a for a in (given.vararg, given.kwarg) if a]
+  every = given.posonlyargs + given.args + given.kwonlyargs + rest
+  return {argument.arg for argument in every}
+
+
+def _attributes(node: ast.AST) -> set[str]:
+  found = set[str]()
+  for part in ast.walk(node):
+    match part:
+      case ast.AnnAssign(target=ast.Name(id=name)):
+        found.add(name)
+      case ast.FunctionDef(name=name):
+        found.add(name)
+      case ast.Attribute(value=ast.Name(id='self'), attr=name):
+        found.add(name)
+      case _:
+        pass
+  return found
+
+
 @rule(
   {
     'train/loop.py': 'step = jax.value_and_grad(loss)',
@@ -116,7 +165,7 @@ def orbax_in_one_place(source: Source) -> Iterator[Finding]:
   }
 )
 def gradients_in_one_place(source: Source) -> Iterator[Finding]:
-  if source.path == 'train/programs/step.py':
+  if source.path in ('train/programs/step.py', 'train/programs/validation.py'):
     return
   for node in ast.walk(source.tree):
     match node:
@@ -127,7 +176,7 @@ def gradients_in_one_place(source: Source) -> Iterator[Finding]:
       case _:
         continue
     if names & {'grad', 'value_and_grad'}:
-      yield node.lineno, 'gradients belong in train/programs/step.py'
+      yield node.lineno, 'gradients belong in train/programs'
 
 
 @rule(

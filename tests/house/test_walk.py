@@ -9,6 +9,7 @@ from pathlib import Path
 from helpers.processes import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
+MAX_STOPS, MAX_LINES = 12, 1800  # so that the walk can be read in an hour
 # Prints the files on the stack where a step is traced first, and those that it
 # calls: of this project, in the order of the calls.
 TRACE = """
@@ -69,6 +70,9 @@ def test_the_walk_is_what_a_step_runs(tmp_path: Path) -> None:
   _, _, rest = page.partition('## The walk')
   walk, _, named = rest.partition('## Where')[0].partition('On the way')
   stops = re.findall(r'^\| \d+ \| `([\w/.]+)`', walk, re.M)
+  lines = sum(len((ROOT / stop).read_text().splitlines()) for stop in stops)
+  assert len(stops) <= MAX_STOPS
+  assert lines <= MAX_LINES
   others = re.findall(r'`((?:model|train|experiments)/[\w/]+\.py)`', named)
 
   text = write_text(tmp_path)

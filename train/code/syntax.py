@@ -31,7 +31,7 @@ class Reading:
     compared: those of the names that, if they are classes, occur only in
       comparisons of types.
     attributes: names of the attributes that it accesses, of any object.
-    above: methods that it calls by `super()`.
+    super_calls: methods that it calls by `super()`.
     imports: what it imports itself.
   """
 

@@ -34,7 +34,7 @@ _FUNCTIONS = (
   ('train.host_feed', 'read_block'),
   ('train.host_feed', 'validation_batches'),
   ('train.loop', '_advance'),
-  ('train.loop', '_evaluate'),
+  ('train.milestones', 'evaluate_lanes'),
   ('train.lane', 'Lane.compute_final_metrics'),
   ('train.lane', 'Lane.result'),
 )

@@ -12,7 +12,7 @@ class Metric:
     name: its key in the record of a trial.
     about: description for readers of the report.
     lower_is_better: whether lower values are better; if not, higher ones are.
-    on_the_way: whether every evaluation measures it, not only the last one.
+    at_every_evaluation: whether each evaluation measures it, not only the last.
   """
 
   name: str

@@ -29,7 +29,7 @@ class Document(NamedTuple):
   Attributes:
     name: its name in messages.
     blocks: reads the text in blocks, each of which ends at the end of a line.
-    mended: what reading normalized; None if the text is not from a file.
+    normalization: what reading normalized; None if the text is not from a file.
     ends: whether it ends where its text ends; False if it was cut before that.
   """
 
@@ -47,7 +47,7 @@ class DocumentSizes(NamedTuple):
     digest: sha256 of all documents together and, if there are several, of
       their sizes.
     digests: sha256 of each document.
-    mended: what reading them normalized.
+    normalization: what reading them normalized.
   """
 
   sizes: tuple[int, ...]

@@ -125,12 +125,7 @@ class SharedLayout:
       devices=list(self.devices),
       donate_argnums=tuple(n + 1 for n in donate),
     )
-    indices = np.arange(self.shares, dtype=np.int32)
-
-    def call(*arguments: Any) -> Any:
-      return mapped(indices, *arguments)
-
-    return call
+    return functools.partial(mapped, np.arange(self.shares, dtype=np.int32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from train.files.records import AGAIN, BEGUN, read_trial_start
 from train.flags.schema import override, to_flags
 from train.host_feed import check_feed, is_host_fed, validation_batches
 from train.inference import restore
+from train.inference.document import one_document
 from train.probe import Probe
 from train.programs.program import get_program
 from train.programs.signature import signature
@@ -131,14 +132,14 @@ class TrainedTrial:
       raise ValueError(f'a model of --task={self.config.task.tag} reads {what}')
     if not width:
       ids_BT = jnp.asarray(tokens_BT, jnp.int32)
-      return transformer.one_document(self.config.architecture, ids_BT)
+      return one_document(self.config.architecture, ids_BT)
     read_BTI = jnp.asarray(vectors_BTI)
     if read_BTI.shape[-1] != width:
       raise ValueError(
         f'a model of --task={self.config.task.tag} reads vectors of width '
         f'{width}, not {read_BTI.shape[-1]}'
       )
-    return transformer.one_document(self.config.architecture, None, read_BTI)
+    return one_document(self.config.architecture, None, read_BTI)
 
   def _check_length(self, length: int) -> None:
     """Raises for positions without parameters, where JAX would clamp."""

@@ -18,6 +18,7 @@ from model.backends.recurrent import is_recurrence
 from model.core.parameter import Dims, PartParams
 from model.decoding.beam import BeamSettings, beam_search
 from model.decoding.decode import DecodeStep, Sampling, generate
+from train.inference.document import one_document
 
 
 class GenerationSpec(NamedTuple):
@@ -167,7 +168,7 @@ def _prefill(
   begin = jnp.zeros((), jnp.int32)
 
   def run(tokens_BT: jax.Array, old: cache.Cache) -> Any:
-    inputs = transformer.one_document(arch, tokens_BT)
+    inputs = one_document(arch, tokens_BT)
     return transformer.step(arch, dims, params, inputs, old)
 
   if not any(is_recurrence(layer.parts) for layer in arch.layers):
@@ -201,7 +202,7 @@ def _uncached_step(
   """Returns the logits after a token, computed anew from the whole window."""
   t, tokens_BS = history
   tokens_BS = tokens_BS.at[:, t].set(tokens_B)
-  inputs = transformer.one_document(writer.arch, tokens_BS)
+  inputs = one_document(writer.arch, tokens_BS)
   logits_BSV = transformer.apply(
     writer.arch, writer.dims, params, inputs
   ).logits_BTV

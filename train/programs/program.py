@@ -23,10 +23,10 @@ from train.programs.step import (
   StepMetrics,
   batch_of,
   bucket_of,
-  evaluation_step,
   train_step,
 )
-from train.tasks.base import Arrays, spaced_examples
+from train.programs.validation import evaluate
+from train.tasks.base import Arrays
 from train.tasks.long_arrays import HOST_BLOCK, nth_batch
 
 CAPACITY = 1024  # most steps in one dispatch: the length of the buffers
@@ -59,7 +59,7 @@ def get_program(sig: Signature) -> Program:
       (True, True, sig.is_host_fed, True),
       donate=(0,),
     ),
-    evaluate=compiled(functools.partial(_evaluate, sig), (True, True, False)),
+    evaluate=compiled(functools.partial(evaluate, sig), (True, True, False)),
     inspect_example=jax.jit(functools.partial(inspect, sig)),
   )
 
@@ -102,39 +102,3 @@ def _chunk(
   empty = jnp.zeros(CAPACITY, jnp.float32)
   carry = (state, StepMetrics(empty, empty, empty))
   return jax.lax.fori_loop(start, stop, body, carry)
-
-
-def _evaluate(
-  sig: Signature,
-  index: jax.Array,
-  params: Params,
-  values: Arrays,
-  arrays: Arrays,
-) -> EvaluationSums:
-  """Returns sums over evenly spread validation examples."""
-  config = bind(sig.static, values)
-  size, wanted = config.batch_size, sig.eval_examples
-  batches = -(-wanted // size)
-  ids_X = jnp.asarray(spaced_examples(sig.available, wanted, size))
-  real_X = jnp.arange(batches * size) < wanted
-
-  def sums_of(n: jax.Array) -> EvaluationSums:
-    ids_B, real_B = (
-      jax.lax.dynamic_slice_in_dim(x_X, n * size, size)
-      for x_X in (ids_X, real_X)
-    )
-    batch = config.task.evaluation_batch(
-      nth_batch(arrays, n), ids_B, config.seq_len
-    )
-    batch = batch._replace(weights_BT=batch.weights_BT * real_B[:, None])
-    part = batch_shard(batch, index, sig.layout.shares)
-    return evaluation_step(config, sig.dims, params, part, arrays)
-
-  def body(n: jax.Array, sums: EvaluationSums) -> EvaluationSums:
-    return jax.tree.map(jnp.add, sums, sums_of(n))
-
-  zero = jax.tree.map(
-    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums_of, 0)
-  )
-  sums = jax.lax.fori_loop(0, batches, body, zero)
-  return sums if sig.axis is None else jax.lax.psum(sums, sig.axis)

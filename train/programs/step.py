@@ -1,4 +1,4 @@
-"""The training step: pure, and the only place where gradients are taken."""
+"""The training step: gradients and updates, as pure functions."""
 
 from typing import Any, NamedTuple
 
@@ -16,14 +16,9 @@ from train.config.config import Config
 from train.core.trees import unflatten
 from train.optim.average import UpdateTime
 from train.optim.base import UpdateContext
-from train.optim.objective import (
-  EvaluationSums,
-  LossSums,
-  evaluation_sums,
-  training_sums,
-)
+from train.optim.objective import LossSums, training_sums
 from train.programs.state import Params, TrainState
-from train.tasks.base import TOKEN_BYTES, Arrays, Batch, Draw
+from train.tasks.base import Arrays, Batch, Draw
 from train.tasks.shuffle import shuffle_batch_targets
 
 
@@ -33,22 +28,6 @@ class StepMetrics(NamedTuple):
   loss: jax.Array
   grad_norm: jax.Array
   learning_rate: jax.Array
-
-
-def mean_gradients(
-  config: Config, dims: Dims, params: Params, batch: Batch
-) -> Params:
-  """Returns the gradients of the mean loss of a batch, without dropout.
-
-  The loss includes label smoothing and penalties; frozen parameters have
-  gradients too.
-  """
-
-  def loss(params: Params) -> jax.Array:
-    sums = _sums(config, dims, params, batch, None, None)
-    return sums.loss / jnp.maximum(sums.count, 1.0)
-
-  return jax.grad(loss)(params)
 
 
 def batch_of(
@@ -147,7 +126,7 @@ def _gradients(
       lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
     )
     keys_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
-    sums = _sums(config, dims, params, part, keys_B, axis)
+    sums = loss_sums(config, dims, params, part, keys_B, axis)
     return sums.loss, sums
 
   gradient = jax.grad(summed, has_aux=True)
@@ -169,24 +148,6 @@ def _gradients(
   return total
 
 
-def evaluation_step(
-  config: Config, dims: Dims, params: Params, batch: Batch, arrays: Arrays
-) -> EvaluationSums:
-  """Returns the sums of an evaluation batch, without dropout and smoothing."""
-  out = model_output(config, dims, params, batch, None)
-  weights_BT = _weights(config, batch)
-  sums = evaluation_sums(
-    config.objective,
-    out.logits_BTV,
-    batch.targets,
-    weights_BT,
-    arrays.get(TOKEN_BYTES),
-    config.task.by_position,
-  )
-  # Examples that only fill up the last batch must not count.
-  return sums._replace(aux=totals(out.aux, (weights_BT > 0).any(1)))
-
-
 def model_output(
   config: Config,
   dims: Dims,
@@ -200,7 +161,7 @@ def model_output(
   return transformer.apply(arch, dims, params, batch.inputs, keys_B, wanted)
 
 
-def _sums(
+def loss_sums(
   config: Config,
   dims: Dims,
   params: Params,
@@ -214,7 +175,7 @@ def _sums(
   sums of devices and micro-batches can be added.
   """
   out = model_output(config, dims, params, batch, keys_B)
-  weights_BT = _weights(config, batch)
+  weights_BT = target_weights(config, batch)
   sums = training_sums(
     config.objective,
     out.logits_BTV,
@@ -233,7 +194,7 @@ def _sums(
   return sums._replace(loss=sums.loss + (penalty_B * weights_BT.sum(1)).sum())
 
 
-def _weights(config: Config, batch: Batch) -> jax.Array:
+def target_weights(config: Config, batch: Batch) -> jax.Array:
   """Returns the weights of targets: 0 where a position can see its target."""
   if not config.sees_targets:
     return batch.weights_BT

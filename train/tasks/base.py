@@ -83,7 +83,7 @@ class Data:
     description: a line for the user: source, size, split, remarks.
     held: columns of the validation rows of a table, as written there; text that
       is decoded from ids may lack what the vocabulary lacks.
-    held_characters: length of the validation part of a running text.
+    validation_characters: length of the validation part of a running text.
   """
 
   arrays: Mapping[str, np.ndarray]

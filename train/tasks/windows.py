@@ -51,8 +51,8 @@ class TextWindows(NamedTuple):
     tokens_BT: the tokens of each window.
     segments_BT: number of the document of each token, from 1 in each window;
       None if starts of documents are unknown.
-    known_B: how many of the first targets belong to the window before, which is
-      above 0 only in the last validation window; None for training.
+    repeated_B: how many of the first targets belong to the window before, which
+      is above 0 only in the last validation window; None for training.
   """
 
   tokens_BT: Any

@@ -55,7 +55,7 @@ class OutputTraits(NamedTuple):
       1 / maps of the width; all share the same values.
     keeps_first_values: `values` reads the values of the first layer.
     mixes_heads: it overrides `mix_logits` or `mix_weights`.
-    fades: it overrides `running`, with a decay of the past.
+    decays: it overrides `running`, with a decay of the past.
     crosses: it also applies to cross-attention, not only to self-attention.
     is_nothing: it does nothing, so it has no effect beside others.
   """

@@ -40,7 +40,8 @@ from train.config.config import Config
 from train.core.trees import flatten, unflatten
 from train.flags.schema import override
 from train.programs.state import init_state
-from train.programs.step import evaluation_step, train_step
+from train.programs.step import train_step
+from train.programs.validation import evaluation_step
 from train.tasks.base import Batch
 from train.tasks.texts.text import Text
 

@@ -72,8 +72,8 @@ EDITS = (
   Edit('train/optim/optimizer', 'Optimization.rate', {}),
   Edit('train/optim/average', 'Ema.weight', {'average': 'ema'}, {}),
   Edit('train/programs/step', 'train_step', {}),
-  Edit('train/programs/program', '_evaluate', {}),
-  Edit('train/loop', '_evaluate', {}),
+  Edit('train/programs/validation', 'evaluate', {}),
+  Edit('train/milestones', 'evaluate_lanes', {}),
   Edit('train/lane', 'Lane.result', {}),
   Edit('train/host_feed', 'read_block', {}),
   Edit(

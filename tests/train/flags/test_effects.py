@@ -47,7 +47,8 @@ from train.probe import Probe
 from train.programs import program as programs
 from train.programs import signature as signatures
 from train.programs.state import init_state
-from train.programs.step import batch_of, evaluation_step, train_step
+from train.programs.step import batch_of, train_step
+from train.programs.validation import evaluation_step
 from train.tasks.base import Task
 from train.tasks.sentences import TableTask
 from train.tasks.texts.text import Text

@@ -73,8 +73,8 @@ class Split(Variant, abc.ABC):
   """A rule that splits a text, or the rows of a table, into two parts.
 
   Attributes:
-    gives_way: whether it is ignored if the data have a validation part of their
-      own; otherwise giving both is an error.
+    is_overridable: whether it is ignored if the data have a validation part of
+      their own; otherwise giving both is an error.
   """
 
   is_overridable: ClassVar[bool] = False
