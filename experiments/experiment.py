@@ -24,7 +24,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class ExperimentBlock:
   """A part of an experiment with its own base: a task, a size, a data set.
 
   Rows are compared with the base of their block only.
@@ -83,18 +83,18 @@ class Experiment:
   published: tuple[PublishedValue, ...] = ()
   controls: tuple[Control, ...] = ()
   metric: str = VAL_LOSS.name
-  blocks: tuple[Block, ...] = ()
+  blocks: tuple[ExperimentBlock, ...] = ()
   block: str | None = None
 
   def __post_init__(self) -> None:
     if twice := _duplicate([block.name for block in self.blocks]):
-      raise ValueError(f'block {twice!r} is there twice')
+      raise ValueError(f'block {twice!r} occurs twice')
     names: list[str] = []
     for block, rows in self._tables():
       own = [row.name for row in rows]
       own += [control.row for control in self.controls]
       if twice := _duplicate(own):
-        raise ValueError(f'row {twice!r} is there twice')
+        raise ValueError(f'row {twice!r} occurs twice')
       read = [row for c in self.controls for row in c.rule.others]
       _check_rows_exist(read, own)
       names += [full_name(block, name) for name in own]
@@ -154,7 +154,7 @@ class Experiment:
     blocks = [(b.name, b.rows or self.rows) for b in self.blocks]
     return [*blocks] or [(self.block, self.rows)]
 
-  def _part(self, block: Block) -> 'Experiment':
+  def _part(self, block: ExperimentBlock) -> 'Experiment':
     """Returns a block as an experiment, without published values."""
     try:
       base = override(self.base, block.changes)

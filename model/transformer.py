@@ -1,8 +1,5 @@
 """The transformer as pure functions: `init`, `apply`, and `step` to decode."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -11,12 +8,10 @@ from model.architecture.architecture import Architecture
 from model.architecture.family import check_head_gates
 from model.cache import Cache
 from model.core.inputs import EVERY_HEAD, HeadGates, ModelInputs
-from model.core.parameter import Dims, key_of, sample
+from model.core.parameter import Dims, Params, key_of, sample
 from model.core.side_output import NOTHING, Request
 from model.interfaces import Call, ModelResult, NetworkOutput
 from model.network import Transformer
-
-Params = Mapping[str, Any]
 
 
 def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:

@@ -11,7 +11,7 @@ from train.programs.signature import signature
 from train.trial import Options, Trial, TrialListener
 
 
-class Group:
+class TrialGroup:
   """The trials that run side by side in a program, and their packed state.
 
   `begun` counts the trials that have begun; `left` has those of them that have

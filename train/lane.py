@@ -274,7 +274,7 @@ def _counted_before(folder: pathlib.Path, step: int) -> int | None:
 def _description(
   trial: Trial, layout: Layout, code: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Returns what `load` needs to rebuild a trial, its layout and its code."""
+  """Returns the description from which `load` rebuilds a trial."""
   vocabulary = trial.data.vocabulary
   begun = TrialStart(
     trial.id,

@@ -13,7 +13,7 @@ import numpy as np
 
 from train.devices.parallel import Layout
 from train.evaluation import finite_or_none, step_lines
-from train.group import Group
+from train.group import TrialGroup
 from train.milestones import evaluate_lanes, replace_ended, save_lanes
 from train.programs.program import CAPACITY
 from train.programs.step import StepMetrics
@@ -51,7 +51,7 @@ def run(
     OSError: the disk is full or cannot be written.
     TrialsFailed: any other error, of an unknown trial among those that ran.
   """
-  group = Group(trials, options, layout, listener)
+  group = TrialGroup(trials, options, layout, listener)
   try:
     with contextlib.closing(group):
       group.fill()
@@ -63,7 +63,7 @@ def run(
     raise TrialsFailed(e, left, group.begun) from e
 
 
-def _train(group: Group) -> None:
+def _train(group: TrialGroup) -> None:
   """Runs chunks until every trial has ended; raises Interrupted if asked."""
   if not all(lane.is_trained for lane in group.lanes):
     _dispatch(group, [lane.step for lane in group.lanes])
@@ -89,7 +89,7 @@ def _train(group: Group) -> None:
     save_lanes(group, [*best, *due])
 
 
-def _advance(group: Group) -> None:
+def _advance(group: TrialGroup) -> None:
   """Runs one chunk, at most up to the next evaluation, and logs it."""
   first = [lane.step for lane in group.lanes]
   stops = [lane.next_stop(group.chunk_steps) for lane in group.lanes]
@@ -127,7 +127,7 @@ def _advance(group: Group) -> None:
   )
 
 
-def _dispatch(group: Group, stops: Sequence[int]) -> list[StepMetrics]:
+def _dispatch(group: TrialGroup, stops: Sequence[int]) -> list[StepMetrics]:
   """Runs each lane up to its stop and returns the metrics of its steps."""
   group.feed()
   layout = group.layout

@@ -12,11 +12,11 @@ from train.evaluation import (
   target_counts,
   validation_metrics,
 )
-from train.group import Group
+from train.group import TrialGroup
 from train.lane import Lane
 
 
-def replace_ended(group: Group) -> None:
+def replace_ended(group: TrialGroup) -> None:
   """Saves and reports the trials that have ended, and begins waiting ones.
 
   A trial without steps to train begins and ends here.
@@ -35,7 +35,7 @@ def replace_ended(group: Group) -> None:
     _begin(group)
 
 
-def _begin(group: Group) -> None:
+def _begin(group: TrialGroup) -> None:
   """Evaluates initial states: with all metrics if a trial trains no step.
 
   Other trials get only the metrics of --measure, so that this flag changes no
@@ -52,7 +52,7 @@ def _begin(group: Group) -> None:
   save_lanes(group, [lane for lane in fresh if lane.keeps_checkpoint])
 
 
-def evaluate_lanes(group: Group, lanes: Sequence[Lane]) -> list[Lane]:
+def evaluate_lanes(group: TrialGroup, lanes: Sequence[Lane]) -> list[Lane]:
   """Evaluates some lanes; returns those with their lowest loss so far."""
   if not lanes:
     return []
@@ -82,7 +82,7 @@ def evaluate_lanes(group: Group, lanes: Sequence[Lane]) -> list[Lane]:
   return best
 
 
-def save_lanes(group: Group, lanes: Sequence[Lane]) -> None:
+def save_lanes(group: TrialGroup, lanes: Sequence[Lane]) -> None:
   """Starts to write checkpoints of some lanes."""
   if not lanes:
     return

@@ -8,13 +8,12 @@ import jax
 import numpy as np
 
 from model.core.field import bind, split
-from model.core.parameter import Dims
+from model.core.parameter import Dims, Params
 from train.config.config import Config
 from train.core.metric import at_layer
 from train.evaluation import finite_or_none
 from train.host_feed import validation_rows
 from train.measurements.base import Measurement, MeasurementValues, Subject
-from train.programs.state import Params
 from train.programs.validation import mean_gradients
 from train.tasks.base import Arrays, Batch, Data, Task, spaced_examples
 from train.trial import MetricValues

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from model.core.field import FieldError, Record, field
 from model.core.limits import COUNT, REAL
+from model.core.parameter import Params
 from train.config.config import Config
 from train.files.sinks import AnySink, NoSink
 from train.host_feed import Feeding
-from train.programs.step import Params
 from train.tasks.base import Data
 
 
@@ -20,21 +20,21 @@ class Options(Record):
 
   devices: int | None = field(
     None,
-    'Devices that share each batch; none leaves it to --lanes.',
+    'Devices that share each batch; `none` leaves it to --lanes.',
     min=1,
     max=COUNT,
   )
   lanes: str | None = field(
     None,
     'How trials lie on devices: shared:N (N share each batch), devices:N (a '
-    'trial on each), vmap:N, map:N, devices:N,vmap:M; none measures which is '
+    'trial on each), vmap:N, map:N, devices:N,vmap:M; `none` measures which is '
     'fastest.',
   )
   feed: Feeding | None = field(
     None,
     'Where the data lie: on the device, or on the host, which reads the rows '
-    'of each step itself or with grain; none is host for a text larger than a '
-    'quarter of the memory of the device.',
+    'of each step itself or with grain; `none` is host for a text larger than '
+    'a quarter of the memory of the device.',
   )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0, max=REAL

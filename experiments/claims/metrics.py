@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from train.core.metric import LAYER
 from train.evaluation import LOSS, TARGETS
+from train.files.records import JsonRecord
 
-Record = Mapping[str, Any]
 CurveAxis = Literal['step', 'layer', 'position']
 Series = Sequence[Sequence[float | None]]  # pairs (position on axis, value)
 
@@ -70,7 +70,7 @@ class Measurements:
 
 
 def trial_metrics(
-  record: Record, lines: Sequence[Mapping[str, Any]]
+  record: JsonRecord, lines: Sequence[Mapping[str, Any]]
 ) -> TrialMetrics:
   """Returns the metrics of a finished trial.
 

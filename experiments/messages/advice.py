@@ -43,12 +43,12 @@ _TOO_LARGE = re.compile(
 
 
 def disk_advice(workdir: pathlib.Path, error: OSError) -> tuple[str, str]:
-  """Returns what is wrong with a working directory, and what to do."""
+  """Returns the fault of a working directory, and how to mend it."""
   if not (workdir / '.lock').exists():
     return (
       f'{workdir}: was removed or renamed during the run (what was in it went '
       'with it)',
-      'put it back, or remove what is left of it and begin anew',
+      'put it back, or remove what is left of it and begin again',
     )
   known = _OF_ERRNO.get(error.errno or 0)
   why, fix = known or (error.strerror or str(error), 'mend that')

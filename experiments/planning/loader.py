@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from experiments.messages.streams import warn
 from model.core.field import FieldError
+from model.core.parameter import Params
 from train.config.code_digest import (
   CodeRecord,
   CodeStatus,
@@ -20,7 +21,6 @@ from train.files.strict import DamagedFile
 from train.files.version import UnreadableFormat, flag_differences
 from train.flags.schema import override
 from train.inference.load import TrainedTrial, load
-from train.programs.step import Params
 from train.tasks.base import Data, Task
 from train.text.store import VOCABULARY_FILE, read_vocabulary
 
@@ -33,11 +33,11 @@ class Loader:
 
   Args:
     workdir: the working directory, if it is known.
-    anew: do not reuse vocabularies of trials that ran with other code.
+    rerun: do not reuse vocabularies of trials that ran with other code.
   """
 
-  def __init__(self, workdir: str | None, anew: bool = False):
-    self._anew = anew
+  def __init__(self, workdir: str | None, rerun: bool = False):
+    self._rerun = rerun
     self._workdir = None if workdir is None else pathlib.Path(workdir)
     self._data: dict[Task, Data] = {}
     self._initial: dict[str, tuple[TrainedTrial, str]] = {}
@@ -67,7 +67,7 @@ class Loader:
         continue
       if flag_differences(begun.flags, task):
         continue
-      if self._anew and begun.standing == 'other':
+      if self._rerun and begun.standing == 'other':
         continue
       try:
         data = task.load(
@@ -162,7 +162,7 @@ class _TrialStart(NamedTuple):
 
 
 def _read_start(folder: pathlib.Path) -> _TrialStart | None:
-  """Returns what a trial started with, or None if that cannot be read."""
+  """Returns the task and data of a trial, or None if they are unreadable."""
   try:
     about = read_trial_start(folder)
     return _TrialStart(

@@ -112,7 +112,7 @@ def make_plan(
   devices = pick_devices(options.devices)
   last = base.seed + (command.seeds or experiment.seeds)
   seeds = tuple(range(base.seed, last))
-  loader = Loader(command.workdir, anew=command.rerun)
+  loader = Loader(command.workdir, rerun=command.rerun)
   owner, workdir = _owner_and_workdir(experiment, base, loader, command)
   rows, notes = _match_sizes(base, rows, loader, command)
   choice = fixed_layout(options, command.workers, workdir, devices)

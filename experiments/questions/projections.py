@@ -8,7 +8,7 @@ numbers are means over a grid of these.  The row raw is ours.
 
 from experiments.claims.published import PublishedValue
 from experiments.claims.rules import Within, above, below
-from experiments.experiment import BASE, Block, Experiment, Row
+from experiments.experiment import BASE, Experiment, ExperimentBlock, Row
 from train.config.config import Config
 from train.flags.schema import override
 
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
     'eval_every': '2',
     'warmup_steps': '1',
   },
-  blocks=tuple(Block(task, {'task.make': task}) for task in TASKS),
+  blocks=tuple(ExperimentBlock(task, {'task.make': task}) for task in TASKS),
   metric='val_accuracy',
   published=(
     _target('reverse: Q=K=V', 0.514, below(-0.05, 'reverse: base')),

@@ -25,10 +25,10 @@ from experiments.results.outcome import TableOutcome
 from experiments.rows.title import label, question
 from experiments.table import table as tables
 from experiments.table import table_files, table_terminal
-from experiments.table.extent import ComparisonLimits, Record, target_mismatches
+from experiments.table.extent import ComparisonLimits, target_mismatches
 from train.core.metric import BITS_PER_BYTE, VAL_LOSS, Metric
 from train.files.durable import JsonLines, read_json, write_json
-from train.files.records import AGAIN
+from train.files.records import AGAIN, JsonRecord
 from train.files.strict import DamagedFile
 
 
@@ -128,7 +128,7 @@ def _write_selection(
 
 def _table(
   plan: Plan,
-  records: Sequence[Record],
+  records: Sequence[JsonRecord],
   rows: Sequence[str],
   base: str,
   withheld: Mapping[str, str],

@@ -29,10 +29,14 @@ from train.files.durable import (
   unused_path,
   write_json,
 )
-from train.files.records import AGAIN, TRIALS, read_trial_start, read_trials
+from train.files.records import (
+  AGAIN,
+  TRIALS,
+  JsonRecord,
+  read_trial_start,
+  read_trials,
+)
 from train.files.strict import DamagedFile
-
-Record = Mapping[str, Any]
 
 
 class MergeSource(NamedTuple):
@@ -45,7 +49,7 @@ class MergeSource(NamedTuple):
   """
 
   path: pathlib.Path
-  records: Mapping[str, Record]
+  records: Mapping[str, JsonRecord]
   damage: Sequence[str]
 
   def folders(self) -> list[pathlib.Path]:
@@ -133,7 +137,7 @@ def merge(plan: Plan, ledger: Ledger, terminal: Terminal) -> None:
       terminal.say(f'{text} from {source.path}')
 
 
-def _is_better(theirs: Record, mine: Record | None) -> bool:
+def _is_better(theirs: JsonRecord, mine: JsonRecord | None) -> bool:
   """Returns whether a record should replace the one that is here."""
   if mine is None:
     return True
@@ -180,7 +184,7 @@ def _write_origin(
 ) -> None:
   """Adds a source and its environment to merged.json."""
   path = workdir / 'merged.json'
-  known = dict(_read_object(path, 'begun anew', terminal) or {})
+  known = dict(_read_object(path, 'begun again', terminal) or {})
   known[str(source)] = _read_object(
     source / 'environment.json', 'unknown', terminal
   )

@@ -7,7 +7,7 @@ because the same command would now train another trial.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments.messages.errors import CommandError
 from experiments.messages.terminal import Terminal
@@ -17,12 +17,15 @@ from experiments.record.ledger import FINISHED, Ledger
 from experiments.results.merge import MergeSource, set_aside, sources
 from train.config import code_digest as code
 from train.config.code_digest import CodeRecord, CodeStatus, first_few
-from train.files.records import CHECKPOINT_FOLDER, read_trial_start, read_trials
+from train.files.records import (
+  CHECKPOINT_FOLDER,
+  JsonRecord,
+  read_trial_start,
+  read_trials,
+)
 from train.files.strict import DamagedFile
 from train.files.version import describe_difference, flag_differences
 from train.flags.schema import to_flags
-
-Record = Mapping[str, Any]
 
 
 class CodeSurvey(NamedTuple):
@@ -85,7 +88,7 @@ def survey_code(plan: Plan, merged: Sequence[MergeSource]) -> CodeSurvey:
 
 
 def _recorded_flags(
-  planned: PlannedTrial, records: Sequence[Record | None]
+  planned: PlannedTrial, records: Sequence[JsonRecord | None]
 ) -> list[Mapping[str, str]]:
   """Returns the flags of a trial from its records and, if used, its folder.
 
@@ -105,7 +108,7 @@ def _has_checkpoints(planned: PlannedTrial) -> bool:
 
 
 def _local_code(
-  planned: PlannedTrial, record: Record | None
+  planned: PlannedTrial, record: JsonRecord | None
 ) -> list[CodeRecord]:
   """Returns the recorded code of a trial, if it was started here."""
   status, folder = (record or {}).get('status'), planned.trial.directory
@@ -117,7 +120,7 @@ def _local_code(
 
 
 def check_code(plan: Plan, found: CodeSurvey) -> None:
-  """Requires --keep or --rerun if there are trials of other code.
+  """Requires --keep or --rerun if there are trials from other code.
 
   Raises:
     CommandError: neither flag is set, or it does not apply.
@@ -130,12 +133,12 @@ def check_code(plan: Plan, found: CodeSurvey) -> None:
   many = trials_are(len(found.other))
   if found.merged:
     raise CommandError(
-      f'--merge={command.merge}: {many} of other code: --keep, or --rerun '
+      f'--merge={command.merge}: {many} from other code: --keep, or --rerun '
       f'where they were trained (other: {said})'
     )
   raise CommandError(
-    f'--workdir={plan.workdir}: {many} of other code: --rerun or --keep '
-    f'(other: {said}; --rerun trains anew and moves what is there to '
+    f'--workdir={plan.workdir}: {many} from other code: --rerun or --keep '
+    f'(other: {said}; --rerun trains again and moves what is there to '
     f'{plan.workdir / "replaced"}, --keep takes them and marks the table)'
   )
 
@@ -148,7 +151,7 @@ def _check_defaults(plan: Plan, found: CodeSurvey) -> None:
   where, fix = (
     f'workdir={plan.workdir}',
     (
-      f'--rerun trains anew and moves what is there to '
+      f'--rerun trains again and moves what is there to '
       f'{plan.workdir / "replaced"}'
     ),
   )
@@ -168,19 +171,19 @@ def trials_are(number: int) -> str:
 def prepare(
   plan: Plan, found: CodeSurvey, ledger: Ledger, terminal: Terminal
 ) -> None:
-  """Reports the trials of other code, and with --rerun moves them aside.
+  """Reports the trials from other code, and with --rerun moves them aside.
 
   Nothing is deleted: lines of the record stay, and folders are moved.
   """
   if found.unknown:
     many = trials_are(len(found.unknown))
-    terminal.say(f'{many} of unknown code, from before it was recorded: kept')
+    terminal.say(f'{many} from unknown code, from before it was recorded: kept')
   if not found.other:
     if plan.command.rerun:
-      terminal.say('--rerun: no trial is of other code: none is trained anew')
+      terminal.say('--rerun: no trial is from other code: nothing to do')
     return
-  done = 'kept' if plan.command.keep else 'trained anew'
-  terminal.say(f'{trials_are(len(found.other))} of other code: {done}')
+  done = 'kept' if plan.command.keep else 'trained again'
+  terminal.say(f'{trials_are(len(found.other))} from other code: {done}')
   if plan.command.keep:
     return
   for planned in found.other:
@@ -193,7 +196,7 @@ def prepare(
           'trial': planned.trial.id,
           'seed': planned.seed,
           'status': 'failed',
-          'error': 'of other code: moved to replaced, to be trained anew',
+          'error': 'from other code: moved to replaced, to be trained again',
           'config': to_flags(planned.trial.config),
         }
       )
@@ -201,9 +204,9 @@ def prepare(
 
 
 def mark_code(
-  trials: Sequence[tuple[PlannedTrial, Record]],
-) -> list[tuple[PlannedTrial, Record]]:
-  """Adds to each record `mark`: '', 'of other code' or 'of unknown code'."""
+  trials: Sequence[tuple[PlannedTrial, JsonRecord]],
+) -> list[tuple[PlannedTrial, JsonRecord]]:
+  """Adds to each record its `mark`, such as 'from other code', or ''."""
   standings = [
     code.code_status(code.code_in_record(record), planned.trial.config)
     if record['status'] in FINISHED
@@ -212,8 +215,8 @@ def mark_code(
   ]
   # If all trials are from before code was recorded, none is marked.
   known = {'other', 'same'} & {*standings}
-  marks = {'other': 'of other code', 'same': ''}
-  marks['unknown'] = 'of unknown code' if known else ''
+  marks = {'other': 'from other code', 'same': ''}
+  marks['unknown'] = 'from unknown code' if known else ''
   return [
     (planned, {**record, 'mark': marks[found]})
     for (planned, record), found in zip(trials, standings, strict=True)

@@ -286,7 +286,7 @@ def open_queue(
     path.rename(target)
     for end in ('-wal', '-shm'):  # or SQLite would apply them to the new file
       path.with_name(path.name + end).unlink(missing_ok=True)
-    warn(f'{e.strerror}: moved to {target}, and made anew from trials.jsonl')
+    warn(f'{e.strerror}: moved to {target}, and rebuilt from trials.jsonl')
     return _emptied(path, lease_seconds)
 
 

@@ -178,7 +178,7 @@ class _Worker:
   def __init__(self, duty: WorkerArguments):
     self._duty, self._workdir = duty, pathlib.Path(duty.workdir)
     self._channel = multiprocessing.connection.Connection(duty.channel)
-    self._loader = Loader(duty.workdir, anew=duty.rerun)
+    self._loader = Loader(duty.workdir, rerun=duty.rerun)
     self._known: dict[str, TrialDescription] = {}
     self._wake, self._stopping, self._signal = threading.Event(), False, 0
     for number in stop_signals():

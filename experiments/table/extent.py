@@ -7,14 +7,13 @@ and bytes confirm it.
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 from experiments.planning.comparable import ComparisonPlan
 from train.config.targets import is_per_target
 from train.core.metric import BITS_PER_BYTE, PERPLEXITY, VAL_LOSS, Metric
 from train.evaluation import BYTES, LOSS, TARGETS, bits_per_byte, perplexity
+from train.files.records import JsonRecord
 
-Record = Mapping[str, Any]
 # Largest number of bytes of a text's first token.  No model predicts it, so the
 # bytes of two tokenizations may differ by as much.
 _FIRST_TOKEN = 64
@@ -36,8 +35,8 @@ class ComparisonLimits:
   incomparable: Collection[str] = ()
 
   def shared(
-    self, trials: Mapping[str, Sequence[Record]], base: str, metric: str
-  ) -> dict[str, tuple[list[Record], list[Record]]]:
+    self, trials: Mapping[str, Sequence[JsonRecord]], base: str, metric: str
+  ) -> dict[str, tuple[list[JsonRecord], list[JsonRecord]]]:
     """Returns `{row: (base's trials, row's trials)}` at common positions."""
     return {
       row: (
@@ -49,7 +48,7 @@ class ComparisonLimits:
     }
 
   def outcomes(
-    self, trials: Mapping[str, Sequence[Record]], base: str, metric: str
+    self, trials: Mapping[str, Sequence[JsonRecord]], base: str, metric: str
   ) -> dict[str, dict[int, float]]:
     """Returns the metric of each row by seed; empty if it is incomparable."""
     shared = self.shared(trials, base, metric)
@@ -65,13 +64,13 @@ class ComparisonLimits:
 NO_LIMITS = ComparisonLimits()
 
 
-def evaluation_count(trials: Sequence[Record], name: str) -> int | None:
+def evaluation_count(trials: Sequence[JsonRecord], name: str) -> int | None:
   """Returns the number of targets or bytes of an evaluation, or None."""
   return next((t['metrics'][name] for t in _with_count(trials, name)), None)
 
 
 def bytes_of(
-  trials: Sequence[Record], tokens: Callable[[Record], int]
+  trials: Sequence[JsonRecord], tokens: Callable[[JsonRecord], int]
 ) -> float | None:
   """Returns about how many bytes a number of tokens stands for, or None."""
   for trial in _with_count(trials, BYTES):
@@ -80,14 +79,14 @@ def bytes_of(
   return None
 
 
-def _with_count(trials: Sequence[Record], name: str) -> list[Record]:
+def _with_count(trials: Sequence[JsonRecord], name: str) -> list[JsonRecord]:
   """Returns the successful trials that recorded a count."""
   return [t for t in trials if t['status'] == 'ok' and t['metrics'].get(name)]
 
 
 def on_positions(
-  trials: Sequence[Record], metric: str, positions: Sequence[int]
-) -> list[Record]:
+  trials: Sequence[JsonRecord], metric: str, positions: Sequence[int]
+) -> list[JsonRecord]:
   """Returns the records with a metric over some positions only."""
   return [
     {
@@ -101,7 +100,7 @@ def on_positions(
 
 
 def _metrics_at(
-  trial: Record, metric: str, positions: Sequence[int]
+  trial: JsonRecord, metric: str, positions: Sequence[int]
 ) -> dict[str, float | None]:
   """Returns a metric over some positions, and the counts of its targets."""
   sums = trial.get('by_position')
@@ -123,7 +122,7 @@ def _metrics_at(
 
 
 def target_mismatches(
-  found: ComparisonPlan, base: str, trials: Mapping[str, Sequence[Record]]
+  found: ComparisonPlan, base: str, trials: Mapping[str, Sequence[JsonRecord]]
 ) -> dict[str, str]:
   """Returns `{row: why}` of rows that recorded other targets than the base.
 
@@ -149,12 +148,12 @@ def target_mismatches(
   return out
 
 
-def _known_by_position(trials: Sequence[Record]) -> bool:
+def _known_by_position(trials: Sequence[JsonRecord]) -> bool:
   return all(t.get('by_position') for t in trials if t['status'] == 'ok')
 
 
 def _target_mismatch(
-  metric: Metric, base: Sequence[Record], row: Sequence[Record]
+  metric: Metric, base: Sequence[JsonRecord], row: Sequence[JsonRecord]
 ) -> str:
   """Returns how the targets of a row and the base differ in number, or ''."""
   if not is_per_target(metric):
@@ -167,7 +166,9 @@ def _target_mismatch(
   return f'was judged on {ours:,} {name}, the base on {theirs:,}'
 
 
-def metric_by_seed(trials: Sequence[Record], metric: str) -> dict[int, float]:
+def metric_by_seed(
+  trials: Sequence[JsonRecord], metric: str
+) -> dict[int, float]:
   """Returns the metric by seed, NaN if training diverged."""
   lost = {
     trial['seed']: math.nan
@@ -178,7 +179,9 @@ def metric_by_seed(trials: Sequence[Record], metric: str) -> dict[int, float]:
   return lost | finite_values(trials, metric)
 
 
-def finite_values(trials: Sequence[Record], metric: str) -> dict[int, float]:
+def finite_values(
+  trials: Sequence[JsonRecord], metric: str
+) -> dict[int, float]:
   """Returns the finite metrics of the successful trials, by seed."""
   found = {
     trial['seed']: trial['metrics'][metric]

@@ -8,9 +8,10 @@ import numpy as np
 from experiments.messages import formats
 from experiments.statistics.decision import ROUNDING
 from experiments.statistics.verdicts import Comparison
-from experiments.table.extent import Record, evaluation_count, finite_values
+from experiments.table.extent import evaluation_count, finite_values
 from train.core.metric import VAL_LOSS
 from train.evaluation import TARGETS
+from train.files.records import JsonRecord
 
 _TRAIN_LOSS = 'train_loss'
 _MIN_LOSS = math.log(2) * (1 - ROUNDING)  # nats of a guess between two classes
@@ -19,7 +20,7 @@ _MIN_LOSS = math.log(2) * (1 - ROUNDING)  # nats of a guess between two classes
 def difference_notes(
   compared: Comparison | None,
   seeds: int,
-  shared: Sequence[Sequence[Record]] | None,
+  shared: Sequence[Sequence[JsonRecord]] | None,
   metric: str,
 ) -> list[str]:
   """Returns notes on a difference that does not cover all seeds or targets.
@@ -39,7 +40,7 @@ def difference_notes(
   return notes
 
 
-def _compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
+def _compared_on(shared: Sequence[Sequence[JsonRecord]], metric: str) -> str:
   """Returns the note on the common targets of a row and the base.
 
   Args:
@@ -56,13 +57,13 @@ def _compared_on(shared: Sequence[Sequence[Record]], metric: str) -> str:
   )
 
 
-def _mean(trials: Sequence[Record], metric: str) -> float | None:
+def _mean(trials: Sequence[JsonRecord], metric: str) -> float | None:
   found = list(finite_values(trials, metric).values())
   return float(np.mean(found)) if found else None
 
 
 def seed_notes(
-  trials: Sequence[Record], values: Mapping[int, float], metric: str
+  trials: Sequence[JsonRecord], values: Mapping[int, float], metric: str
 ) -> list[str]:
   """Returns notes on failed, diverged and otherwise suspect seeds.
 
@@ -100,7 +101,7 @@ def seed_notes(
   ]
 
 
-def _ignores_input(metrics: Record) -> bool:
+def _ignores_input(metrics: JsonRecord) -> bool:
   """Returns whether the model outputs the same distribution for any input.
 
   Then the losses of the last training batch and of validation are equal to the

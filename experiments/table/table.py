@@ -18,7 +18,6 @@ from experiments.statistics.verdicts import (
 from experiments.table.extent import (
   NO_LIMITS,
   ComparisonLimits,
-  Record,
   bytes_of,
   evaluation_count,
   finite_values,
@@ -27,6 +26,7 @@ from experiments.table.extent import (
 from experiments.table.row_notes import difference_notes, seed_notes
 from train.core.metric import COMMON, LAYER, PERPLEXITY, VAL_LOSS, Metric
 from train.evaluation import BYTES, TARGETS
+from train.files.records import JsonRecord
 
 # Metrics of every trial, which a table shows only if verdicts compare them.
 _COMMON = {
@@ -151,7 +151,7 @@ class AblationTable:
 
 
 def make_table(
-  records: Sequence[Record],
+  records: Sequence[JsonRecord],
   rows: Sequence[str],
   base: str,
   metric: Metric = VAL_LOSS,
@@ -166,7 +166,7 @@ def make_table(
     records: records of the verdict's trials.  Optional keys: 'parameters';
       'flops_per_token'; 'tuned', the chosen values by flag; 'warnings', lines
       on the configuration; 'shown', common metrics that the table shows too;
-      'mark', a remark on a trial of other code.
+      'mark', a remark on a trial from other code.
     rows: names of the rows, in the order of the table.
     base: the row that the others are compared with.
     metric: the metric that is compared.
@@ -208,8 +208,8 @@ def _absolute_margin(margin: float, base: Mapping[int, float]) -> float | None:
 
 
 def _by_row(
-  records: Sequence[Record], rows: Sequence[str]
-) -> dict[str, list[Record]]:
+  records: Sequence[JsonRecord], rows: Sequence[str]
+) -> dict[str, list[JsonRecord]]:
   """Returns the records of each row, sorted by seed, the last one of each."""
   # The ledger is append-only: the record of a rerun follows that of a failure.
   last = {(record['row'], record['seed']): record for record in records}
@@ -221,12 +221,12 @@ def _by_row(
 
 def _summarise_row(
   row: str,
-  trials: Sequence[Record],
+  trials: Sequence[JsonRecord],
   metric: str,
   alpha: float,
   compared: Comparison | None,
   seeds_needed: int | None,
-  shared: Mapping[str, tuple[list[Record], list[Record]]],
+  shared: Mapping[str, tuple[list[JsonRecord], list[JsonRecord]]],
 ) -> RowSummary:
   """Returns the summary of one row; the base has no comparison."""
   ok = [t for t in trials if t['status'] == 'ok']
@@ -272,15 +272,15 @@ def _summarise_row(
 
 
 def _notes(
-  trials: Sequence[Record], values: Mapping[int, float], metric: str
+  trials: Sequence[JsonRecord], values: Mapping[int, float], metric: str
 ) -> list[str]:
-  """Returns what happened to the seeds of a row, and its warnings."""
+  """Returns remarks on the seeds of a row, and the warnings of its trials."""
   return seed_notes(trials, values, metric) + (
     _latest(trials, 'warnings') or []
   )
 
 
-def _seconds(trials: Sequence[Record]) -> float | None:
+def _seconds(trials: Sequence[JsonRecord]) -> float | None:
   """Returns the mean time of a trial."""
   found = [trial['clock']['seconds'] for trial in trials]
   return float(np.mean(found)) if found else None
@@ -297,7 +297,7 @@ def _seeds_needed(
   }
 
 
-def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
+def _figures(trials: Sequence[JsonRecord], metric: str) -> dict[str, float]:
   """Returns the means of the other metrics that the table shows."""
   names = {name for trial in trials for name in trial['metrics']}
   shown = {VAL_LOSS.name, *(_latest(trials, 'shown') or ())}
@@ -308,6 +308,6 @@ def _figures(trials: Sequence[Record], metric: str) -> dict[str, float]:
   return {name: float(np.mean([*v])) for name, v in found.items() if v}
 
 
-def _latest(trials: Sequence[Record], name: str) -> Any:
+def _latest(trials: Sequence[JsonRecord], name: str) -> Any:
   """Returns an entry of the last record that has it, else None."""
   return next((t[name] for t in reversed(trials) if name in t), None)

@@ -53,7 +53,7 @@ def render(table: AblationTable) -> rich_table.Table:
 
 
 def parts(table: AblationTable) -> list[console.RenderableType]:
-  """Returns what to print: a warning, the table, and claims, if any."""
+  """Returns the parts to print: a warning, the table, and claims, if any."""
   first = claim_lines.failed_controls(table)
   found = (
     text.Text(escape_name(first), 'bold red') if first else None,

@@ -12,6 +12,7 @@ import enum
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,9 @@ class Dims:
 
 # The parameter arrays of one part of the model, by name.
 PartParams = Mapping[str, jax.Array]
+
+# The parameter arrays of a model, as nested dictionaries.
+Params = Mapping[str, Any]
 
 
 class ParamRole(enum.Enum):

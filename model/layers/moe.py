@@ -68,7 +68,7 @@ class Moe(FeedForwardBase, tag='moe'):
   capacity: float | None = field(
     None,
     'Choices that an expert takes from a sequence, as a multiple of the even '
-    'share; later ones are dropped.  none takes all.',
+    'share; later ones are dropped.  `none` takes all.',
     min=0.01,
     max=COUNT,
   )

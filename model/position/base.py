@@ -202,7 +202,7 @@ class T5(PositionBase, tag='t5'):
   bidirectional: bool | None = field(
     None,
     'Use half of the buckets for later keys, which otherwise have distance 0; '
-    'none is true in a stack whose mask shows later keys.',
+    '`none` is true in a stack whose mask shows later keys.',
   )
 
   def params(self, dims: Dims) -> dict[str, Param]:

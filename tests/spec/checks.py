@@ -25,7 +25,7 @@ from model.attention.scores.base import L2
 from model.backends.base import Chunked, Reference
 from model.core.field import FieldError, bind
 from model.core.inputs import ModelInputs, Source
-from model.core.parameter import ParamRole
+from model.core.parameter import ParamRole, Params
 from spec.conformance import Row, configured
 from spec.effects import check_effects
 from spec.families import data_of, packed
@@ -47,7 +47,7 @@ from train.core.trees import flatten
 from train.devices.parallel import parse_layout
 from train.programs.signature import signature
 from train.programs.state import TrainState, init_state
-from train.programs.step import Params, StepMetrics, batch_of, train_step
+from train.programs.step import StepMetrics, batch_of, train_step
 
 STARTS = 3  # initial values that are tried
 

@@ -166,7 +166,7 @@ def join_code(before: CodeRecord, now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code_differences(recorded: CodeRecord, config: Config) -> list[str]:
-  """Returns what differs between the recorded code and the present, in words.
+  """Describes each difference between the recorded and the present code.
 
   Args:
     recorded: the record, with digests of `parts` if it has them.

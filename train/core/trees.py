@@ -5,6 +5,8 @@ from typing import Any
 
 from flax import traverse_util
 
+ArrayTree = Any  # nested arrays: parameters, their gradients, or a state
+
 
 def unflatten(by_path: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a flat `{path: value}` as a nested tree."""

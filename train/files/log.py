@@ -33,7 +33,7 @@ class MetricsLog:
   Args:
     path: metrics.jsonl; lines after `step` are removed, because the resumed
       trial writes them again.  Damaged lines stay, so that gaps are visible.
-    step: the step that the trial resumes from; None if it starts anew.
+    step: the step that the trial resumes from; None if it starts at 0.
     sinks: further destinations.
 
   Attributes:

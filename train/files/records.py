@@ -26,6 +26,7 @@ CHECKPOINT_FOLDER = 'checkpoints'  # within the folder of a trial
 AGAIN = 'repeat the command that trained it, which writes it again'
 
 Status = Literal['ok', 'diverged', 'paused']
+JsonRecord = Mapping[str, Any]  # a line of trials.jsonl that is not checked yet
 
 
 def _check_name(trial: str) -> None:

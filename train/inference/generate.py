@@ -27,8 +27,8 @@ class Generation(Record):
   sampling: Sampling = field(Sampling(), 'How each token is chosen.')
   beam: int | None = field(
     None,
-    'Width of a beam search for the most likely text; none samples a text, and '
-    'translates with --task.beam of the trial.',
+    'Width of a beam search for the most likely text; `none` samples a text, '
+    'and translates with --task.beam of the trial.',
     min=1,
     max=BEAM,
   )
@@ -66,7 +66,7 @@ def generate_texts(
     prompts: texts of at least one token in its vocabulary.
     generation: number of tokens, which <eos> may end early, and sampling.
     seed: of the samples; that of a prompt does not depend on other prompts.
-    cached: False computes the whole window anew for each token.
+    cached: False computes the whole window again for each token.
 
   Raises:
     DataError: a prompt is empty, shorter than --mask.prefix or has symbols that

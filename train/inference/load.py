@@ -14,6 +14,7 @@ from model import transformer
 from model.backends.base import AutoBackend
 from model.core.field import FieldError
 from model.core.inputs import EVERY_HEAD, HeadGates, ModelInputs, Source
+from model.core.parameter import Params
 from model.core.side_output import NOTHING, Request
 from model.interfaces import NetworkOutput
 from train.config import code_digest as code
@@ -31,7 +32,6 @@ from train.probe import Probe
 from train.programs.program import get_program
 from train.programs.signature import signature
 from train.programs.state import TrainState, init_state
-from train.programs.step import Params
 from train.tasks.base import Data, Task
 from train.text.store import VOCABULARY_FILE, read_vocabulary
 from train.text.vocabulary import Special, Vocabulary

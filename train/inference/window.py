@@ -27,7 +27,7 @@ class GenerationSpec(NamedTuple):
   Attributes:
     arch: the architecture.
     dims: sizes of the axes.
-    cached: False computes the whole window anew for each token.
+    cached: False computes the whole window again for each token.
     room: most tokens of a prompt.
     end: the token that ends a text, or None if a text does not end.
   """
@@ -199,7 +199,7 @@ def _uncached_step(
   tokens_B: jax.Array,
   history: _History,
 ) -> tuple[jax.Array, _History]:
-  """Returns the logits after a token, computed anew from the whole window."""
+  """Returns the logits after a token, computed from the whole window."""
   t, tokens_BS = history
   tokens_BS = tokens_BS.at[:, t].set(tokens_B)
   inputs = one_document(writer.arch, tokens_BS)

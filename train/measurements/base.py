@@ -6,7 +6,7 @@ The parameters may be initial values, set by hand, or of a checkpoint.
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 
@@ -14,13 +14,12 @@ from model import transformer
 from model.architecture.architecture import Architecture
 from model.core.field import FieldError, Variant
 from model.core.inputs import EVERY_HEAD, HeadGates
-from model.core.parameter import Dims
+from model.core.parameter import Dims, Params
 from model.core.side_output import NOTHING, Request
 from model.interfaces import NetworkOutput
 from train.core.metric import Metric
 from train.tasks.base import Batch
 
-Params = Mapping[str, Any]
 # Values by name: a number, or one for each layer along a first axis.
 NamedArrays = Mapping[str, jax.Array]
 

@@ -6,7 +6,7 @@ import optax
 
 from model.core.field import field
 from model.core.limits import DECAY, EPSILON
-from train.optim.base import Optimizer, Table
+from train.optim.base import Optimizer, ParamTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class AdamBase(Optimizer):
 class AdamW(AdamBase, tag='adamw'):
   """Adam with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
-  def scale(self, table: Table) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> optax.GradientTransformation:
     """Returns the transformation of gradients, before decay and rate."""
     del table
     return self.adam_transform()

@@ -10,15 +10,14 @@ where each member of the union defines w_t.  Training never reads the average.
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from model.core.field import FieldError, Variant, field
 from model.core.limits import COUNT, DECAY
-
-Params = Any  # a tree of arrays
+from train.core.trees import ArrayTree
 
 
 class UpdateTime(NamedTuple):
@@ -44,11 +43,13 @@ class NoAverage(Variant, tag='none'):
   reads_evaluations: ClassVar[bool] = False
   keeps_copy: ClassVar[bool] = False
 
-  def start(self, params: Params) -> None:
+  def start(self, params: ArrayTree) -> None:
     """Returns None: there is no average."""
     del params
 
-  def after(self, old: Params | None, params: Params, at: UpdateTime) -> None:
+  def after(
+    self, old: ArrayTree | None, params: ArrayTree, at: UpdateTime
+  ) -> None:
     """Returns None: there is no average."""
     del old, params, at
 
@@ -67,11 +68,13 @@ class _Mean(Variant, abc.ABC):
   def weight(self, at: UpdateTime) -> jax.Array:
     """Returns w_t."""
 
-  def start(self, params: Params) -> Params:
+  def start(self, params: ArrayTree) -> ArrayTree:
     """Returns the average before the first step: a copy of the parameters."""
     return jax.tree.map(jnp.array, params)
 
-  def after(self, old: Params | None, params: Params, at: UpdateTime) -> Params:
+  def after(
+    self, old: ArrayTree | None, params: ArrayTree, at: UpdateTime
+  ) -> ArrayTree:
     """Returns the average after an update.
 
     A weight of 1 gives exactly the parameters, and 0 exactly the old average.

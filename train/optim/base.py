@@ -14,13 +14,13 @@ import optax
 
 from model.core.field import FieldError, Variant
 from model.core.parameter import Param
+from train.core.trees import ArrayTree
 from train.optim.average import UpdateTime
 
-Params = Any  # a tree of arrays
-Table = Mapping[str, Param]
+ParamTable = Mapping[str, Param]
 
 
-def map_paths(fn: Callable[..., Any], params: Params, *rest: Any) -> Any:
+def map_paths(fn: Callable[..., Any], params: ArrayTree, *rest: Any) -> Any:
   """Returns the tree of `fn(path, array, *arrays)`, with arrays of `rest`.
 
   A path is a key of the table, such as 'embedding/token'.
@@ -38,19 +38,19 @@ class Optimizer(Variant, abc.ABC):
   """An open union: each file in `train/optim/` adds one family."""
 
   @abc.abstractmethod
-  def scale(self, table: Table) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> optax.GradientTransformation:
     """Returns the transformation of gradients, before decay and learning rate.
 
     Parameters that are not trained have gradients of zero, for which it must
     return zero.
     """
 
-  def rates(self, table: Table) -> Mapping[str, Any]:
+  def rates(self, table: ParamTable) -> Mapping[str, Any]:
     """Returns the peak learning rates that it sets itself, by path."""
     del table
     return {}
 
-  def problem(self, table: Table) -> FieldError | None:
+  def problem(self, table: ParamTable) -> FieldError | None:
     """Returns why it does not fit the trained parameters, or None."""
     del table
 
@@ -70,8 +70,8 @@ class UpdateContext(NamedTuple):
     at: the time of the update.
   """
 
-  table: Table
-  params: Params
+  table: ParamTable
+  params: ArrayTree
   aux: Mapping[str, jax.Array]
   at: UpdateTime
 
@@ -84,11 +84,13 @@ class AfterUpdate(Variant, abc.ABC):
   its own state.  Both are saved with the trial.
   """
 
-  def problem(self, table: Table, steps: int) -> FieldError | None:
+  def problem(self, table: ParamTable, steps: int) -> FieldError | None:
     """Returns why it does not fit the parameters or the run, or None."""
     del table, steps
 
-  def start(self, table: Table, params: Params) -> tuple[Params, Any]:
+  def start(
+    self, table: ParamTable, params: ArrayTree
+  ) -> tuple[ArrayTree, Any]:
     """Returns the parameters before the first step, and its state.
 
     The state is a tree of arrays, or None if it needs none.
@@ -97,7 +99,7 @@ class AfterUpdate(Variant, abc.ABC):
     return params, None
 
   @abc.abstractmethod
-  def after(self, state: Any, now: UpdateContext) -> tuple[Params, Any]:
+  def after(self, state: Any, now: UpdateContext) -> tuple[ArrayTree, Any]:
     """Returns the changed parameters, and its state."""
 
 
@@ -105,6 +107,6 @@ class AfterUpdate(Variant, abc.ABC):
 class NoAfterUpdate(AfterUpdate, tag='none'):
   """Only the optimiser changes parameters."""
 
-  def after(self, state: Any, now: UpdateContext) -> tuple[Params, Any]:
+  def after(self, state: Any, now: UpdateContext) -> tuple[ArrayTree, Any]:
     """Returns the parameters unchanged."""
     return now.params, state

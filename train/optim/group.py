@@ -16,9 +16,10 @@ from model.core.field import FieldError, Variant, field
 from model.core.limits import COUNT, REAL
 from model.core.parameter import ParamRole
 from train.core.paths import match_paths
+from train.core.trees import ArrayTree
 from train.flags.schema import ListEntry
 from train.flags.suggest import suggest_value
-from train.optim.base import Params, Table, map_paths
+from train.optim.base import ParamTable, map_paths
 from train.optim.schedule import Cosine, Schedule
 
 _KIND = 'kind='
@@ -99,7 +100,7 @@ class Group(ListEntry):
       usual.weight_decay if decay is None else decay,
     )
 
-  def named(self, table: Table) -> frozenset[str]:
+  def named(self, table: ParamTable) -> frozenset[str]:
     """Returns the paths that it names; raises FieldError if there are none."""
     if not self.which:
       raise self.wrong('names no parameter: begin with a pattern or kind=KIND')
@@ -123,7 +124,7 @@ class Group(ListEntry):
     return FieldError('groups', str(self), rule)
 
 
-def _matching(group: Group, table: Table) -> frozenset[str]:
+def _matching(group: Group, table: ParamTable) -> frozenset[str]:
   """Returns the paths that a regular expression matches."""
   try:
     return match_paths('groups', group.which, table)
@@ -132,7 +133,7 @@ def _matching(group: Group, table: Table) -> frozenset[str]:
 
 
 def group_members(
-  groups: Sequence[Group], table: Table, trained: Iterable[str]
+  groups: Sequence[Group], table: ParamTable, trained: Iterable[str]
 ) -> dict[str, int]:
   """Returns the index of the group of each trained parameter that is in one.
 
@@ -168,11 +169,11 @@ def scale_by_pace(
   p <- p - rate (step + decay p)
   """
 
-  def init(params: Params) -> PaceState:
+  def init(params: ArrayTree) -> PaceState:
     del params
     return PaceState(jnp.zeros((), jnp.int32))
 
-  def update(updates: Params, state: Any, params: Params = None) -> Any:
+  def update(updates: ArrayTree, state: Any, params: ArrayTree = None) -> Any:
     # By identity: a pace may hold tracers, which cannot be compared.
     rates = {id(pace): pace.rate(state.count, total) for pace in paces.values()}
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from model.core.field import FieldError, field
 from model.core.limits import COUNT, SHARE
-from train.optim.base import AfterUpdate, Params, Table, UpdateContext
+from train.core.trees import ArrayTree
+from train.optim.base import AfterUpdate, ParamTable, UpdateContext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Lookahead(AfterUpdate, tag='lookahead'):
           'share', self.share, f'{effect}: give one between 0 and 1'
         )
 
-  def problem(self, table: Table, steps: int) -> FieldError | None:
+  def problem(self, table: ParamTable, steps: int) -> FieldError | None:
     """Returns why a run is too short for it, or None if it is not."""
     del table
     if self.k <= steps:
@@ -46,12 +47,14 @@ class Lookahead(AfterUpdate, tag='lookahead'):
       'after_update.k', self.k, f'must be at most --steps={steps}: lower it'
     )
 
-  def start(self, table: Table, params: Params) -> tuple[Params, Any]:
+  def start(
+    self, table: ParamTable, params: ArrayTree
+  ) -> tuple[ArrayTree, Any]:
     """Returns the parameters, and a copy as the slow weights."""
     del table
     return params, jax.tree.map(jnp.array, params)
 
-  def after(self, state: Any, now: UpdateContext) -> tuple[Params, Any]:
+  def after(self, state: Any, now: UpdateContext) -> tuple[ArrayTree, Any]:
     """Returns the fast weights and the slow ones."""
     due = now.at.step % self.k == 0
 

@@ -12,8 +12,9 @@ import optax
 from model.core.field import FieldError, field
 from model.core.limits import DECAY, REAL, Limit
 from model.core.parameter import Param, ParamRole
+from train.core.trees import ArrayTree
 from train.optim.adamw import AdamBase
-from train.optim.base import Params, Table, map_paths
+from train.optim.base import ParamTable, map_paths
 
 # Coefficients of x, x^3 and x^5: a Newton-Schulz step for a singular value x.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -53,7 +54,7 @@ class Muon(AdamBase, tag='muon'):
   )
   adam_rate: float | None = field(
     3e-4,
-    'Peak learning rate of all other parameters; none is --learning_rate.',
+    'Peak learning rate of all other parameters; `none` is --learning_rate.',
     min=0.0,
     max=REAL,
     traced=True,
@@ -66,17 +67,17 @@ class Muon(AdamBase, tag='muon'):
         'adam_rate', self.adam_rate, 'moves nothing: say --freeze, or none'
       )
 
-  def scale(self, table: Table) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> optax.GradientTransformation:
     """Returns the transformation of gradients, before decay and rate."""
 
-    def start(params: Params) -> Params:
+    def start(params: ArrayTree) -> ArrayTree:
       return jax.tree.map(jnp.zeros_like, params)
 
-    def update(updates: Params, state: Params, params: Any = None) -> Any:
+    def update(updates: ArrayTree, state: ArrayTree, params: Any = None) -> Any:
       del params
       return self._step(table, updates, state)
 
-    def kinds(params: Params) -> Params:
+    def kinds(params: ArrayTree) -> ArrayTree:
       return map_paths(
         lambda path, p: 'matrix' if is_hidden(table[path]) else 'rest', params
       )
@@ -86,7 +87,7 @@ class Muon(AdamBase, tag='muon'):
       {'matrix': matrices, 'rest': self.adam_transform()}, kinds
     )
 
-  def _step(self, table: Table, grads: Params, m: Params) -> Any:
+  def _step(self, table: ParamTable, grads: ArrayTree, m: ArrayTree) -> Any:
     """Returns the step of matrices, and the new mean gradient."""
     mu = self.momentum
 
@@ -113,7 +114,7 @@ class Muon(AdamBase, tag='muon'):
       case 'spectral':
         return math.sqrt(outputs / inputs)
 
-  def rates(self, table: Table) -> Mapping[str, Any]:
+  def rates(self, table: ParamTable) -> Mapping[str, Any]:
     """Returns the learning rates of all parameters that move by Adam."""
     if self.adam_rate is None:
       return {}
@@ -123,7 +124,7 @@ class Muon(AdamBase, tag='muon'):
       if not is_hidden(what)
     }
 
-  def problem(self, table: Table) -> FieldError | None:
+  def problem(self, table: ParamTable) -> FieldError | None:
     """Returns an error if there is no matrix to orthogonalise."""
     if any(map(is_hidden, table.values())):
       return None

@@ -13,14 +13,13 @@ from model.core.field import FieldError, Record, field
 from model.core.limits import COUNT, REAL
 from model.core.parameter import Param, ParamRole
 from train.core.paths import match_paths
-from train.core.trees import unflatten
+from train.core.trees import ArrayTree, unflatten
 from train.optim.adamw import AdamW
 from train.optim.average import Average, NoAverage
 from train.optim.base import (
   AfterUpdate,
   NoAfterUpdate,
   Optimizer,
-  Params,
   UpdateContext,
 )
 from train.optim.group import Group, Pace, group_members, scale_by_pace
@@ -237,8 +236,8 @@ class Optimization(Record):
     return not isinstance(self.after_update[0], NoAfterUpdate)
 
   def start(
-    self, table: Mapping[str, Param], params: Params
-  ) -> tuple[Params, dict[str, Any] | None]:
+    self, table: Mapping[str, Param], params: ArrayTree
+  ) -> tuple[ArrayTree, dict[str, Any] | None]:
     """Returns the parameters before the first step, and states of rules.
 
     The states are by tag; None if no rule has one.
@@ -253,8 +252,8 @@ class Optimization(Record):
     return self._restore_frozen(table, params, before), states or None
 
   def after(
-    self, kept: Mapping[str, Any] | None, before: Params, now: UpdateContext
-  ) -> tuple[Params, dict[str, Any] | None]:
+    self, kept: Mapping[str, Any] | None, before: ArrayTree, now: UpdateContext
+  ) -> tuple[ArrayTree, dict[str, Any] | None]:
     """Returns the parameters and states after the rules of --after_update.
 
     Args:
@@ -274,8 +273,8 @@ class Optimization(Record):
     return self._restore_frozen(table, now.params, before), states or None
 
   def _restore_frozen(
-    self, table: Mapping[str, Param], params: Params, before: Params
-  ) -> Params:
+    self, table: Mapping[str, Param], params: ArrayTree, before: ArrayTree
+  ) -> ArrayTree:
     """Returns the parameters, with frozen ones as they were before."""
     frozen = self.frozen(table)
     if not frozen:

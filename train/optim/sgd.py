@@ -7,7 +7,7 @@ import optax
 
 from model.core.field import FieldError, field
 from model.core.limits import SHARE
-from train.optim.base import Optimizer, Table
+from train.optim.base import Optimizer, ParamTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Sgd(Optimizer, tag='sgd'):
     0.9, 'Decay of the accumulated gradient.', min=0.0, max=SHARE, traced=True
   )
 
-  def scale(self, table: Table) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> optax.GradientTransformation:
     """Returns the transformation of gradients, before decay and rate."""
     del table
     return optax.trace(self.momentum)

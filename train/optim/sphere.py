@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from model.core.field import FieldError
 from model.core.parameter import Param, ParamRole
+from train.core.trees import ArrayTree
 from train.optim.base import (
   AfterUpdate,
-  Params,
-  Table,
+  ParamTable,
   UpdateContext,
   map_paths,
 )
@@ -31,7 +31,7 @@ class Sphere(AfterUpdate, tag='sphere'):
   flags.
   """
 
-  def problem(self, table: Table, steps: int) -> FieldError | None:
+  def problem(self, table: ParamTable, steps: int) -> FieldError | None:
     """Returns an error if there is no matrix to normalise."""
     del steps
     if any(_axis(what) is not None for what in table.values()):
@@ -40,11 +40,13 @@ class Sphere(AfterUpdate, tag='sphere'):
       'after_update', 'sphere', 'finds no matrix that is trained: drop it'
     )
 
-  def start(self, table: Table, params: Params) -> tuple[Params, Any]:
+  def start(
+    self, table: ParamTable, params: ArrayTree
+  ) -> tuple[ArrayTree, Any]:
     """Returns the initial values, normalised, and no state."""
     return _project(table, params), None
 
-  def after(self, state: Any, now: UpdateContext) -> tuple[Params, Any]:
+  def after(self, state: Any, now: UpdateContext) -> tuple[ArrayTree, Any]:
     """Returns the parameters, normalised again."""
     return _project(now.table, now.params), state
 
@@ -57,7 +59,7 @@ def _axis(what: Param) -> int | None:
   return None if axis < 0 else axis
 
 
-def _project(table: Table, params: Params) -> Params:
+def _project(table: ParamTable, params: ArrayTree) -> ArrayTree:
   def normalize(path: str, p: jax.Array) -> jax.Array:
     what = table.get(path)
     axis = None if what is None else _axis(what)

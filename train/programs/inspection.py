@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import bind
+from model.core.parameter import Params
 from model.core.side_output import ATTENTION_MAPS
 from train.programs.signature import Signature
-from train.programs.state import Params
 from train.programs.step import model_output
 from train.tasks.base import Arrays
 

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import bind
+from model.core.parameter import Params
 from train.devices.parallel import batch_shard
 from train.optim.objective import EvaluationSums
 from train.programs.inspection import Inspection, inspect
 from train.programs.signature import Signature
-from train.programs.state import Params, TrainState
+from train.programs.state import TrainState
 from train.programs.step import (
   StepMetrics,
   batch_of,

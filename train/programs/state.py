@@ -2,7 +2,6 @@
 
 import collections
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from model import transformer
-from model.core.parameter import Dims, key_of
+from model.core.parameter import Dims, Params, key_of
 from train.config.config import Config
-
-Params = Mapping[str, Any]
 
 
 class TrainState(NamedTuple):

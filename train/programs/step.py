@@ -9,7 +9,7 @@ import optax
 from model import transformer
 from model.attention.mask import hides_target, separate
 from model.core.inputs import document_places
-from model.core.parameter import Dims, key_of
+from model.core.parameter import Dims, Params, key_of
 from model.core.side_output import NOTHING, Request, totals
 from model.interfaces import NetworkOutput
 from train.config.config import Config
@@ -17,7 +17,7 @@ from train.core.trees import unflatten
 from train.optim.average import UpdateTime
 from train.optim.base import UpdateContext
 from train.optim.objective import LossSums, training_sums
-from train.programs.state import Params, TrainState
+from train.programs.state import TrainState
 from train.tasks.base import Arrays, Batch, Draw
 from train.tasks.shuffle import shuffle_batch_targets
 

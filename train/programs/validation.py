@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import bind
-from model.core.parameter import Dims
+from model.core.parameter import Dims, Params
 from model.core.side_output import totals
 from train.config.config import Config
 from train.devices.parallel import batch_shard
 from train.optim.objective import EvaluationSums, evaluation_sums
 from train.programs.signature import Signature
-from train.programs.state import Params
 from train.programs.step import loss_sums, model_output, target_weights
 from train.tasks.base import TOKEN_BYTES, Arrays, Batch, spaced_examples
 from train.tasks.long_arrays import nth_batch

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 
 from model.architecture.architecture import Architecture
 from model.core.field import FieldError, Variant
-from model.core.parameter import Dims
+from model.core.parameter import Dims, Params
 from train.core.trees import flatten, unflatten
 
-Params = Mapping[str, Any]
 # Values by path, as in `Architecture.parameter_table`: 'embedding/token'.
 Values = Mapping[str, Any]
 

@@ -44,7 +44,7 @@ class Mla(ProjectionsBase, tag='mla'):
   )
   query_latent: int | None = field(
     None,
-    "Width of c', from which queries are projected; none takes x itself.",
+    "Width of c', from which queries are projected; `none` takes x.",
     min=1,
     max=WIDTH,
   )

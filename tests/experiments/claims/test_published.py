@@ -415,7 +415,7 @@ def test_the_scale_is_that_of_every_row_that_is_read() -> None:
 
 
 def test_an_experiment_is_checked() -> None:
-  with pytest.raises(ValueError, match="row 'base' is there twice"):
+  with pytest.raises(ValueError, match="row 'base' occurs twice"):
     experiment(controls=[Control(BASE, {}, 'loss', Near(1), 'a')])
   with pytest.raises(ValueError, match="reads row 'x', which is not there"):
     experiment(targets=[PublishedValue('x', 'loss', None, 'a', Near(1))])

@@ -105,7 +105,7 @@ def test_a_repeat_with_other_code_asks_and_changes_nothing(
   before = _bytes(workdir)
   assert run(*words, f'--workdir={workdir}') == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert '1 trial is of other code: --rerun or --keep' in line
+  assert '1 trial is from other code: --rerun or --keep' in line
   assert '(other: RmsNorm;' in line
   assert _bytes(workdir) == before
 
@@ -117,14 +117,14 @@ def test_keep_takes_them_and_marks_the_table(
 ) -> None:
   before = trials(workdir)
   assert run(*words, f'--workdir={workdir}', '--keep') == 0
-  mark = '1 of other code: seed 0'
+  mark = '1 from other code: seed 0'
   out = ' '.join(capsys.readouterr().out.split())
   assert mark in out
   assert trials(workdir) == before
   assert _row(workdir, 'norm=rmsnorm')['note'] == mark
   assert not _row(workdir, 'base')['note']
   for name in ('table.md', 'table.tex', 'table.csv', 'report.html'):
-    assert 'of other code' in (workdir / name).read_text()
+    assert 'from other code' in (workdir / name).read_text()
   assert '--keep=' not in (workdir / 'flags.txt').read_text()
 
 
@@ -147,7 +147,7 @@ def test_rerun_trains_them_anew_and_loses_nothing(
   assert kept == inside
   # From here on all is of the code that is here.
   assert run(*words, f'--workdir={workdir}') == 0
-  nothing = '--rerun: no trial is of other code: none is trained anew'
+  nothing = '--rerun: no trial is from other code: nothing to do'
   assert nothing not in capsys.readouterr().out
   assert run(*words, f'--workdir={workdir}', '--rerun') == 0
   assert nothing in capsys.readouterr().out
@@ -179,11 +179,11 @@ def test_going_on_from_a_checkpoint_of_other_code_is_asked_and_marked(
 ) -> None:
   (workdir / 'trials.jsonl').unlink()  # begun, and not on the record
   assert run(*words, f'--workdir={workdir}') == 2
-  assert '1 trial is of other code' in capsys.readouterr().err
+  assert '1 trial is from other code' in capsys.readouterr().err
   assert run(*words, f'--workdir={workdir}', '--keep') == 0
   codes = {r['row']: r['code']['digest'] for r in trials(workdir)}
   assert ['+' in codes[row] for row in ('base', 'norm=rmsnorm')] == [0, 1]
-  assert _row(workdir, 'norm=rmsnorm')['note'] == '1 of other code: seed 0'
+  assert _row(workdir, 'norm=rmsnorm')['note'] == '1 from other code: seed 0'
   assert run(*words, f'--workdir={workdir}') == 2
 
 
@@ -196,7 +196,7 @@ def test_what_was_recorded_without_code_is_kept_and_said(
   text = ''.join(json.dumps(line) + '\n' for line in lines)
   (workdir / 'trials.jsonl').write_text(text)
   assert run(*words, f'--workdir={workdir}') == 0
-  said = '2 trials are of unknown code, from before it was recorded: kept'
+  said = '2 trials are from unknown code, from before it was recorded: kept'
   assert capsys.readouterr().out.count(said) == 1
   assert all(not row['note'] for row in _rows(workdir))
   # Beside one that is known, it is marked.
@@ -204,7 +204,7 @@ def test_what_was_recorded_without_code_is_kept_and_said(
   (workdir / 'trials.jsonl').write_text(text.splitlines()[0] + '\n')
   assert run(*words, f'--workdir={workdir}') == 0
   assert [row['note'] for row in _rows(workdir)] == [
-    '1 of unknown code: seed 0',
+    '1 from unknown code: seed 0',
     '',
   ]
 
@@ -280,7 +280,7 @@ def test_a_trial_of_other_defaults_is_refused(
     assert run(*words, f'--workdir={workdir}', *more) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'launch.py: --workdir={workdir}: the defaults of')
-    assert f'({name} {said}): --rerun trains anew' in line
+    assert f'({name} {said}): --rerun trains again' in line
   (workdir / 'trials.jsonl').unlink()  # begun, and not on the record
   assert run(*words, f'--workdir={workdir}', '--keep') == 2
   assert said in capsys.readouterr().err
@@ -456,10 +456,10 @@ def test_what_is_merged_is_asked_about_too(
   new = tmp_path / 'new'
   more = [f'--workdir={new}', f'--merge={workdir}']
   assert run(*words, *more) == 2
-  assert '1 trial is of other code: --keep' in capsys.readouterr().err
+  assert '1 trial is from other code: --keep' in capsys.readouterr().err
   assert not new.exists()
   assert run(*words, *more, '--keep') == 0
-  assert _row(new, 'norm=rmsnorm')['note'] == '1 of other code: seed 0'
+  assert _row(new, 'norm=rmsnorm')['note'] == '1 from other code: seed 0'
   assert run(*words, *more, '--rerun') == 2
   assert run(*words, f'--workdir={new}', '--rerun', '--keep') == 2
 

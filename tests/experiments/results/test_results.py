@@ -202,7 +202,7 @@ BROKEN = {
   'clash': (PLAIN.format('train', ''), "its name 'train' is that of train.py"),
   'again': (
     PLAIN.format('again', 'rows=train.EXPERIMENT.rows * 2'),
-    "row 'base' is there twice",
+    "row 'base' occurs twice",
   ),
 }
 

@@ -15,7 +15,13 @@ from experiments.claims.metrics import Measurements, TrialMetrics
 from experiments.claims.published import Control, PublishedValue
 from experiments.claims.rules import Within, below
 from experiments.cli import main as cli
-from experiments.experiment import BASE, Block, Experiment, Row, full_name
+from experiments.experiment import (
+  BASE,
+  Experiment,
+  ExperimentBlock,
+  Row,
+  full_name,
+)
 from experiments.planning.plan import Plan
 from experiments.questions.discover import Library
 from experiments.report import block_summary
@@ -44,8 +50,8 @@ TINY = {
 }
 ROWS = (Row(BASE, {}), Row('bare', {'position': 'none'}))
 BLOCKS = (
-  Block('copy', {'task.make': 'copy'}),
-  Block('deep', {'task.make': 'sub', 'num_layers': '2'}, ROWS[:1]),
+  ExperimentBlock('copy', {'task.make': 'copy'}),
+  ExperimentBlock('deep', {'task.make': 'sub', 'num_layers': '2'}, ROWS[:1]),
 )
 # Which row is the better one differs between the blocks of a made table.
 RULE = below(0.0, minus='deep: base')
@@ -105,15 +111,17 @@ def test_each_block_is_an_experiment_of_its_own() -> None:
   [
     (
       lambda: with_changes(blocks=(BLOCKS[0], BLOCKS[0])),
-      "block 'copy' is there twice",
+      "block 'copy' occurs twice",
     ),
     (
       lambda: with_changes(blocks=BLOCKS[1:]),
       "a rule reads row 'copy: bare', which is not",
     ),
     (
-      lambda: with_changes(blocks=(Block('copy', {}, (ROWS[1], ROWS[1])),)),
-      "row 'bare' is there twice",
+      lambda: with_changes(
+        blocks=(ExperimentBlock('copy', {}, (ROWS[1], ROWS[1])),)
+      ),
+      "row 'bare' occurs twice",
     ),
     (lambda: with_changes(controls=(READS,)), "a rule reads row 'bare', which"),
   ],
@@ -128,15 +136,17 @@ def test_blocks_that_do_not_fit_are_refused(
 @pytest.mark.parametrize('name', ['', 'Copy', 'a/b', '..', '-a', 'a' * 41])
 def test_a_block_names_a_folder(name: str) -> None:
   with pytest.raises(ValueError, match='must be of lower-case letters'):
-    Block(name, {})
+    ExperimentBlock(name, {})
 
 
 def test_a_broken_block_is_named() -> None:
-  broken = with_changes(blocks=(Block('copy', {'steps': 'x'}),), published=())
+  broken = with_changes(
+    blocks=(ExperimentBlock('copy', {'steps': 'x'}),), published=()
+  )
   with pytest.raises(FieldError, match=r"in block 'copy'"):
     broken.check()
   row = (*ROWS, Row('bad', {'norm': 'x'}))
-  broken = with_changes(blocks=(BLOCKS[1], Block('copy', {}, row)))
+  broken = with_changes(blocks=(BLOCKS[1], ExperimentBlock('copy', {}, row)))
   with pytest.raises(FieldError, match=r"in row 'copy: bad'"):
     broken.check()
 
@@ -319,7 +329,10 @@ def test_blocks_run_go_on_and_are_kept(
   assert [*kept.rows] == ['copy: base', 'copy: bare', 'deep: base']
   there = {'two': TWO}
   assert stored.stale_reason(kept, there) == ''
-  later = (BLOCKS[0], Block('deep', {'task.make': 'sub', 'num_layers': '3'}))
+  later = (
+    BLOCKS[0],
+    ExperimentBlock('deep', {'task.make': 'sub', 'num_layers': '3'}),
+  )
   why = stored.stale_reason(kept, {'two': with_changes(blocks=later)})
   assert why.endswith('ran with the default --num_layers, not --num_layers=3')
   page = digest.page({'kept': kept}, there)

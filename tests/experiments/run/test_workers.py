@@ -430,7 +430,7 @@ def test_a_damaged_queue_loses_nothing(
   assert run(*argv, *TWO) == 0
   assert_same(workdir, expected)
   (line,) = capfd.readouterr().err.splitlines()
-  assert 'made anew from trials.jsonl' in line
+  assert 'rebuilt from trials.jsonl' in line
   assert (workdir / 'queue.sqlite.damaged-0').stat().st_size == 9000
 
 

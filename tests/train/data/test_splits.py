@@ -262,7 +262,7 @@ def test_lines_that_are_trained_on_are_counted(tmp_path: pathlib.Path) -> None:
 
 
 def test_nothing_but_memory_is_not_judged(tmp_path: pathlib.Path) -> None:
-  """12 of 12: a copy, a part, a text that is there twice, other white space."""
+  """12 of 12: a copy, a part, a text that occurs twice, other white space."""
   path, other = tmp_path / 'a.txt', tmp_path / 'b.txt'
   lines = [_line(n) for n in range(100)]
   path.write_text(''.join(lines))

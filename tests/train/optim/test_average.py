@@ -26,6 +26,7 @@ from helpers.courses import (
 )
 from helpers.lanes import EXACT, assert_near, layout_of, run, timeless, trials
 from model.core.field import FieldError
+from model.core.parameter import Params
 from model.core.side_output import ATTENTION_MAPS
 from spec.reference import REFERENCES
 from spec.tolerance import assert_close
@@ -35,7 +36,6 @@ from train.files.durable import digest, read_intact_lines
 from train.inference.load import load
 from train.optim.average import CheckpointMean, Ema, UpdateTime
 from train.programs.state import init_state
-from train.programs.step import Params
 from train.trial import Interrupted, Options
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

@@ -32,7 +32,7 @@ SURE = 100  # expected hidden tokens; the chance of none is then exp(-100)
 class Mlm(WindowTask, tag='mlm'):
   """Predict tokens that are hidden (Devlin et al. 2019, section 3.1).
 
-  A share `rate` of the positions is drawn anew for each example of each step.
+  A share `rate` of the positions is drawn for each example of each step.
   Of these, a share `masked` becomes <mask>, a share `random` becomes a token
   drawn uniformly, and the rest keeps its token.
   """
