@@ -9,7 +9,7 @@
   python launch.py ... --plan                       what would run; runs nothing
 
 Repeating a command resumes it.  Exit code 0: done; 1: a trial failed; 2: the
-command line is wrong; 129, 130, 143: interrupted and saved.
+command line is wrong; 129, 130, 143: interrupted, with all training saved.
 """
 
 import signal
@@ -23,30 +23,30 @@ import importlib.util
 import pathlib
 import sys
 
-NEEDED = ('absl', 'jax', 'flax', 'optax')
+REQUIRED = ('absl', 'flax', 'jax', 'numpy', 'optax', 'orbax', 'rich', 'scipy')
 
 
-def refusal(here: pathlib.Path) -> str:
-  """Returns which Python to use where this one will not do, else nothing."""
-  absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+def missing_packages(root: pathlib.Path) -> str:
+  """Returns a line on packages to install, or '' if none is missing."""
+  absent = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
   if not absent:
     return ''
-  python = here / '.venv' / 'bin' / 'python'
+  python = root / '.venv' / 'bin' / 'python'
   install = '.venv/bin/pip install -r requirements.lock'
   if not python.exists():
-    fix = f'in {here}, python3 -m venv .venv && {install}'
-  elif pathlib.Path(sys.prefix).resolve() == (here / '.venv').resolve():
-    fix = f'in {here}, {install}'
+    fix = f'in {root}, python3 -m venv .venv && {install}'
+  elif pathlib.Path(sys.prefix).resolve() == (root / '.venv').resolve():
+    fix = f'in {root}, {install}'
   else:
     fix = f'. {python.parent / "activate"}, or use {python}'
   return f'launch.py: {sys.executable} has no {", ".join(absent)}: {fix}'
 
 
-if problem := refusal(pathlib.Path(__file__).resolve().parent):
+if problem := missing_packages(pathlib.Path(__file__).resolve().parent):
   print(problem, file=sys.stderr)
   sys.exit(2)
 
-from absl import flags  # noqa: E402  # what it needs is there only now
+from absl import flags  # noqa: E402  # after the check
 
 from experiments.cli.main import main  # noqa: E402  # as above
 

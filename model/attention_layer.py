@@ -2,13 +2,13 @@
 
 For each attention map of a head it applies
 
-  projections -> qk_norm -> rotation -> backend
+  projections -> values, decay -> qk_norm -> rotation -> features -> backend
 
 and then, to the heads
 
   join of maps -> outputs -> head gates -> W_O
 
-Queries and keys are separate values (`Queries`, `Keys`), because keys can also
+Queries and keys are separate records (`Queries`, `Keys`), because keys can also
 come from a cache or from an encoded source.
 """
 
@@ -65,7 +65,7 @@ class AttentionLayer:
     first_BTKH: jax.Array | None,
     layer: LayerInputs,
     context: CallContext,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> AttentionOutput:
     """Applies self-attention.
 
@@ -75,23 +75,23 @@ class AttentionLayer:
         output reads them.
       layer: inputs of this layer alone.
       context: inputs of all layers.
-      keys_B: one PRNG key per example, for dropout of the weights.
+      rngs_B: one PRNG key per example, for dropout of the weights.
     """
     queries, keys, first_BTKH = self._queries_and_keys(
       x_BTD, first_BTKH, layer, context
     )
     own = QueryContext(x_BTD, keys.v_BSKH, layer.number)
-    kept = layer.kept
-    if isinstance(kept, RecurrentState):
-      attended, kept = recurrent_attention(
-        self.parts, self.tables, queries, keys, kept
+    entry = layer.cache_entry
+    if isinstance(entry, RecurrentState):
+      attended, entry = recurrent_attention(
+        self.parts, self.tables, queries, keys, entry
       )
     else:
-      if kept is not None:
-        keys, kept = cache.append_keys(kept, keys, context.index)
-      attended = self.attend(queries, keys, keys_B, layer.number)
+      if entry is not None:
+        keys, entry = cache.append_keys(entry, keys, context.index)
+      attended = self.attend(queries, keys, rngs_B, layer.number)
     out_BTD = self.merge_heads(attended, own, layer.gates_N)
-    return AttentionOutput(out_BTD, attended.weights_BNTS, first_BTKH, kept)
+    return AttentionOutput(out_BTD, attended.weights_BNTS, first_BTKH, entry)
 
   def project(self, x_BTD: jax.Array) -> Heads:
     """Projects x to queries, keys and values; XLA removes the unused ones."""
@@ -134,8 +134,8 @@ class AttentionLayer:
         before_BN = self._last_running(output.tag, layer, context, x_BTD)
         running[output.tag] = output.running(own, x_BTD, before_BN, at.place)
     norm, gains = self.architecture.qk_norm, tables['qk_norm']
-    q_BTNH = self.rotate(heads.q_BTNH, at, lambda q: norm.query(gains, q))
-    k_BTKH = self.rotate(heads.k_BSKH, at, lambda k: norm.key(gains, k))
+    q_BTNH = self.prepare(heads.q_BTNH, at, lambda q: norm.query(gains, q))
+    k_BTKH = self.prepare(heads.k_BSKH, at, lambda k: norm.key(gains, k))
     return (
       Queries(q_BTNH, x_BTD, at, running),
       Keys(k_BTKH, v_BTKH, at, running),
@@ -146,15 +146,15 @@ class AttentionLayer:
     self, tag: str, layer: LayerInputs, context: CallContext, x_BTD: jax.Array
   ) -> jax.Array:
     """Returns before_BN, the running sum just before the input."""
-    if isinstance(layer.kept, Keys):
-      return cache.last_running(layer.kept, tag, context.index)
+    if isinstance(layer.cache_entry, Keys):
+      return cache.last_running(layer.cache_entry, tag, context.index)
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
     return jnp.zeros((x_BTD.shape[0], self.dims.num_heads), wide)
 
-  def rotate(
+  def prepare(
     self, x_BTNH: jax.Array, at: Positions, norm: ArrayFn
   ) -> jax.Array:
-    """Normalises and rotates queries or keys, separately for each map."""
+    """Normalises, rotates and maps to features, separately for each map."""
     arch, rotate = self.architecture, self.parts.position.rotate
     maps, widths = self.parts.maps, arch.projections.widths(self.dims)
     unrotated = (widths.query - widths.rotary) // maps
@@ -170,7 +170,7 @@ class AttentionLayer:
     self,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
     number: jax.Array,
   ) -> HeadOutputs:
     """Applies the backend to each map of the heads, and joins the maps."""
@@ -181,7 +181,7 @@ class AttentionLayer:
         self.tables,
         queries._replace(q_BTNH=q_BTNH),
         keys._replace(k_BSKH=k_BSKH),
-        keys_B,
+        rngs_B,
       )
       for q_BTNH, k_BSKH in zip(
         jnp.split(queries.q_BTNH, parts.maps, axis=-1),

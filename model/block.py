@@ -1,4 +1,4 @@
-"""One block: the only code that writes to the residual stream."""
+"""One block: its sub-layers, each joined to the stream by --residual."""
 
 import functools
 from typing import Any
@@ -53,11 +53,11 @@ class Block(nn.Module):
     """Applies the sub-layers of the block one after another."""
     arch, params = self.architecture, self._parameters()
 
-    def connected(place: str, stream: Stream, sublayer: Any) -> Any:
-      norm = functools.partial(arch.norm.apply, params[f'norm_{place}'])
-      own = params[f'residual_{place}']
+    def run_sublayer(site: str, stream: Stream, sublayer: Any) -> Any:
+      norm = functools.partial(arch.norm.apply, params[f'norm_{site}'])
+      residual_params = params[f'residual_{site}']
       return arch.residual.connect(
-        own,
+        residual_params,
         stream,
         layer.number,
         norm,
@@ -68,28 +68,29 @@ class Block(nn.Module):
     aux: dict[SideOutput, jax.Array] = {
       BLOCK_INPUT: arch.residual.finish(stream)
     }
-    kept, source_keys = layer.kept, None
+    entry, source_keys = layer.cache_entry, None
     if self.stack.has_self_attention:
-      stream, mixed = connected('attention', stream, self._attention)
-      first_BTKH, kept = mixed.first_BTKH, mixed.kept
-      if mixed.weights_BNTS is not None:
-        aux[WEIGHTS] = mixed.weights_BNTS
-    elif kept is not None:
-      kept = cache.append_documents(kept, context.at, context.index)
+      stream, attended = run_sublayer('attention', stream, self._attention)
+      first_BTKH, entry = attended.first_BTKH, attended.cache_entry
+      if attended.weights_BNTS is not None:
+        aux[WEIGHTS] = attended.weights_BNTS
+    elif entry is not None:
+      entry = cache.append_documents(entry, context.at, context.index)
     if self.stack.has_cross_attention:
-      stream, mixed = connected('cross', stream, self._cross)
-      source_keys = mixed.kept
-      if mixed.weights_BNTS is not None:
-        aux[CROSS_WEIGHTS] = mixed.weights_BNTS
+      stream, attended = run_sublayer('cross', stream, self._cross)
+      source_keys = attended.cache_entry
+      if attended.weights_BNTS is not None:
+        aux[CROSS_WEIGHTS] = attended.weights_BNTS
     if 'feedforward' in params:
-      stream, own_aux = connected('feedforward', stream, self._feedforward)
+      stream, own_aux = run_sublayer('feedforward', stream, self._feedforward)
       aux |= own_aux
     aux[RESIDUAL] = arch.residual.finish(stream)
     # Without a cache the keys of the source are not stored.
-    source = None if layer.kept is None else source_keys
-    assert source is None or isinstance(source, Keys)
+    if layer.cache_entry is None:
+      source_keys = None
+    assert source_keys is None or isinstance(source_keys, Keys)
     carry = BlockCarry(stream, first_BTKH)
-    return BlockResult(carry, aux, BlockCache(kept, source))
+    return BlockResult(carry, aux, BlockCache(entry, source_keys))
 
   def _attention(
     self,
@@ -99,12 +100,14 @@ class Block(nn.Module):
     layer: LayerInputs,
     context: CallContext,
   ) -> tuple[jax.Array, AttentionOutput]:
-    """Returns the output of self-attention after dropout, and all of it."""
-    mix = self._mixer(self.architecture.parts_of(self.stack), params, context)
-    keys_B = self._dropout_keys(layer, context, 'attention')
-    mixed = mix(y_BTD, carry.first_BTKH, layer, context, keys_B)
-    out_BTD = self._dropout(mixed.out_BTD, layer, context, 'attention_out')
-    return out_BTD, mixed
+    """Returns the output of self-attention after dropout, and its details."""
+    attention = self._attention_layer(
+      self.architecture.parts_of(self.stack), params, context
+    )
+    rngs_B = self._dropout_rngs(layer, context, 'attention')
+    attended = attention(y_BTD, carry.first_BTKH, layer, context, rngs_B)
+    out_BTD = self._dropout(attended.out_BTD, layer, context, 'attention_out')
+    return out_BTD, attended
 
   def _cross(
     self,
@@ -114,12 +117,16 @@ class Block(nn.Module):
     layer: LayerInputs,
     context: CallContext,
   ) -> tuple[jax.Array, AttentionOutput]:
-    """Returns the output of cross-attention after dropout, and all of it."""
+    """Returns the output of cross-attention after dropout, and its details."""
     del carry
-    mix = self._mixer(self.architecture.cross_parts, of_cross(params), context)
-    keys_B = self._dropout_keys(layer, context, 'cross')
-    mixed = cross_attention(mix, y_BTD, layer, context, keys_B)
-    return self._dropout(mixed.out_BTD, layer, context, 'cross_out'), mixed
+    attention = self._attention_layer(
+      self.architecture.cross_parts, of_cross(params), context
+    )
+    rngs_B = self._dropout_rngs(layer, context, 'cross')
+    attended = cross_attention(attention, y_BTD, layer, context, rngs_B)
+    return self._dropout(
+      attended.out_BTD, layer, context, 'cross_out'
+    ), attended
 
   def _feedforward(
     self,
@@ -134,26 +141,26 @@ class Block(nn.Module):
     out_BTD, aux = self.architecture.feedforward.apply(
       params['feedforward'],
       y_BTD,
-      self._dropout_keys(layer, context, 'feedforward'),
+      self._dropout_rngs(layer, context, 'feedforward'),
       context.at.segment,
     )
     return self._dropout(out_BTD, layer, context, 'feedforward_out'), aux
 
-  def _dropout_keys(
-    self, layer: LayerInputs, context: CallContext, place: str
+  def _dropout_rngs(
+    self, layer: LayerInputs, context: CallContext, site: str
   ) -> jax.Array | None:
-    """Returns one PRNG key per example for dropout at a place of this layer."""
-    return site_keys(context.keys_B, layer.number, self.stack.site(place))
+    """Returns one PRNG key per example for dropout at a site of this layer."""
+    return site_keys(context.rngs_B, layer.number, self.stack.site(site))
 
   def _dropout(
-    self, y_BTD: jax.Array, layer: LayerInputs, context: CallContext, place: str
+    self, y_BTD: jax.Array, layer: LayerInputs, context: CallContext, site: str
   ) -> jax.Array:
     """Applies dropout to the output of a sub-layer."""
-    keys_B = self._dropout_keys(layer, context, place)
-    return dropout(y_BTD, self.architecture.dropout_residual, keys_B)
+    rngs_B = self._dropout_rngs(layer, context, site)
+    return dropout(y_BTD, self.architecture.dropout_residual, rngs_B)
 
   def _parameters(self) -> dict[str, dict[str, jax.Array]]:
-    """Creates the parameters of the block, by part."""
+    """Returns the parameters of the block, by part."""
     arch, depth = self.architecture, self.stack.num_layers
     tables = arch.block_tables(self.dims, self.stack)
     return {
@@ -161,12 +168,12 @@ class Block(nn.Module):
       for part, table in tables.items()
     }
 
-  def _mixer(
+  def _attention_layer(
     self, parts: AttentionParts, tables: ParamTables, context: CallContext
   ) -> AttentionLayer:
-    owned = {**tables, 'position': context.position}
+    params = {**tables, 'position': context.position}
     return AttentionLayer(
-      self.architecture, self.dims, parts, owned, self.backend
+      self.architecture, self.dims, parts, params, self.backend
     )
 
 

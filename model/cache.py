@@ -5,8 +5,8 @@ before that of positions, see `swap_layout`), positions, and the running sums of
 outputs (`OutputBase.running`).  Slot t holds position t.  Slots that are still
 empty lie in the future, where a mask with `hides_future` hides them.
 
-If attention is a recurrence (`recurrent.recurs`), a layer stores its recurrent
-state instead, whose size does not grow.
+If attention is a recurrence (`recurrent.is_recurrence`), a layer stores its
+recurrent state instead, whose size does not grow.
 """
 
 from collections.abc import Callable
@@ -34,15 +34,15 @@ class Cache(NamedTuple):
   all layers would be copied at each write.
 
   Attributes:
-    kept: keys or recurrent state of each layer.
+    entries: keys or recurrent state of each layer.
     index: number of positions stored.
-    cross: keys of the source in each layer; `None` before the first step, and
-      if there is no source.
+    source_keys: keys of the source in each layer; `None` before the first step,
+      and if there is no source.
   """
 
-  kept: tuple[CacheEntry, ...]
+  entries: tuple[CacheEntry, ...]
   index: jax.Array
-  cross: tuple[Keys, ...] | None = None
+  source_keys: tuple[Keys, ...] | None = None
 
 
 def decoding_problem(arch: Architecture, prompt: int = 1) -> str | None:
@@ -88,11 +88,11 @@ def empty(
     raise ValueError(reason)
   wide = jnp.promote_types(arch.dtype, jnp.float32)
   layers = arch.layers
-  kept = tuple(
+  entry = tuple(
     _empty_layer(layers[n % len(layers)], dims, batch, length, wide)
     for n in range(dims.num_layers)
   )
-  return Cache(kept, jnp.zeros((), jnp.int32))
+  return Cache(entry, jnp.zeros((), jnp.int32))
 
 
 def _empty_layer(
@@ -134,22 +134,22 @@ def select_examples(cache: Cache, index_X: jax.Array) -> Cache:
   source.
   """
   return cache._replace(
-    kept=tuple(
-      _map_examples(lambda x_B: jnp.take(x_B, index_X, axis=0), own)
-      for own in cache.kept
+    entries=tuple(
+      _map_examples(lambda x_B: jnp.take(x_B, index_X, axis=0), entry)
+      for entry in cache.entries
     )
   )
 
 
 def repeat_sources(
-  cross: tuple[Keys, ...] | None, times: int
+  source_keys: tuple[Keys, ...] | None, times: int
 ) -> tuple[Keys, ...] | None:
   """Repeats the keys of each source along the batch, copies side by side."""
-  if cross is None:
+  if source_keys is None:
     return None
   return tuple(
-    _map_examples(lambda x_B: jnp.repeat(x_B, times, axis=0), own)
-    for own in cross
+    _map_examples(lambda x_B: jnp.repeat(x_B, times, axis=0), keys)
+    for keys in source_keys
   )
 
 
@@ -157,13 +157,13 @@ CacheEntryT = TypeVar('CacheEntryT', bound=CacheEntry)
 
 
 def _map_examples(
-  change: Callable[[jax.Array], jax.Array], kept: CacheEntryT
+  change: Callable[[jax.Array], jax.Array], entry: CacheEntryT
 ) -> CacheEntryT:
   """Applies `change` to all arrays of a cache entry that have a batch axis."""
-  new = jax.tree.map(change, kept)
-  if not isinstance(kept, Keys):
+  new = jax.tree.map(change, entry)
+  if not isinstance(entry, Keys):
     return new
-  return new._replace(at=new.at._replace(t=kept.at.t))
+  return new._replace(at=new.at._replace(t=entry.at.t))
 
 
 def swap_layout(x_BSKH: jax.Array) -> jax.Array:
@@ -175,7 +175,7 @@ def swap_layout(x_BSKH: jax.Array) -> jax.Array:
   return jnp.swapaxes(x_BSKH, -3, -2)
 
 
-def append_keys(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
+def append_keys(entry: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
   """Writes new keys into the cache, from slot `index` on.
 
   Returns:
@@ -189,50 +189,52 @@ def append_keys(kept: Keys, new: Keys, index: jax.Array) -> tuple[Keys, Keys]:
   def along(axis: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return lambda old, x: write(old, x, axis)
 
-  kept = Keys(
-    k_BSKH=write(kept.k_BSKH, swap_layout(new.k_BSKH), 2),
-    v_BSKH=write(kept.v_BSKH, swap_layout(new.v_BSKH), 2),
+  entry = Keys(
+    k_BSKH=write(entry.k_BSKH, swap_layout(new.k_BSKH), 2),
+    v_BSKH=write(entry.v_BSKH, swap_layout(new.v_BSKH), 2),
     at=Positions(
-      t=write(kept.at.t, new.at.t, 0),
-      segment=jax.tree.map(along(1), kept.at.segment, new.at.segment),
-      place=jax.tree.map(along(1), kept.at.place, new.at.place),
+      t=write(entry.at.t, new.at.t, 0),
+      segment=jax.tree.map(along(1), entry.at.segment, new.at.segment),
+      place=jax.tree.map(along(1), entry.at.place, new.at.place),
     ),
-    running_BSN=jax.tree.map(along(1), kept.running_BSN, new.running_BSN),
+    running_BSN=jax.tree.map(along(1), entry.running_BSN, new.running_BSN),
   )
-  keys = kept._replace(
-    k_BSKH=swap_layout(kept.k_BSKH), v_BSKH=swap_layout(kept.v_BSKH)
+  keys = entry._replace(
+    k_BSKH=swap_layout(entry.k_BSKH), v_BSKH=swap_layout(entry.v_BSKH)
   )
-  return keys, kept
+  return keys, entry
 
 
 def append_documents(
-  kept: CacheEntry, new: Positions, index: jax.Array
+  entry: CacheEntry, new: Positions, index: jax.Array
 ) -> CacheEntry:
   """Writes segments and places of new positions into the cache, but no keys.
 
   It is for blocks without self-attention, which would write them with its keys.
   """
   if (
-    isinstance(kept, RecurrentState) or new.place is None or new.segment is None
+    isinstance(entry, RecurrentState)
+    or new.place is None
+    or new.segment is None
   ):
-    return kept
-  assert kept.at.segment is not None
-  assert kept.at.place is not None
+    return entry
+  assert entry.at.segment is not None
+  assert entry.at.place is not None
   update = jax.lax.dynamic_update_slice_in_dim
-  at = kept.at._replace(
-    segment=update(kept.at.segment, new.segment, index, 1),
-    place=update(kept.at.place, new.place, index, 1),
+  at = entry.at._replace(
+    segment=update(entry.at.segment, new.segment, index, 1),
+    place=update(entry.at.place, new.place, index, 1),
   )
-  return kept._replace(at=at)
+  return entry._replace(at=at)
 
 
-def before(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
+def last_document(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
   """Returns segment_B and place_B of the last cached position.
 
   If the cache is empty, the segment is -1, which is that of no document.  If it
   does not store them, the result is `None`.
   """
-  first = cache.kept[0]
+  first = cache.entries[0]
   if isinstance(first, RecurrentState) or first.at.place is None:
     return None
   assert first.at.segment is not None
@@ -242,7 +244,9 @@ def before(cache: Cache) -> tuple[jax.Array, jax.Array] | None:
   return jnp.where(cache.index == 0, -1, segment_B), place_B
 
 
-def last_running(kept: Keys, tag: str, index: jax.Array) -> jax.Array:
+def last_running(entry: Keys, tag: str, index: jax.Array) -> jax.Array:
   """Returns the running sum at the last cached position, or 0 if none is."""
-  before_BN = jnp.take(kept.running_BSN[tag], jnp.maximum(index - 1, 0), axis=1)
+  before_BN = jnp.take(
+    entry.running_BSN[tag], jnp.maximum(index - 1, 0), axis=1
+  )
   return jnp.where(index == 0, 0.0, before_BN)

@@ -33,14 +33,14 @@ def run_cached(
   Returns:
     The state after the last block, and the cache with the new positions.
   """
-  memories = []
-  for n, kept in enumerate(cache.kept):
-    cross = None if cache.cross is None else cache.cross[n]
-    layer = LayerInputs(jnp.asarray(n), None, None, kept, cross)
-    period, at = divmod(n, len(blocks))
-    own = jax.tree.map(lambda p_L, period=period: p_L[period], stacked[at])
-    carry, _, own_memories = apply_block(blocks[at], own, carry, layer, context)
-    memories.append(own_memories)
-  crossed = tuple(own.cross for own in memories if own.cross is not None)
-  kept = tuple(own.kept for own in memories)
-  return carry, Cache(kept, context.at.t[-1] + 1, crossed or None)
+  new = []
+  for n, entry in enumerate(cache.entries):
+    source_keys = None if cache.source_keys is None else cache.source_keys[n]
+    layer = LayerInputs(jnp.asarray(n), None, None, entry, source_keys)
+    period, m = divmod(n, len(blocks))
+    params = jax.tree.map(lambda p_L, period=period: p_L[period], stacked[m])
+    carry, _, after = apply_block(blocks[m], params, carry, layer, context)
+    new.append(after)
+  entries = tuple(block.entry for block in new)
+  sources = tuple(b.source_keys for b in new if b.source_keys is not None)
+  return carry, Cache(entries, context.at.t[-1] + 1, sources or None)

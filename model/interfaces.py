@@ -39,17 +39,17 @@ class CallContext(NamedTuple):
   Attributes:
     at: positions of the input.
     position: parameters of the positions.
-    keys_B: one PRNG key per example, for dropout; `None` disables it.
+    rngs_B: one PRNG key per example, for dropout; `None` disables it.
     index: number of positions in the cache.
-    memory: the encoded source; `None` if there is no source, or if the layers
+    source: the encoded source; `None` if there is no source, or if the layers
       hold its keys.
   """
 
   at: Positions
   position: PartParams
-  keys_B: jax.Array | None
+  rngs_B: jax.Array | None
   index: jax.Array
-  memory: EncodedSource | None
+  source: EncodedSource | None
 
 
 class LayerInputs(NamedTuple):
@@ -59,15 +59,16 @@ class LayerInputs(NamedTuple):
     number: number of the block in its stack, from 0.
     gates_N: factor of each head's output; `None` is 1.
     cross_gates_N: the same for the heads of cross-attention.
-    kept: cached keys or state of earlier positions; `None` without a cache.
-    cross: keys of the source; `None` if they have not been computed yet.
+    cache_entry: cached keys or state of earlier positions; `None` without a
+      cache.
+    source_keys: keys of the source; `None` if they are not computed yet.
   """
 
   number: jax.Array
   gates_N: jax.Array | None
   cross_gates_N: jax.Array | None
-  kept: cache.CacheEntry | None
-  cross: Keys | None
+  cache_entry: cache.CacheEntry | None
+  source_keys: Keys | None
 
 
 class AttentionOutput(NamedTuple):
@@ -77,13 +78,14 @@ class AttentionOutput(NamedTuple):
     out_BTD: array to be added to the residual stream.
     weights_BNTS: attention weights, if the backend returns them.
     first_BTKH: values of the first layer, if an output reads them.
-    kept: cache entry after this call; keys of the source in cross-attention.
+    cache_entry: the entry after this call; of cross-attention, the keys of the
+      source.
   """
 
   out_BTD: jax.Array
   weights_BNTS: jax.Array | None
   first_BTKH: jax.Array | None
-  kept: cache.CacheEntry | None
+  cache_entry: cache.CacheEntry | None
 
 
 class BlockCarry(NamedTuple):
@@ -102,12 +104,12 @@ class BlockCache(NamedTuple):
   """What a block stores for later calls; all `None` without a cache.
 
   Attributes:
-    kept: keys or state of the positions so far.
-    cross: keys of the source, in a stack that attends to one.
+    entry: keys or state of the positions so far.
+    source_keys: keys of the source, in a stack that attends to one.
   """
 
-  kept: CacheEntry | None
-  cross: Keys | None
+  entry: CacheEntry | None
+  source_keys: Keys | None
 
 
 class BlockResult(NamedTuple):
@@ -115,7 +117,7 @@ class BlockResult(NamedTuple):
 
   carry: BlockCarry
   aux: Aux
-  memories: BlockCache
+  cache: BlockCache
 
 
 class NetworkOutput(NamedTuple):
@@ -164,13 +166,13 @@ class Call(NamedTuple):
   """Options of one call of the model.
 
   Attributes:
-    keys_B: one PRNG key per example, for dropout; `None` disables it.
+    rngs_B: one PRNG key per example, for dropout; `None` disables it.
     head_gates: factors of the outputs of heads.
     cache: cache of earlier positions; `None` computes the whole sequence.
     wanted: side outputs to return, of those that are returned only on request.
   """
 
-  keys_B: jax.Array | None = None
+  rngs_B: jax.Array | None = None
   head_gates: HeadGates = EVERY_HEAD
   cache: Cache | None = None
   wanted: Request = NOTHING

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from model import cache as kept_keys
 from model.architecture.architecture import Architecture
 from model.architecture.choices import LayerGroup
 from model.architecture.family import ENCODER, Stack
 from model.attention.mask import separate
 from model.backends.base import Reference
 from model.block import Block, apply_block
-from model.cache import Cache
+from model.cache import Cache, last_document
 from model.cached_step import run_cached
 from model.core.dropout import dropout, site_keys
 from model.core.inputs import (
@@ -66,13 +65,15 @@ class Transformer(nn.Module):
       memory, aux = self._encode(params, arch.encoder, inputs.source, call)
     at = self._positions(inputs, call.cache)
     x_BTD = self._read(params, inputs)
-    x_BTD = self._add_positions(params, x_BTD, at, 'position', call.keys_B)
-    context = CallContext(at, params['position'], call.keys_B, at.t[0], memory)
+    x_BTD = self._add_positions(params, x_BTD, at, 'position', call.rngs_B)
+    context = CallContext(at, params['position'], call.rngs_B, at.t[0], memory)
     stack, cache = arch.stacks[-1], None
     if call.cache is None:
       gates = call.head_gates.self_LN, call.head_gates.cross_LN
-      x_BTD, own = self._run_blocks(stack, x_BTD, context, gates, call.wanted)
-      aux = {**aux, **own}
+      x_BTD, stack_aux = self._run_blocks(
+        stack, x_BTD, context, gates, call.wanted
+      )
+      aux = {**aux, **stack_aux}
     else:
       groups = self._groups(stack)
       carry, cache = run_cached(
@@ -95,7 +96,7 @@ class Transformer(nn.Module):
       t_T += cache.index
     if segments_BT is None or not separate(self.architecture.masks):
       return Positions(t_T, segments_BT)
-    before = None if cache is None else kept_keys.before(cache)
+    before = None if cache is None else last_document(cache)
     return Positions(t_T, segments_BT, document_places(segments_BT, before))
 
   def _read(self, params: Mapping[str, Any], inputs: ModelInputs) -> jax.Array:
@@ -121,16 +122,16 @@ class Transformer(nn.Module):
     x_BTD: jax.Array,
     at: Positions,
     position: str,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> jax.Array:
     """Adds positions, and applies dropout, to the input of a stack."""
     arch = self.architecture
     embed = functools.partial(arch.position.embed, params[position])
     x_BTD = call_with_positions(embed, x_BTD, at)
-    place = 'embedding'
+    site = 'embedding'
     if position != 'position':
-      place = f'{ENCODER}/{place}'
-    return dropout(x_BTD, arch.dropout_embedding, site_keys(keys_B, 0, place))
+      site = f'{ENCODER}/{site}'
+    return dropout(x_BTD, arch.dropout_embedding, site_keys(rngs_B, 0, site))
 
   def _encode(
     self,
@@ -144,8 +145,8 @@ class Transformer(nn.Module):
     position, s_S = f'position_{ENCODER}', jnp.arange(source.tokens_BS.shape[1])
     at = Positions(s_S, source.segments_BS)
     x_BSD = self._embed(params, source.tokens_BS)
-    x_BSD = self._add_positions(params, x_BSD, at, position, call.keys_B)
-    context = CallContext(at, params[position], call.keys_B, s_S[0], None)
+    x_BSD = self._add_positions(params, x_BSD, at, position, call.rngs_B)
+    context = CallContext(at, params[position], call.rngs_B, s_S[0], None)
     gates = call.head_gates.encoder_LN, None
     x_BSD, own = self._run_blocks(stack, x_BSD, context, gates, call.wanted)
     if arch.residual.traits.final_norm:
@@ -167,8 +168,8 @@ class Transformer(nn.Module):
     """
     arch, groups = self.architecture, self._groups(stack)
     # Only the reference backend returns attention weights.
-    maps = bool(wanted & ATTENTION_MAPS)
-    blocks = [self._block(group, maps) for group in groups]
+    wants_weights = bool(wanted & ATTENTION_MAPS)
+    blocks = [self._block(group, wants_weights) for group in groups]
 
     def body(
       carry: BlockCarry, period: _Period
@@ -198,7 +199,7 @@ class Transformer(nn.Module):
       carry, own = body(carry, jax.tree.map(lambda x_L: x_L[whole], left))
       found = [
         _append_layer(*pair) for pair in zip(found, own, strict=False)
-      ] + (found[rest:])
+      ] + found[rest:]
     aux = {group.name: own for group, own in zip(groups, found, strict=True)}
     return arch.residual.finish(carry.stream), aux
 
@@ -207,10 +208,10 @@ class Transformer(nn.Module):
     groups = self.architecture.groups
     return [group for group in groups if group.stack.name == stack.name]
 
-  def _block(self, group: LayerGroup, maps: bool = False) -> Block:
-    """Returns the block of a group; `maps` asks for attention weights."""
+  def _block(self, group: LayerGroup, wants_weights: bool = False) -> Block:
+    """Returns the block of a group, which may return attention weights."""
     arch = group.arch
-    backend = Reference() if maps else arch.backend
+    backend = Reference() if wants_weights else arch.backend
     return Block(arch, self.dims, group.stack, backend, parent=None)
 
   def _stacked_parameters(self, group: LayerGroup) -> Any:
@@ -248,11 +249,13 @@ def _layer_inputs(
 ) -> LayerInputs:
   """Returns the inputs of a group, with its layers as first axis."""
   depth = group.stack.num_layers
-  if len(group.numbers) == depth:
-    return LayerInputs(jnp.arange(depth), *gates, kept=None, cross=None)
+  if len(group.numbers) == depth:  # All layers: nothing to select.
+    return LayerInputs(
+      jnp.arange(depth), *gates, cache_entry=None, source_keys=None
+    )
   number_L = jnp.asarray(group.numbers)
   own, cross = (None if g is None else g[number_L] for g in gates)
-  return LayerInputs(number_L, own, cross, kept=None, cross=None)
+  return LayerInputs(number_L, own, cross, cache_entry=None, source_keys=None)
 
 
 def _logits(

@@ -1,4 +1,4 @@
-"""The transformer as pure functions: `init`, `apply`, and `step` to decode."""
+"""The transformer as pure functions: `init`, `apply` and `decode_step`."""
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,11 @@ def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
   """
   params = {}
   groups = {group.name: group for group in arch.groups}
-  for path, what in arch.parameter_table(dims).items():
+  for path, spec in arch.parameter_table(dims).items():
     first, _, rest = path.partition('/')
     if (group := groups.get(first)) is None:
       own = key_of(path, key)
-      params[path] = sample(arch.init, own, what, dims.num_layers)
+      params[path] = sample(arch.init, own, spec, dims.num_layers)
       continue
     # The same layer number gives the same values with and without a pattern.
     own, depth = (
@@ -34,8 +34,8 @@ def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
       group.stack.num_layers,
     )
     params[path] = jax.vmap(
-      lambda layer, own=own, what=what, depth=depth: sample(
-        arch.init, jax.random.fold_in(own, layer), what, depth
+      lambda layer, own=own, spec=spec, depth=depth: sample(
+        arch.init, jax.random.fold_in(own, layer), spec, depth
       )
     )(jnp.asarray(group.numbers))
   return traverse_util.unflatten_dict(params, sep='/')
@@ -46,7 +46,7 @@ def apply(
   dims: Dims,
   params: Params,
   inputs: ModelInputs,
-  keys_B: jax.Array | None = None,
+  rngs_B: jax.Array | None = None,
   wanted: Request = NOTHING,
   head_gates: HeadGates = EVERY_HEAD,
 ) -> NetworkOutput:
@@ -58,7 +58,7 @@ def apply(
     params: parameters, as from `init`; they are cast to `arch.dtype`.
     inputs: tokens or vectors, their segments (for the masks `segments` and
       `padding`), and the source of an encoder-decoder.
-    keys_B: one PRNG key per example, for dropout; `None` in evaluation.
+    rngs_B: one PRNG key per example, for dropout; `None` in evaluation.
     wanted: side outputs to return, of those that are returned only on request.
     head_gates: factors of the outputs of heads; differentiable.
 
@@ -66,11 +66,11 @@ def apply(
     ValueError: `head_gates` do not match the heads of the model.
   """
   check_head_gates(head_gates, arch.stacks, dims)
-  call = Call(keys_B, head_gates, wanted=wanted)
+  call = Call(rngs_B, head_gates, wanted=wanted)
   return _run(arch, dims, params, inputs, call).output
 
 
-def step(
+def decode_step(
   arch: Architecture,
   dims: Dims,
   params: Params,
@@ -82,10 +82,11 @@ def step(
   The output equals that of `apply` on the whole sequence at these positions.
   The cache must have room for the tokens, which is not checked because its
   index may be traced.  The prefix of --mask=prefix must come in one step; with
-  segments, so must the prefix of each document.
+  segments, so must the prefix of each document.  Side outputs of the last stack
+  are not returned.
 
   Args:
-    arch: an architecture that `cache.uncacheable` accepts.
+    arch: an architecture for which `cache.decoding_problem` returns `None`.
     dims: sizes of the axes.
     params: parameters, as from `init`.
     inputs: tokens and their segments; in the first step also the source of an

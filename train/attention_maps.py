@@ -115,7 +115,7 @@ def read_maps(path: pathlib.Path, symbols: int) -> dict[str, np.ndarray]:
     symbols: size of the vocabulary, which every token id must be below.
 
   Raises:
-    Damaged: the file is not as it was written.
+    DamagedFile: the file is not as it was written.
   """
   try:
     data = io.BytesIO(read_file_bytes(path))

@@ -14,8 +14,8 @@ from train.trial import Options, Trial, TrialListener
 class TrialGroup:
   """The trials that run side by side in a program, and their packed state.
 
-  `begun` counts the trials that have begun; `left` has those of them that have
-  not ended, by id.
+  `num_begun` counts the trials that have begun; `unfinished` has those of them
+  that have not ended, by id.
   """
 
   def __init__(
@@ -27,8 +27,8 @@ class TrialGroup:
   ):
     self.options, self.layout, self.listener = options, layout, listener
     self.waiting = trials
-    self.begun, self.left = 0, dict[str, Trial]()
-    self.ticked = time.monotonic()
+    self.num_begun, self.unfinished = 0, dict[str, Trial]()
+    self.last_tick = time.monotonic()
     self.chunk_steps = 1
     self.lanes: list[Lane] = []
 
@@ -46,7 +46,11 @@ class TrialGroup:
         break
       changed = True
       lane = Lane(
-        trial, self.options, self.listener, self.layout, self._fed(trial)
+        trial,
+        self.options,
+        self.listener,
+        self.layout,
+        self._is_host_fed(trial),
       )
       if n < len(self.lanes):
         before, self.lanes[n] = self.lanes[n], lane
@@ -60,18 +64,18 @@ class TrialGroup:
     """Begins the next waiting trial and returns it, or None if none waits."""
     trial = next(self.waiting, None)
     if trial is not None:
-      self.begun += 1
-      self.left[trial.id] = trial
+      self.num_begun += 1
+      self.unfinished[trial.id] = trial
       self.listener.begin(trial)
     return trial
 
   def end(self, lane: Lane) -> None:
     """Reports the end of a trial."""
     result = lane.end()
-    self.left.pop(lane.trial.id, None)
+    self.unfinished.pop(lane.trial.id, None)
     self.listener.end(lane.trial, result)
 
-  def _fed(self, trial: Trial) -> bool:
+  def _is_host_fed(self, trial: Trial) -> bool:
     """Returns whether the host feeds the data of a trial."""
     feed, device = self.options.feed, self.layout.devices[0]
     return is_host_fed(trial.config, trial.data, feed, device)
@@ -79,13 +83,13 @@ class TrialGroup:
   def _pack(self) -> None:
     """Copies the states of all lanes to the devices."""
     first, layout = self.lanes[0].trial, self.layout
-    self.is_host_fed = self._fed(first)
-    signed = [
+    self.is_host_fed = self._is_host_fed(first)
+    signatures = [
       signature(lane.config, lane.trial.data, layout, self.is_host_fed)
       for lane in self.lanes
     ]
-    self.program = get_program(signed[0][0])
-    self.values = [values for _, values in signed]
+    self.program = get_program(signatures[0][0])
+    self.values = [values for _, values in signatures]
     # Idle lanes hold a copy of the first trial and take no steps.
     self.idle = layout.lanes - len(self.lanes)
     states = [lane.state for lane in self.lanes]
@@ -97,7 +101,7 @@ class TrialGroup:
       else dict(first.data.arrays)
     )
     self.blocks: list[int] = []  # numbers of the blocks on the devices
-    axes = signed[0][0].parameter_axes
+    axes = signatures[0][0].parameter_axes
     self.state = layout.pack(states + states[:1] * self.idle, axes)
 
   @property
@@ -133,10 +137,10 @@ class TrialGroup:
       The share of each, in seconds.
     """
     now = time.monotonic()
-    share = (now - self.ticked) / max(1, len(self.training))
+    share = (now - self.last_tick) / max(1, len(self.training))
     for lane in self.training:
       lane.notes.seconds += share
-    self.ticked = now
+    self.last_tick = now
     return share
 
   def close(self) -> None:

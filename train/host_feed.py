@@ -29,7 +29,7 @@ Feeding = Literal['device', 'host', 'grain']
 DEFAULT_DATA_LIMIT = (
   2**30
 )  # most bytes of data on a device whose memory size is unknown
-MEMORY_PARTS = 4  # on others the data may take 1 / SHARE of the memory
+MEMORY_PARTS = 4  # on others the data may take 1 / MEMORY_PARTS of the memory
 
 
 def is_host_fed(
@@ -89,12 +89,12 @@ def check_feed(
 def read_block(
   config: Config, data: Data, number: int, host: int = 0, hosts: int = 1
 ) -> dict[str, Any]:
-  """Returns a block: the rows that a device needs for the next BLOCK steps.
+  """Returns a block: the rows of HOST_BLOCK steps that a device needs.
 
   Args:
     config: of the trial.
     data: of the trial.
-    number: of the block; block n has steps n BLOCK to (n + 1) BLOCK - 1.
+    number: of the block; block n has the HOST_BLOCK steps from n HOST_BLOCK on.
     host: index of the host; each reads its own share of every batch.
     hosts: number of hosts; it must divide --batch_size.
   """

@@ -83,11 +83,11 @@ class Lane:
     remove_temporaries(folder)
     self.trial, self.options, self.config = trial, options, trial.config
     self.notes, self.ended = TrialNotes(), False
-    self.judged: MetricValues = {}
+    self.final_metrics: MetricValues = {}
     self.feed = None
     if fed:
       self.feed = open_feed(trial.config, trial.data, options.feed)
-    self.saved = time.monotonic()
+    self.last_save = time.monotonic()
     self.probe = Probe(trial.config, trial.data, fed)
     self.checkpoints = Checkpoints(
       folder / CHECKPOINT_FOLDER,
@@ -99,8 +99,8 @@ class Lane:
     self.state: TrainState = to_host(
       init_state(trial.config, dims, trial.initial)
     )
-    if restored := self.checkpoints.restore(self.state.saved):
-      self.state = TrainState.restored(restored.tree)
+    if restored := self.checkpoints.restore(self.state.checkpoint_tree):
+      self.state = TrainState.from_checkpoint(restored.tree)
       self.notes = TrialNotes(**restored.extra)
     self.is_fresh = restored is None
     code = describe_code(trial.config)
@@ -126,7 +126,7 @@ class Lane:
 
   @property
   def diverged(self) -> int:
-    """Returns the step whose loss was not finite, else -1."""
+    """Returns the first step with a loss or gradient not finite, else -1."""
     return int(self.state.diverged)
 
   @property
@@ -182,8 +182,8 @@ class Lane:
   def save(self) -> None:
     """Starts to write a checkpoint of the state and the notes."""
     notes = dataclasses.asdict(self.notes)
-    self.checkpoints.save(self.step, self.state.saved, notes)
-    self.saved = time.monotonic()
+    self.checkpoints.save(self.step, self.state.checkpoint_tree, notes)
+    self.last_save = time.monotonic()
 
   def compute_final_metrics(self) -> None:
     """Computes the task's metrics of the trained model, such as BLEU."""
@@ -196,7 +196,7 @@ class Lane:
       jax.tree.map(jnp.asarray, self.state.eval_params),
       data,
     )
-    self.judged = dict(found.figures)
+    self.final_metrics = dict(found.figures)
     if found.lines:
       write_table(self.trial.directory, found.lines)
 
@@ -236,7 +236,7 @@ class Lane:
       'best_val_loss': notes.best_val_loss,
       'best_step': notes.best_step,
       'train_loss': notes.train_loss,
-      **self.judged,
+      **self.final_metrics,
     }
     if not fine:
       metrics['diverged_at'] = self.diverged

@@ -59,17 +59,13 @@ def run(
   except (Interrupted, OSError):
     raise
   except Exception as e:
-    left = list(group.left.values())
-    raise TrialsFailed(e, left, group.begun) from e
+    left = list(group.unfinished.values())
+    raise TrialsFailed(e, left, group.num_begun) from e
 
 
 def _train(group: TrialGroup) -> None:
   """Runs chunks until every trial has ended; raises Interrupted if asked."""
-  if not all(lane.is_trained for lane in group.lanes):
-    _dispatch(group, [lane.step for lane in group.lanes])
-    share = group.tick()
-    for lane in group.lanes:
-      lane.notes.compile_seconds += share
+  is_compiled = False
   while True:
     replace_ended(group)
     if not group.training:
@@ -77,6 +73,9 @@ def _train(group: TrialGroup) -> None:
     if group.listener.stop_requested():
       save_lanes(group, group.training)
       raise Interrupted
+    if not is_compiled:
+      _compile(group)
+      is_compiled = True
     _advance(group)
     evaluated = [lane for lane in group.training if lane.at_evaluation]
     best = evaluate_lanes(group, evaluated)
@@ -84,9 +83,17 @@ def _train(group: TrialGroup) -> None:
     due = [
       lane
       for lane in group.training
-      if lane.keeps_checkpoint or now - lane.saved >= wait
+      if lane.keeps_checkpoint or now - lane.last_save >= wait
     ]
     save_lanes(group, [*best, *due])
+
+
+def _compile(group: TrialGroup) -> None:
+  """Runs no step, so that compilation does not count as time of training."""
+  _dispatch(group, [lane.step for lane in group.lanes])
+  share = group.tick()
+  for lane in group.lanes:
+    lane.notes.compile_seconds += share
 
 
 def _advance(group: TrialGroup) -> None:
@@ -103,25 +110,25 @@ def _advance(group: TrialGroup) -> None:
   most = max(stop - start for _, start, stop, _ in moved)
   per_step = max(share, 1e-9) * len(moved) / most
   group.chunk_steps = max(1, min(CAPACITY, int(CHUNK_SECONDS / per_step)))
-  for lane, start, stop, own in moved:
+  for lane, start, stop, steps in moved:
     lane.notes.train_seconds += share
     # No step is logged after the one that diverged.
     last = stop if lane.diverged < 0 else lane.diverged + 1
-    lane.notes.train_loss = finite_or_none(own.loss[last - 1 - start])
+    lane.notes.train_loss = finite_or_none(steps.loss[last - 1 - start])
     every = lane.options.log_every
     logged = [
       step
       for step in range(start, last)
       if (step + 1) % every == 0 or step == lane.diverged
     ]
-    lane.log.write(step_lines(own, start, logged))
-  lane, start, stop, own = moved[0]
+    lane.log.write(step_lines(steps, start, logged))
+  lane, start, stop, steps = moved[0]
   tokens = lane.config.batch_size * lane.config.seq_len * len(moved)
   group.listener.progress(
     Progress(
-      step=sum(o.goal if o.is_trained else o.step for o in group.training),
-      steps=sum(o.goal for o in group.training),
-      loss=float(own.loss[stop - 1 - start]),
+      step=sum(p.goal if p.is_trained else p.step for p in group.training),
+      steps=sum(p.goal for p in group.training),
+      loss=float(steps.loss[stop - 1 - start]),
       tokens_per_second=tokens / per_step,
     )
   )

@@ -107,13 +107,16 @@ class TrialsFailed(Exception):
 
   Attributes:
     error: the error.
-    left: the trials that had begun but not ended.
-    begun: how many had begun, including those that ended.
+    unfinished: the trials that had begun but not ended.
+    num_begun: how many had begun, including those that ended.
   """
 
-  def __init__(self, error: Exception, left: Sequence[Trial], begun: int):
+  def __init__(
+    self, error: Exception, unfinished: Sequence[Trial], num_begun: int
+  ):
     super().__init__(f'{type(error).__name__}: {error}')
-    self.error, self.left, self.begun = error, left, begun
+    self.error, self.unfinished = error, unfinished
+    self.num_begun = num_begun
 
 
 # Metrics by name; None where a number is not finite.
@@ -134,7 +137,7 @@ class TrialNotes:
     last_eval: metrics of the last evaluation.
     extent: number of targets, and bytes, that these metrics cover.
     by_position: sums of the evaluation at the last step, if the task keeps
-      them (see `evaluation.by_position`).
+      them (see `evaluation.sums_by_position`).
     code: the code that trained it (see `train.config.code_digest`).
     best_val_loss: the lowest so far.
     best_step: the step of the lowest validation loss.

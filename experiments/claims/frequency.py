@@ -14,7 +14,7 @@ import numpy as np
 
 from train.config.config import Config
 from train.host_feed import read_block, validation_rows
-from train.programs.step import batch_of, bucket_of
+from train.programs.batches import batch_of, bucket_of
 from train.tasks.base import Arrays, Batch, Data, spaced_examples
 from train.tasks.long_arrays import HOST_BLOCK, LongArrayTask, nth_batch
 

@@ -21,8 +21,14 @@ from experiments.results import digest
 from experiments.rows.title import label, question
 
 
-def inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
-  """Serves --version, --help, --list and --digest; returns if one was given."""
+def print_information(
+  command: Command, values: flags.FlagValues, usage: str
+) -> bool:
+  """Prints what --version, --help, --list or --digest asks for.
+
+  Returns:
+    Whether one of them was given.
+  """
   topic = str(values['help'].value)
   if values['version'].value:
     say(versions())
@@ -40,9 +46,9 @@ def inform(command: Command, values: flags.FlagValues, usage: str) -> bool:
     warn_all(there.warnings())
   elif command.digest:
     there = library()
-    said = digest.write(there.experiments)
+    warnings = digest.write(there.experiments)
     say(f'written: {digest.PAGE}')
-    warn_all([*said, *there.warnings()])
+    warn_all([*warnings, *there.warnings()])
   else:
     return False
   return True

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.cli import listing
-from experiments.cli import trained_trials as trained
-from experiments.cli.inform import inform, introduce, warn_all
+from experiments.cli import listing, trained_trials
+from experiments.cli.inform import introduce, print_information, warn_all
 from experiments.cli.parse import (
   ReplacedSettings,
   choose_experiment,
@@ -50,13 +49,14 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
       return worker.run_worker(argv[2])
     try:
       with interruptible():
-        current_project()  # Reads the sources, which equal the modules now.
+        # Reads the sources while they equal the modules: records digest them.
+        current_project()
         return _main(argv, values, usage, output)
     except (FieldError, DataError, CommandError) as e:
       print_error(shorten(str(e)))
       return 2
     except KeyboardInterrupt:
-      print_error('interrupted before anything ran')
+      print_error('interrupted; nothing was trained')
       return 130
     except Exception as e:
       if (reason := advice.memory_advice(e)) is None:
@@ -71,23 +71,23 @@ def _main(
   usage: str,
   output: OutputStatus,
 ) -> int:
-  said = parse_flags(argv, values)
+  flag_warnings = parse_flags(argv, values)
   command = override(Command(), given_flags(Command, values))
-  if inform(command, values, usage):
+  if print_information(command, values, usage):
     return output.exit_code()
   if command.evaluate is not None or command.generate is not None:
-    trained.use_trial(command, values)
-    warn_all(said)
+    trained_trials.evaluate_or_generate(command, values)
+    warn_all(flag_warnings)
     return output.exit_code()
-  there = library()
-  experiment = choose_experiment(command.experiment, there)
-  said += there.warnings()
+  experiments = library()
+  experiment = choose_experiment(command.experiment, experiments)
+  flag_warnings += experiments.warnings()
   options = override(Options(), given_flags(Options, values))
   for destination in options.log_to:
     destination.check()
-  trained.refuse_generation(values)
+  trained_trials.refuse_generation(values)
   plans = make_plans(experiment, command, options, values)
-  warn_all(said)
+  warn_all(flag_warnings)
   if command.plan:
     for plan, notes in plans:
       introduce(plan, notes, argv)

@@ -25,7 +25,7 @@ from train.trial import Options
 SEARCHED = ('beam', 'length_penalty')
 
 
-def use_trial(command: Command, values: flags.FlagValues) -> None:
+def evaluate_or_generate(command: Command, values: flags.FlagValues) -> None:
   """Evaluates the trial that --evaluate names, or generates from --generate's.
 
   The trial itself checks the other flags; no experiment is involved.

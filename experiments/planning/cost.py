@@ -54,16 +54,16 @@ def cost(config: Config, vocab_size: int, num_classes: int = 0) -> Cost:
   arch = config.architecture
   table = arch.parameter_table(dims)
 
-  def size(path: str, what: Param) -> int:
-    return (arch.depth(path) or 1) * math.prod(what.shape)
+  def size(path: str, spec: Param) -> int:
+    return (arch.depth(path) or 1) * math.prod(spec.shape)
 
-  total = sum(size(path, what) for path, what in table.items())
+  total = sum(size(path, spec) for path, spec in table.items())
   none = arch.model.traits.has_classes or dims.num_outputs
   unembedded = 0 if none else dims.d_model * vocab_size
   multiplied = unembedded + sum(
-    round(size(path, what) * what.used)
-    for path, what in table.items()
-    if what.init in (ParamRole.MATRIX, ParamRole.RESIDUAL)
+    round(size(path, spec) * spec.used)
+    for path, spec in table.items()
+    if spec.role in (ParamRole.MATRIX, ParamRole.RESIDUAL)
     and path != 'unembedding/kernel'
   )
   heads = dims.num_heads * dims.head_dim
@@ -98,7 +98,7 @@ def _optimizer_bytes(
     rule = optimization.transform(by_path, steps)
     return rule.init(params), states, optimization.average.start(params)
 
-  params = {path: what.struct for path, what in table}
+  params = {path: spec.struct for path, spec in table}
   kept = jax.eval_shape(start, unflatten(params))
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
 

@@ -96,8 +96,8 @@ def _check_initial(
   arch = config.architecture
   table = arch.parameter_table(config.sizes(data.vocabulary))
   want = {
-    path: what.shape if depth is None else (depth, *what.shape)
-    for path, what in table.items()
+    path: spec.shape if depth is None else (depth, *spec.shape)
+    for path, spec in table.items()
     for depth in [arch.depth(path)]
   }
   have = {path: tuple(p.shape) for path, p in flatten(params).items()}

@@ -225,7 +225,7 @@ def read_layout(workdir: pathlib.Path) -> LayoutFile | None:
   Each trial records its layout too, from which a damaged file is restored.
 
   Raises:
-    Damaged: the file is damaged, and the trials do not agree on one layout.
+    DamagedFile: the file is damaged, and the trials do not agree on one layout.
   """
   path = workdir / _FILE
   try:

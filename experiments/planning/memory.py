@@ -54,7 +54,7 @@ class MemoryLimit(NamedTuple):
 
 
 def check(plan: Plan) -> None:
-  """Raises Refused if the parameters alone need more memory than there is."""
+  """Raises CommandError if parameters alone need more memory than there is."""
   need, room = largest(plan), rooms(plan.command.workers)
   for own in room:
     least = own.left if own.what == _ADDRESSES else own.total

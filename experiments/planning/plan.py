@@ -106,7 +106,7 @@ def make_plan(
   """Returns the plan of a command, its trials checked and ordered by seed.
 
   Raises:
-    FieldError, DataError, Refused: the command cannot run.
+    FieldError, DataError, CommandError: the command cannot run.
   """
   rows, left_out, unfit = _rows(experiment, base, command, requests)
   devices = pick_devices(options.devices)
@@ -190,7 +190,7 @@ def _check(
 
 
 def _check_count(trials: int) -> None:
-  """Raises Refused if rows, points and seeds make too many trials."""
+  """Raises CommandError if rows, points and seeds make too many trials."""
   most = 10 * PLANNED.most
   if trials > most:
     raise CommandError(
@@ -298,7 +298,7 @@ def program_key(trial: Trial) -> tuple[Hashable, ...]:
 
 
 def check_writable(workdir: pathlib.Path) -> None:
-  """Creates the working directory; raises Refused if it cannot be written."""
+  """Creates the directory; raises CommandError if it cannot be written."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     open_lock(workdir).close()

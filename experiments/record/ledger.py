@@ -105,7 +105,7 @@ def open_lock(workdir: pathlib.Path) -> TextIO:
   """Opens the lock file of a directory.
 
   Raises:
-    Damaged: the file is a symbolic link.
+    DamagedFile: the file is a symbolic link.
     OSError: the directory cannot be written.
   """
   path = workdir / '.lock'

@@ -74,6 +74,6 @@ def read_sample(directory: pathlib.Path) -> Sample:
   """Reads the text that a trial generated.
 
   Raises:
-    Damaged: the file is damaged.
+    DamagedFile: the file is damaged.
   """
   return read_json(directory / SAMPLE, Sample, AGAIN)

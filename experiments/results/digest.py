@@ -33,7 +33,7 @@ def write(experiments: Mapping[str, Experiment]) -> list[str]:
     A warning for each result that is stale.
 
   Raises:
-    Damaged: a result cannot be read.
+    DamagedFile: a result cannot be read.
   """
   results = read_all(pathlib.Path())
   write_atomically(pathlib.Path(PAGE), page(results, experiments))

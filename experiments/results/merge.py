@@ -99,7 +99,7 @@ def _source(workdir: pathlib.Path) -> MergeSource:
 
 
 def _check_conflicts(found: Sequence[MergeSource]) -> None:
-  """Raises Refused if a trial ended with other parameters in two places."""
+  """Raises CommandError if a trial ended with two different results."""
   places: dict[str, tuple[pathlib.Path, str]] = {}
   for path, records, _ in found:
     for trial, record in records.items():

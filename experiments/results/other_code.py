@@ -144,7 +144,7 @@ def check_code(plan: Plan, found: CodeSurvey) -> None:
 
 
 def _check_defaults(plan: Plan, found: CodeSurvey) -> None:
-  """Raises Refused if flags had other defaults, unless --rerun retrains."""
+  """Raises CommandError if a default has changed, unless --rerun retrains."""
   command = plan.command
   if not found.defaults or (command.rerun and command.merge is None):
     return

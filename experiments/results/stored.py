@@ -168,7 +168,7 @@ def read(path: pathlib.Path) -> StoredResult:
   """Reads a result.
 
   Raises:
-    Damaged: it cannot be read.
+    DamagedFile: it cannot be read.
   """
   return read_json(path, StoredResult, AGAIN)
 

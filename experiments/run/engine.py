@@ -36,13 +36,14 @@ def run_plan(
     flag_lines: lines of a flag file that replays the command.
 
   Raises:
-    CommandError: the directory belongs to something else, or is in use.
+    CommandError: the directory is in use, or holds trials from other code and
+      neither --keep nor --rerun is given.
   """
   with GuardedRun(plan.workdir, command) as guard:
-    found = survey_plan(plan)
-    done = run_table(plan, found, command, flag_lines, guard.stop)
-    stored.write(plan.experiment, [done.outcome], command)
-    guard.code = done.code
+    survey = survey_plan(plan)
+    result = run_table(plan, survey, command, flag_lines, guard.stop)
+    stored.write(plan.experiment, [result.outcome], command)
+    guard.code = result.code
   return guard.code
 
 
@@ -55,7 +56,7 @@ class TableResult(NamedTuple):
 
 def run_table(
   plan: Plan,
-  found: CodeSurvey,
+  survey: CodeSurvey,
   command: Sequence[str],
   flag_lines: Sequence[str],
   stop: StopSignal,
@@ -73,33 +74,33 @@ def run_table(
       remove_temporaries(folder)
     describe_run(plan, flag_lines)
     ledger = Ledger(plan.workdir)
-    layout = mend_layout(plan.workdir)
-    trials, steps = size(plan)
-    with Terminal(trials, steps) as terminal:
+    layout_warning = mend_layout(plan.workdir)
+    with Terminal(*size(plan)) as terminal:
       damage = [
         *ledger.damage,
         *comparisons.damaged_verdict_lines(plan.workdir),
       ]
-      for line in [*damage, *([layout] if layout else [])]:
+      for line in [*damage, *([layout_warning] if layout_warning else [])]:
         terminal.warn(line)
-      about = plan.metric, plan.devices, stop.requested
-      recorder = Recorder(ledger, terminal, *about)
-      prepare(plan, found, ledger, terminal)
+      recorder = Recorder(
+        ledger, terminal, plan.metric, plan.devices, stop.requested
+      )
+      prepare(plan, survey, ledger, terminal)
       if plan.command.merge is not None:
         merge(plan, ledger, terminal)
       else:
-        alone = plan.command.workers == 1
-        where = plan, recorder, terminal
-        run: TrialExecutor = (
-          LocalExecutor(*where) if alone else WorkerPool(*where, lock)
+        executor: TrialExecutor = (
+          LocalExecutor(plan, recorder, terminal)
+          if plan.command.workers == 1
+          else WorkerPool(plan, recorder, terminal, lock)
         )
-        with contextlib.closing(run):
+        with contextlib.closing(executor):
           for stage in stages(plan, ledger):
             if stage.title:
               terminal.say(f'{stage.title}: {len(stage.trials)} trials')
-            run.run_all(stage.trials)
+            executor.run_all(stage.trials)
       outcome = finish(plan, ledger, command, terminal)
-    every = [p for stage in stages(plan, ledger) for p in stage.trials]
-    return TableResult(
-      0 if all(map(recorder.is_settled, every)) else 1, outcome
-    )
+    # Again, since the record decides which trials the later stages have.
+    trials = [p for stage in stages(plan, ledger) for p in stage.trials]
+    is_complete = all(map(recorder.is_settled, trials))
+    return TableResult(0 if is_complete else 1, outcome)

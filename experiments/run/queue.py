@@ -65,7 +65,7 @@ class Queue:
   """The trials of a stage, each waiting, leased, done or failed.
 
   May be used only by the thread that made it.  Every method raises OSError if
-  the database cannot be read or written, and Damaged if it is damaged.
+  the database cannot be read or written, and DamagedDatabase if it is damaged.
 
   Args:
     path: the database, which `open_queue` made.
@@ -203,7 +203,7 @@ class Queue:
     self._db.close()
 
   def begin(self) -> None:
-    """Creates an empty table; raises Damaged if the file is damaged."""
+    """Creates an empty table; raises DamagedDatabase if the file is damaged."""
     with self._problems():
       (found,) = self._db.execute('PRAGMA quick_check(1)').fetchone()
       if found != 'ok':
@@ -214,7 +214,7 @@ class Queue:
 
   @contextlib.contextmanager
   def _problems(self) -> Iterator[None]:
-    """Converts errors of SQLite about the file to OSError or Damaged."""
+    """Converts errors of SQLite to OSError or DamagedDatabase."""
     try:
       yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):

@@ -30,7 +30,7 @@ class Runner:
 
   def __init__(self, options: Options, layout: Layout, listener: TrialListener):
     self._options, self._layout = options, layout
-    self._alone = SharedLayout(layout.devices[:1])
+    self._one_device = SharedLayout(layout.devices[:1])
     self._listener = listener
 
   def run(self, trials: Iterator[Trial]) -> None:
@@ -40,6 +40,8 @@ class Runner:
       Interrupted: the listener asked to stop; all states are saved.
       OSError: the disk is full or cannot be written.
     """
+    # The loop takes further trials itself; those that it had not begun when it
+    # failed are still to come.
     for first in trials:
       self._train(itertools.chain([first], trials), self._layout)
 
@@ -52,21 +54,27 @@ class Runner:
     except TrialsFailed as e:
       if (problem := disk_error(e.error)) is not None:
         raise problem from e
-      self._after(e, alone=e.begun == 1 or layout.lanes == 1)
+      self._handle_failure(e, alone=e.num_begun == 1 or layout.lanes == 1)
 
-  def _after(self, failed: TrialsFailed, alone: bool) -> None:
-    """Records a failure; runs each alone if it may be of any of several."""
-    text, left = one_line(failed.error), failed.left
-    if alone and left:
-      (trial,) = left
+  def _handle_failure(self, failed: TrialsFailed, alone: bool) -> None:
+    """Records the failure of one trial; runs each of several alone to find it.
+
+    Args:
+      failed: the error, and the trials that it left unfinished.
+      alone: whether only one trial ran.
+    """
+    text, unfinished = one_line(failed.error), failed.unfinished
+    if not unfinished:
+      self._listener.warn(f'after all trials had ended: {text}')
+      return
+    if alone:
+      (trial,) = unfinished
       self._listener.end(trial, Failure('failed', text))
       return
-    rows = ', '.join(dict.fromkeys(trial.row for trial in left))
-    self._listener.warn(
-      f'{rows or "all had ended"}: {text}: running each alone'
-    )
-    for trial in left:
-      self._train(iter([trial]), self._alone)
+    rows = ', '.join(dict.fromkeys(trial.row for trial in unfinished))
+    self._listener.warn(f'{rows}: {text}: running each alone')
+    for trial in unfinished:
+      self._train(iter([trial]), self._one_device)
 
 
 class LocalExecutor:

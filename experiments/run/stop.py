@@ -43,7 +43,7 @@ class StopSignal:
 
 
 class GuardedRun:
-  """The block of a `with` that a signal or a full disk ends with an exit code.
+  """A context in which a signal or a full disk gives an exit code, no error.
 
   `code` is what the block set; after `Interrupted` 128 and the number of the
   signal; after an error of the disk 1.

@@ -309,16 +309,16 @@ class ArchitectureFields(Record):
     checkpoints refer to them.
     """
     found = {
-      f'{part}/{name}': what
+      f'{part}/{name}': spec
       for part, table in self.outer_tables(dims).items()
-      for name, what in table.items()
+      for name, spec in table.items()
     }
     for group in self.groups:
       depth = len(group.numbers)
       found |= {
-        f'{group.name}/{part}/{name}': dataclasses.replace(what, depth=depth)
+        f'{group.name}/{part}/{name}': dataclasses.replace(spec, depth=depth)
         for part, table in group.arch.block_tables(dims, group.stack).items()
-        for name, what in table.items()
+        for name, spec in table.items()
       }
     return found
 

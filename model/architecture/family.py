@@ -43,9 +43,9 @@ class Stack:
     """Returns whether a query may see a later key."""
     return not any(mask.traits.hides_future for mask in self.mask)
 
-  def site(self, place: str) -> str:
-    """Returns a name for a place of dropout that is unique among stacks."""
-    return place if self.name == BLOCKS else f'{self.name}/{place}'
+  def site(self, name: str) -> str:
+    """Returns a name for a site of dropout that is unique among stacks."""
+    return name if self.name == BLOCKS else f'{self.name}/{name}'
 
 
 def check_head_gates(

@@ -62,12 +62,12 @@ def logits(
   if parts.logit_cap is not None:
     logits_BNTS = parts.logit_cap * jnp.tanh(logits_BNTS / parts.logit_cap)
   position, num_heads = parts.position, logits_BNTS.shape[1]
-  bias = functools.partial(position.bias, tables['position'], num_heads)
+  bias_of = functools.partial(position.bias, tables['position'], num_heads)
   t_BT, s_BS = queries.at.place, keys.at.place
   if position.traits.biases_by_place and t_BT is not None and s_BS is not None:
-    bias_BNTS = jax.vmap(bias)(t_BT, s_BS)
+    bias_BNTS = jax.vmap(bias_of)(t_BT, s_BS)
   else:  # a function of distances, which are equal in row and document
-    bias_BNTS = bias(t_T, s_S)
+    bias_BNTS = bias_of(t_T, s_S)
   if bias_BNTS is not None:
     logits_BNTS = logits_BNTS + bias_BNTS
   for output in parts.output:
@@ -82,21 +82,21 @@ def logits(
 def _scores(
   score: ScoreBase, params: PartParams, queries: Queries, keys: Keys
 ) -> jax.Array:
-  """Returns the score of each query and key, at places in documents if any."""
+  """Returns the scores, by positions in documents if the row has several."""
   q_BTNH, x_BTD, k_BSKH = queries.q_BTNH, queries.x_BTD, keys.k_BSKH
   t_BT, s_BS = queries.at.place, keys.at.place
   if t_BT is None or s_BS is None:
     t_T, s_S = queries.at.t, keys.at.t
     return score.logits(params, q_BTNH, k_BSKH, x_BTD, t_T, s_S)
 
-  def of_one(q_TNH, k_SKH, x_TD, t_T, s_S):
+  def score_one(q_TNH, k_SKH, x_TD, t_T, s_S):
     q_BTNH, k_BSKH, x_BTD = q_TNH[None], k_SKH[None], x_TD[None]
     return score.logits(params, q_BTNH, k_BSKH, x_BTD, t_T, s_S)[0]
 
-  return jax.vmap(of_one)(q_BTNH, k_BSKH, x_BTD, t_BT, s_BS)
+  return jax.vmap(score_one)(q_BTNH, k_BSKH, x_BTD, t_BT, s_BS)
 
 
-def mix(
+def weighted_sum(
   weights_BNTS: jax.Array, v_BSKH: jax.Array, dtype: jnp.dtype
 ) -> jax.Array:
   """Returns out_BTNH, the sum of the values by their weights.
@@ -126,7 +126,7 @@ def reference_attention(
   tables: ParamTables,
   queries: Queries,
   keys: Keys,
-  keys_B: jax.Array | None,
+  rngs_B: jax.Array | None,
 ) -> HeadOutputs:
   """Computes attention with all logits at once: any choice, O(T S) memory.
 
@@ -137,7 +137,7 @@ def reference_attention(
     tables: their parameters.
     queries: all queries.
     keys: all keys.
-    keys_B: one PRNG key per example, for dropout; `None` disables it.
+    rngs_B: one PRNG key per example, for dropout; `None` disables it.
   """
   mask_B1TS = visible(parts, queries, keys)
   n_B1T1 = mask_B1TS.sum(-1, keepdims=True) if parts.counts else None
@@ -147,6 +147,6 @@ def reference_attention(
   )
   for output in parts.output:
     weights_BNTS = output.mix_weights(tables[part_of(output)], weights_BNTS)
-  dropped_BNTS = dropout(weights_BNTS, parts.dropout, keys_B)
-  out_BTNH = mix(dropped_BNTS, keys.v_BSKH, keys.v_BSKH.dtype)
+  dropped_BNTS = dropout(weights_BNTS, parts.dropout, rngs_B)
+  out_BTNH = weighted_sum(dropped_BNTS, keys.v_BSKH, keys.v_BSKH.dtype)
   return HeadOutputs(out_BTNH, weights_BNTS)

@@ -1,7 +1,8 @@
 """Backends: algorithms for attention, and what each of them supports.
 
-`problem` depends only on choices and `absent` only on the name of a platform,
-not on arrays.  So an unsupported command line is refused before compilation.
+`problem` depends only on choices, and `unavailable` only on the name of a
+platform, not on arrays.  So an unsupported command line is refused before
+compilation.
 """
 
 import abc
@@ -74,7 +75,7 @@ class BackendBase(Variant, abc.ABC):
     tables: ParamTables,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention, and its weights if the backend has them.
 
@@ -83,7 +84,7 @@ class BackendBase(Variant, abc.ABC):
       tables: their parameters.
       queries: all queries.
       keys: all keys.
-      keys_B: one PRNG key per example, for dropout; `None` disables it.
+      rngs_B: one PRNG key per example, for dropout; `None` disables it.
     """
 
 
@@ -107,11 +108,11 @@ class AutoBackend(BackendBase, tag='auto'):
     tables: ParamTables,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention by the selected backend."""
     best = self.resolved(parts, keys.at.t.size)
-    return best.attend(parts, tables, queries, keys, keys_B)
+    return best.attend(parts, tables, queries, keys, rngs_B)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +127,10 @@ class Reference(BackendBase, tag='reference'):
     tables: ParamTables,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention; no other backend returns weights."""
-    return reference_attention(parts, tables, queries, keys, keys_B)
+    return reference_attention(parts, tables, queries, keys, rngs_B)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +174,10 @@ class Chunked(BackendBase, tag='chunked'):
     tables: ParamTables,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention, without weights."""
-    del keys_B
+    del rngs_B
     return chunked(parts, tables, queries, keys, self.chunk)
 
 

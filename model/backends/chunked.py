@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from model.attention.composed import logits, mix, visible
+from model.attention.composed import logits, visible, weighted_sum
 from model.attention.normalizers.base import OnlineNormalizer
 from model.attention.parts import (
   AttentionParts,
@@ -97,7 +97,7 @@ def _attend_chunk(
       params, logits_BNTS, mask_B1TS, n_B1T1, run.top_BNT1
     )
     out_BTNH = run.out_BTNH * jnp.moveaxis(fade_BNT1, 1, 2)
-    out_BTNH += mix(weights_BNTS, keys.v_BSKH, wide)
+    out_BTNH += weighted_sum(weights_BNTS, keys.v_BSKH, wide)
     total_BNT1 = run.total_BNT1 * fade_BNT1
     total_BNT1 += weights_BNTS.sum(-1, keepdims=True)
     return _Accumulator(out_BTNH, top_BNT1, total_BNT1), None

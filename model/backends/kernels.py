@@ -83,12 +83,12 @@ class FusedKernel(BackendBase, abc.ABC):
     tables: ParamTables,
     queries: Queries,
     keys: Keys,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention, without weights."""
     hides_future = any(mask.traits.hides_future for mask in parts.mask)
     if hides_future and queries.at.t.size != keys.at.t.size:
-      return reference_attention(parts, tables, queries, keys, keys_B)
+      return reference_attention(parts, tables, queries, keys, rngs_B)
     return self.run(parts, tables, queries, keys)
 
   @abc.abstractmethod

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention.composed import logits as all_logits
-from model.attention.composed import mix, visible
+from model.attention.composed import visible, weighted_sum
 from model.attention.normalizers.base import OnlineNormalizer
 from model.attention.parts import (
   AttentionParts,
@@ -74,7 +74,9 @@ def recurrent_attention(
   old_BNTU = _by_head(old_BTKGU) * factor
   total_BNT1 = _by_head(total_BTKG[..., None]) * factor
   total_BNT1 += weights_BNTS.sum(-1, keepdims=True)
-  out_BTNU = mix(weights_BNTS, keys.v_BSKH, wide) + jnp.moveaxis(old_BNTU, 1, 2)
+  out_BTNU = weighted_sum(weights_BNTS, keys.v_BSKH, wide) + jnp.moveaxis(
+    old_BNTU, 1, 2
+  )
   out_BTNU /= jnp.moveaxis(normalizer.divisor(total_BNT1), 1, 2)
   k_BSKH, v_BSKU = keys.k_BSKH.astype(wide), keys.v_BSKH.astype(wide)
   new = RecurrentState(

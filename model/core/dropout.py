@@ -1,4 +1,4 @@
-"""Dropout whose mask depends only on the step, example, layer and place."""
+"""Dropout whose mask depends only on the step, example, layer and site."""
 
 import zlib
 
@@ -7,21 +7,21 @@ import jax.numpy as jnp
 
 
 def site_keys(
-  keys_B: jax.Array | None, layer: jax.Array | int, place: str
+  rngs_B: jax.Array | None, layer: jax.Array | int, site: str
 ) -> jax.Array | None:
-  """Returns one PRNG key per example for a place in a layer.
+  """Returns one PRNG key per example for a site in a layer.
 
-  In evaluation, where `keys_B` is `None`, it returns `None`.
+  In evaluation, where `rngs_B` is `None`, it returns `None`.
   """
-  if keys_B is None:
+  if rngs_B is None:
     return None
-  site = zlib.crc32(place.encode())
+  number = zlib.crc32(site.encode())
   return jax.vmap(
-    lambda key: jax.random.fold_in(jax.random.fold_in(key, layer), site)
-  )(keys_B)
+    lambda key: jax.random.fold_in(jax.random.fold_in(key, layer), number)
+  )(rngs_B)
 
 
-def dropout(x_B: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+def dropout(x_B: jax.Array, rate: float, rngs_B: jax.Array | None) -> jax.Array:
   """Sets units to 0 at random and scales up the rest (Srivastava et al. 2014).
 
   A unit that is kept becomes x / (1 - rate).  Flax's own dropout does not
@@ -31,12 +31,12 @@ def dropout(x_B: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
   Args:
     x_B: array whose first axis is the batch.
     rate: probability of 0; may be traced.  A static 0 compiles to nothing.
-    keys_B: one PRNG key per example; `None` disables dropout.
+    rngs_B: one PRNG key per example; `None` disables dropout.
   """
-  if keys_B is None or (isinstance(rate, float) and rate == 0.0):
+  if rngs_B is None or (isinstance(rate, float) and rate == 0.0):
     return x_B
   keep_B = jax.vmap(
     lambda key: jax.random.bernoulli(key, 1.0 - rate, x_B.shape[1:])
-  )(keys_B)
+  )(rngs_B)
   scaled_B = x_B / jnp.asarray(1.0 - rate, x_B.dtype)
   return jnp.where(keep_B, scaled_B, jnp.zeros((), x_B.dtype))

@@ -86,7 +86,7 @@ class Param:
   Attributes:
     axes: letters of the axes, as above.
     shape: sizes of the axes, in one layer.
-    init: role, which decides the initial value.
+    role: decides the initial value, the decay and the groups of parameters.
     used: fraction of the copies that one token uses.
     depth: number of layers that it is stacked over, along a first axis; `None`
       for a parameter outside of the blocks.
@@ -94,7 +94,7 @@ class Param:
 
   axes: str
   shape: tuple[int, ...]
-  init: ParamRole
+  role: ParamRole
   used: float = 1.0
   depth: int | None = None
 
@@ -137,12 +137,12 @@ class Param:
 
 
 def param(
-  axes: str, init: ParamRole, dims: Dims, extra: Mapping[str, int] | None = None
+  axes: str, role: ParamRole, dims: Dims, extra: Mapping[str, int] | None = None
 ) -> Param:
   """Returns a parameter; `extra` has the sizes of letters not in `dims`."""
   sizes = dims.sizes() | dict(extra or {})
   letters = axes.replace('->', '').replace('|', '')
-  return Param(axes, tuple(sizes[letter] for letter in letters), init)
+  return Param(axes, tuple(sizes[letter] for letter in letters), role)
 
 
 class ParametricVariant(Variant):
@@ -169,7 +169,7 @@ class InitBase(Variant, abc.ABC):
   """Base of all initialisers."""
 
   @abc.abstractmethod
-  def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
+  def sample(self, key: jax.Array, spec: Param, num_layers: int) -> jax.Array:
     """Draws the initial value of one matrix or embedding."""
 
 
@@ -189,12 +189,12 @@ class Gpt2(InitBase, tag='gpt2'):
     if self.std == 0:
       yield FieldError('std', self.std, _ZERO_START)
 
-  def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
+  def sample(self, key: jax.Array, spec: Param, num_layers: int) -> jax.Array:
     """Draws the initial value of one matrix or embedding."""
     std = self.std
-    if what.init is ParamRole.RESIDUAL:
+    if spec.role is ParamRole.RESIDUAL:
       std = std / math.sqrt(2 * num_layers)
-    return std * jax.random.normal(key, what.shape)
+    return std * jax.random.normal(key, spec.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,34 +214,37 @@ class Xavier(InitBase, tag='xavier'):
     if self.gain == 0:
       yield FieldError('gain', self.gain, _ZERO_START)
 
-  def sample(self, key: jax.Array, what: Param, num_layers: int) -> jax.Array:
+  def sample(self, key: jax.Array, spec: Param, num_layers: int) -> jax.Array:
     """Draws the initial value of one matrix or embedding."""
     del num_layers
-    fan_in, fan_out = what.fans
-    if what.init is ParamRole.EMBEDDING:
-      return self.gain * jax.random.normal(key, what.shape) / fan_out**0.5
+    fan_in, fan_out = spec.fans
+    if spec.role is ParamRole.EMBEDDING:
+      return self.gain * jax.random.normal(key, spec.shape) / fan_out**0.5
     limit = self.gain * math.sqrt(6 / (fan_in + fan_out))
-    return limit * jax.random.uniform(key, what.shape, minval=-1.0)
+    return limit * jax.random.uniform(key, spec.shape, minval=-1.0)
 
 
 def sample(
-  init: InitBase, key: jax.Array, what: Param, num_layers: int
+  init: InitBase, key: jax.Array, spec: Param, num_layers: int
 ) -> jax.Array:
   """Returns the initial value of a parameter: ones, zeros or a random draw."""
-  if what.init is ParamRole.SCALE:
-    return jnp.ones(what.shape)
-  if what.init in (ParamRole.BIAS, ParamRole.STATE):
-    return jnp.zeros(what.shape)
-  return init.sample(key, what, num_layers)
+  if spec.role is ParamRole.SCALE:
+    return jnp.ones(spec.shape)
+  if spec.role in (ParamRole.BIAS, ParamRole.STATE):
+    return jnp.zeros(spec.shape)
+  return init.sample(key, spec, num_layers)
 
 
 def key_of(path: str, key: jax.Array) -> jax.Array:
-  """Returns the PRNG key of the parameter at `path`."""
+  """Returns a PRNG key for a parameter's path, or a name such as 'dropout'."""
   return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
 class Parameters(nn.Module):
-  """Linen module that creates the parameters in a table."""
+  """Linen module that reads the parameters in a table.
+
+  `transformer.init` draws them; Linen needs an initialiser for their shapes.
+  """
 
   table: Mapping[str, Param]
   init_rule: InitBase
@@ -249,17 +252,17 @@ class Parameters(nn.Module):
 
   @nn.compact
   def __call__(self) -> dict[str, jax.Array]:
-    def initializer(rng: jax.Array, what: Param) -> jax.Array:
-      return sample(self.init_rule, rng, what, self.num_layers)
+    def initializer(rng: jax.Array, spec: Param) -> jax.Array:
+      return sample(self.init_rule, rng, spec, self.num_layers)
 
     return {
-      name: self.param(name, initializer, what)
-      for name, what in self.table.items()
+      name: self.param(name, initializer, spec)
+      for name, spec in self.table.items()
     }
 
 
 class StackedParameters(nn.Module):
-  """Linen module that creates the parameters of a stack of layers.
+  """Linen module that reads the parameters of a stack of layers.
 
   Each array has the layers along its first axis.
   """

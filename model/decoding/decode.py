@@ -84,13 +84,13 @@ def restrict(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
 
 
 def draw(
-  keys_B: jax.Array, logits_BV: jax.Array, sampling: Sampling
+  rngs_B: jax.Array, logits_BV: jax.Array, sampling: Sampling
 ) -> jax.Array:
   """Draws the next token of each example."""
   if sampling.temperature == 0.0:
     return jnp.argmax(logits_BV, -1)
   restricted_BV = restrict(logits_BV, sampling)
-  return jax.vmap(jax.random.categorical)(keys_B, restricted_BV)
+  return jax.vmap(jax.random.categorical)(rngs_B, restricted_BV)
 
 
 def generate(
@@ -99,7 +99,7 @@ def generate(
   tokens_BS: jax.Array,
   lengths_B: jax.Array,
   begin: jax.Array,
-  keys_B: jax.Array,
+  rngs_B: jax.Array,
   sampling: Sampling,
   end: int | None,
   stop: jax.Array | None = None,
@@ -112,7 +112,7 @@ def generate(
     tokens_BS: prompts, from position 0 on, in a buffer of S positions.
     lengths_B: lengths of the prompts, at least 1.
     begin: first position to run, at most the last one of the shortest prompt.
-    keys_B: one PRNG key per example.
+    rngs_B: one PRNG key per example.
     sampling: how tokens are chosen.
     end: token that ends a sequence and pads it; `None` never ends one.
     stop: position to stop before; `None` is S.
@@ -127,7 +127,7 @@ def generate(
   def body(carry: Any) -> Any:
     t, cache, tokens_BS, ended_B = carry
     logits_BV, cache = step(tokens_BS[:, t], cache)
-    own_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, t)
+    own_B = jax.vmap(jax.random.fold_in, (0, None))(rngs_B, t)
     next_B = draw(own_B, logits_BV, sampling).astype(tokens_BS.dtype)
     in_prompt_B = t + 1 < lengths_B
     if end is not None:

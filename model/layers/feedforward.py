@@ -56,7 +56,7 @@ class FeedForwardBase(ParametricVariant, abc.ABC):
     self,
     params: PartParams,
     x_BTD: jax.Array,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
     segments_BT: jax.Array | None,
   ) -> tuple[jax.Array, Aux]:
     """Returns the output y_BTD of the sub-layer, and its side outputs.
@@ -64,7 +64,7 @@ class FeedForwardBase(ParametricVariant, abc.ABC):
     Args:
       params: the parameters that `params(dims)` lists.
       x_BTD: input.
-      keys_B: one PRNG key per example, for dropout; `None` disables it.
+      rngs_B: one PRNG key per example, for dropout; `None` disables it.
       segments_BT: segments of the positions, 0 for padding; `None` if there is
         no padding.
     """
@@ -143,14 +143,14 @@ class Mlp(FeedForwardBase, tag='mlp'):
     self,
     params: PartParams,
     x_BTD: jax.Array,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
     segments_BT: jax.Array | None,
   ) -> tuple[jax.Array, Aux]:
     """Returns f(x W_1 + b_1) W_2 + b_2."""
     del segments_BT
     h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, params['up'])
     h_BTF = add_bias(h_BTF, params, 'up_bias')
-    h_BTF = dropout(activated(h_BTF, self.activation), self.dropout, keys_B)
+    h_BTF = dropout(activated(h_BTF, self.activation), self.dropout, rngs_B)
     y_BTD = jnp.einsum('BTF,FD->BTD', h_BTF, params['down'])
     return add_bias(y_BTD, params, 'down_bias'), {}
 
@@ -165,9 +165,9 @@ class NoFeedForward(FeedForwardBase, tag='none'):
     self,
     params: PartParams,
     x_BTD: jax.Array,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
     segments_BT: jax.Array | None,
   ) -> tuple[jax.Array, Aux]:
     """Returns zeros; never called, as blocks then have no such sub-layer."""
-    del params, keys_B, segments_BT
+    del params, rngs_B, segments_BT
     return jnp.zeros_like(x_BTD), {}

@@ -141,11 +141,11 @@ class Moe(FeedForwardBase, tag='moe'):
     self,
     params: PartParams,
     x_BTD: jax.Array,
-    keys_B: jax.Array | None,
+    rngs_B: jax.Array | None,
     segments_BT: jax.Array | None,
   ) -> tuple[jax.Array, Aux]:
     """Returns the sum over the chosen experts of gate_e f(x W_1e) W_2e."""
-    del keys_B
+    del rngs_B
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
     logits_BTE = jnp.einsum(
       'BTD,DE->BTE', x_BTD, params['router'], preferred_element_type=wide

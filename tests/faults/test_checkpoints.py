@@ -176,7 +176,7 @@ def restored(
 ) -> tuple[int, Any, dict[str, Any], list[str]]:
   """Returns step, arrays and JSON of the newest whole checkpoint."""
   dims = mine.config.dims(mine.data.vocabulary.size)
-  template = to_host(init_state(mine.config, dims).saved)
+  template = to_host(init_state(mine.config, dims).checkpoint_tree)
   warnings: list[str] = []
   checkpoints = Checkpoints(mine.directory / 'checkpoints', 2, warnings.append)
   try:

@@ -218,7 +218,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
       'experiments.questions.ladder',
       ['--list'],
       130,
-      'launch.py: interrupted before anything ran\n',
+      'launch.py: interrupted; nothing was trained\n',
     ),
     ('end', ['--version'], -signal.SIGINT, ''),
   ],

@@ -23,7 +23,7 @@ from faults import damage
 from gauntlet.outcome import Attempt, Outcome
 from gauntlet.typed import Line, draw_line, write_data
 from helpers.commands import initial_size, trials
-from model.core.field import unparse
+from model.core.field import unparse, variant_list
 from train.config.config import Config
 from train.flags.schema import flag_specs, parse_flag, to_flags
 from train.inference.load import load
@@ -88,12 +88,9 @@ def _refused(found: damage.Reading, workdir: Path) -> Iterator[str]:
 
 def _differing(line: Line, config: Config) -> Iterator[str]:
   """Yields which flags are not in a configuration as they were typed."""
-  flags, known = to_flags(config), flag_specs(Config)
+  flags = to_flags(config)
   for name, text in line.typed.items():
-    want = parse_flag(name, known[name].hint, text)
-    want = want if isinstance(want, str) else unparse(want)
-    want = ','.join(want) if isinstance(want, tuple) else want
-    if flags.get(name) != want:
+    if flags.get(name) != unparsed(name, text):
       yield f'--{name}={text} became {flags.get(name, "nothing")}'
 
 
@@ -111,14 +108,22 @@ def _planned(line: Line, plan: Plan, out: str) -> Iterator[str]:
     yield f'planned parameters {said}, made {sizes}'
 
 
+def unparsed(name: str, text: str) -> str:
+  """Returns a value of a flag as the program writes it: 0.1 for 1e-1."""
+  hint = flag_specs(Config)[name].hint
+  value = parse_flag(name, hint, text)
+  if isinstance(value, str):
+    return value
+  return ','.join(value) if variant_list(hint) else unparse(value)
+
+
 def _ran(line: Line, workdir: Path) -> Iterator[str]:
   """Yields what a run recorded that is not what was typed, or not so."""
   lines = set((workdir / 'flags.txt').read_text().splitlines())
   records = trials(workdir)
   base = [r for r in records if r['row'] == 'base' and r['status'] == 'ok']
   for name, text in line.typed.items():
-    value = parse_flag(name, flag_specs(Config)[name].hint, text)
-    text = value if isinstance(value, str) else unparse(value)
+    text = unparsed(name, text)
     if f'--{name}={text}' not in lines:
       yield f'--{name}={text} is not in flags.txt'
   replayed = damage.launched(

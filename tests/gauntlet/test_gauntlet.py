@@ -1,6 +1,7 @@
 """The gauntlet can find: what misleads is silent, what raises a traceback."""
 
 import functools
+import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 from experiments.cli import main as cli
 from faults import damage
 from gauntlet import commandlines, drive, flips, outcome, typed
+from model.core.field import FieldError
+from train.config.config import Config
 from train.files import durable as files
 from train.files.durable import write_lines
 from train.files.records import read_trials
+from train.flags.schema import flag_specs, override, to_flags
 
 
 def figures(workdir: Path) -> flips.View:
@@ -49,6 +53,22 @@ def test_a_reader_that_believes_what_is_damaged_is_silent(
 
   monkeypatch.setattr(files, '_without_checksum', believing)
   assert kinds(tmp_path)['silent'] > 3
+
+
+def test_a_value_of_any_flag_is_compared_as_the_program_writes_it() -> None:
+  """Lists too: the checker, not the program, once wrote them in another way."""
+  draw, lists = random.Random(0), set[str]()
+  for name, spec in flag_specs(Config).items():
+    for _ in range(10):
+      text = typed.value(draw, spec)
+      try:
+        config = override(Config(), {name: text})
+      except FieldError:
+        continue
+      assert commandlines.unparsed(name, text) == to_flags(config)[name]
+      if ',' in text:
+        lists.add(name)
+  assert len(lists) > 2
 
 
 def line_of(*words: str) -> typed.Line:

@@ -80,7 +80,7 @@ def decoded(
 
   @jax.jit
   def run(tokens_BT, segments_BT, kept, source):
-    return transformer.step(
+    return transformer.decode_step(
       arch, dims, params, ModelInputs(tokens_BT, segments_BT, source), kept
     )
 
@@ -135,7 +135,7 @@ def test_cached_equals_uncached_to_the_last_digits() -> None:
     params = params_of(arch, np.float64)
     wide = as_wide_as(params, cache.empty(arch, dims, 3, 6))
     step = jax.jit(
-      lambda tokens_BT, kept: transformer.step(
+      lambda tokens_BT, kept: transformer.decode_step(
         arch, dims, params, ModelInputs(tokens_BT), kept
       )
     )
@@ -168,7 +168,7 @@ def test_linear_attention_keeps_a_state_that_does_not_grow(
   arch = dataclasses.replace(BASE, **{'normalizer': Unnormalized()} | change)
   dims, params = dims_of(arch), params_of(arch)
   kept = cache.empty(arch, dims, 3, 6)
-  assert isinstance(kept.kept[0], RecurrentState)
+  assert isinstance(kept.entries[0], RecurrentState)
   longer = cache.empty(arch, dims, 3, 600)
   assert jax.tree.map(jnp.shape, longer) == jax.tree.map(jnp.shape, kept)
   got_BTV = decoded(arch, dims, params, (0, 3, 4))
@@ -180,7 +180,7 @@ def test_linear_attention_keeps_a_state_that_does_not_grow(
     jnp.asarray(got_BTV, narrow), whole_BTV.astype(narrow), 64, factor=4.0 * 18
   )
   full = dataclasses.replace(arch, mask=(Causal(), Window(3)))
-  assert isinstance(cache.empty(full, dims, 3, 6).kept[0], Keys)
+  assert isinstance(cache.empty(full, dims, 3, 6).entries[0], Keys)
 
 
 def test_what_cannot_be_cached_says_why() -> None:

@@ -440,7 +440,7 @@ def test_depth_scales_what_is_added_to_the_residual_and_nothing_else() -> None:
   table = shallow.parameter_table(shallow.dims(**SQUARE_DIMS))
   for path, value in few.items():
     first = many[path][:2] if path.startswith('blocks/') else many[path]
-    if table[path].init is ParamRole.RESIDUAL:
+    if table[path].role is ParamRole.RESIDUAL:
       assert_close(2 * first, value, 1)  # sqrt(2 * 8) / sqrt(2 * 2)
     else:
       np.testing.assert_array_equal(first, value)
@@ -549,7 +549,7 @@ def test_parameter_paths_are_pinned(arch: Architecture, pinned: str) -> None:
     path, axes, shape, kind = line.split()
     expected[path] = (axes, tuple(map(int, shape.split(','))), kind)
   actual = {
-    path: (what.axes, what.shape, what.init.value)
+    path: (what.axes, what.shape, what.role.value)
     for path, what in arch.parameter_table(arch.dims(64, 67)).items()
   }
   assert actual == expected, MEANING

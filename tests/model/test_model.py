@@ -235,11 +235,11 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 def loss_of(
   arch: Architecture,
 ) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
-  """Returns (params, keys_B) -> mean loss and logits on the tokens above."""
+  """Returns (params, rngs_B) -> mean loss and logits on the tokens above."""
   dims, ones_BT = dims_of(arch), jnp.ones(TOKENS_BT.shape)
 
-  def loss(params: Any, keys_B: Any = None) -> tuple[jax.Array, jax.Array]:
-    out = transformer.apply(arch, dims, params, ModelInputs(TOKENS_BT), keys_B)
+  def loss(params: Any, rngs_B: Any = None) -> tuple[jax.Array, jax.Array]:
+    out = transformer.apply(arch, dims, params, ModelInputs(TOKENS_BT), rngs_B)
     targets_BT = np.roll(TOKENS_BT, -1, 1)
     terms = (CrossEntropy(),)
     sums = training_sums(terms, out.logits_BTV, targets_BT, ones_BT, 0.0)
@@ -328,11 +328,11 @@ DROPPED = dataclasses.replace(
 
 def test_dropout_of_an_example_does_not_depend_on_the_batch() -> None:
   """A batch of 8 = two batches of 4 with the same keys, to the bit."""
-  keys_B = jax.random.split(jax.random.key(0), 8)
+  rngs_B = jax.random.split(jax.random.key(0), 8)
   x_BTD = jnp.float32(draws(8, 6, 4))
-  whole_BTD = dropout(x_BTD, 0.3, keys_B)
+  whole_BTD = dropout(x_BTD, 0.3, rngs_B)
   halves = [
-    dropout(x_BTD[i], 0.3, keys_B[i]) for i in np.split(np.arange(8), 2)
+    dropout(x_BTD[i], 0.3, rngs_B[i]) for i in np.split(np.arange(8), 2)
   ]
   np.testing.assert_array_equal(whole_BTD, np.concatenate(halves))
   kept_BTD = np.asarray(whole_BTD) != 0
@@ -351,51 +351,51 @@ def test_every_rate_is_traced_and_every_site_its_own() -> None:
     'init.std',
   }
   dims, params = dims_of(DROPPED), params_of(DROPPED)
-  keys_B = jax.random.split(jax.random.key(0), 3)
+  rngs_B = jax.random.split(jax.random.key(0), 3)
 
   @jax.jit
-  def run(rates: Any, keys_B: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+  def run(rates: Any, rngs_B: jax.Array, tokens_BT: jax.Array) -> jax.Array:
     bound = bind(arch, rates)
     return transformer.apply(
-      bound, dims, params, ModelInputs(tokens_BT), keys_B
+      bound, dims, params, ModelInputs(tokens_BT), rngs_B
     ).logits_BTV
 
   off = dict.fromkeys(values, np.float32(0.0))
   on = dict.fromkeys(values, np.float32(0.5))
-  clean_BTV = run(off, keys_B, TOKENS_BT)
+  clean_BTV = run(off, rngs_B, TOKENS_BT)
   plain = jax.jit(loss_of(BASE))(params)[1]
   assert_close(clean_BTV, plain, 64)
   seen = []
   for name in values:
     if name != 'init.std':
-      noisy_BTV = run(off | {name: np.float32(0.5)}, keys_B, TOKENS_BT)
+      noisy_BTV = run(off | {name: np.float32(0.5)}, rngs_B, TOKENS_BT)
       seen.append(np.asarray(noisy_BTV - clean_BTV))
       assert (np.abs(seen[-1]).max((1, 2)) > 1e-3).all(), name
-  all_BTV, order = run(on, keys_B, TOKENS_BT), np.array([2, 0, 1])
-  moved_BTV = run(on, keys_B[order], TOKENS_BT[order])
+  all_BTV, order = run(on, rngs_B, TOKENS_BT), np.array([2, 0, 1])
+  moved_BTV = run(on, rngs_B[order], TOKENS_BT[order])
   assert_close(moved_BTV, np.asarray(all_BTV)[order], 64)
   assert run._cache_size() == 1
 
 
 def test_a_rate_of_zero_compiles_to_nothing() -> None:
   """Static 0: the program has no random numbers in it."""
-  params, keys_B = params_of(BASE), jax.random.split(jax.random.key(0), 3)
+  params, rngs_B = params_of(BASE), jax.random.split(jax.random.key(0), 3)
   x_BTD = jnp.ones((3, 2, 4))
-  made = jax.make_jaxpr(lambda x, keys: dropout(x, 0.0, keys))(x_BTD, keys_B)
+  made = jax.make_jaxpr(lambda x, keys: dropout(x, 0.0, keys))(x_BTD, rngs_B)
   assert not made.eqns
   without = jax.make_jaxpr(lambda x: dropout(x, 0.5, None))(x_BTD)
   assert not without.eqns
 
-  def text(arch: Architecture, keys_B: jax.Array | None) -> str:
-    return jax.jit(loss_of(arch)).lower(params, keys_B).as_text()
+  def text(arch: Architecture, rngs_B: jax.Array | None) -> str:
+    return jax.jit(loss_of(arch)).lower(params, rngs_B).as_text()
 
-  assert text(BASE, keys_B) == text(BASE, None)
-  assert text(DROPPED, keys_B) != text(DROPPED, None) == text(BASE, None)
+  assert text(BASE, rngs_B) == text(BASE, None)
+  assert text(DROPPED, rngs_B) != text(DROPPED, None) == text(BASE, None)
 
 
 def test_dropout_keeps_the_mean() -> None:
-  rate, keys_B = 0.3, jax.random.split(jax.random.key(1), 4)
-  y_BT = np.asarray(dropout(jnp.ones((4, 5000)), rate, keys_B))
+  rate, rngs_B = 0.3, jax.random.split(jax.random.key(1), 4)
+  y_BT = np.asarray(dropout(jnp.ones((4, 5000)), rate, rngs_B))
   error = (rate / (1 - rate) / y_BT.size) ** 0.5  # of the mean, one sigma
   assert abs(y_BT.mean() - 1.0) < 5 * error
   assert abs((y_BT == 0).mean() - rate) < 5 * (rate * 0.7 / y_BT.size) ** 0.5

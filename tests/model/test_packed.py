@@ -233,7 +233,7 @@ def test_packed_documents_are_decoded_from_a_cache(arch: Architecture) -> None:
 
   @jax.jit
   def run(params: Any, tokens: Any, segments: Any, kept: Any) -> Any:
-    return transformer.step(
+    return transformer.decode_step(
       arch, dims, params, ModelInputs(tokens, segments), kept
     )
 

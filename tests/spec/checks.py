@@ -45,9 +45,10 @@ from spec.tolerance import tolerance
 from train.config.config import Config
 from train.core.trees import flatten
 from train.devices.parallel import parse_layout
+from train.programs.batches import batch_of
 from train.programs.signature import signature
 from train.programs.state import TrainState, init_state
-from train.programs.step import StepMetrics, batch_of, train_step
+from train.programs.step import StepMetrics, train_step
 
 STARTS = 3  # initial values that are tried
 
@@ -207,7 +208,7 @@ def _stepped(config: Config, params: Any, given: Inputs) -> jax.Array | None:
     kept: cache.Cache, some: Any, source: Source | None = None
   ) -> tuple[cache.Cache, jax.Array]:
     some_BT, some_segments_BT = some
-    out, kept = transformer.step(
+    out, kept = transformer.decode_step(
       arch,
       dims,
       params,
@@ -347,7 +348,7 @@ def _idle(arch: Architecture, gradient: Params) -> Iterator[tuple[str, int]]:
   """Yields parameters without a gradient, and of which layer."""
   table = arch.parameter_table(arch.dims(seq_len=1, vocab_size=1))
   for path, value in flatten(gradient).items():
-    if table[path].init is ParamRole.STATE:
+    if table[path].role is ParamRole.STATE:
       continue
     layers = np.asarray(value, np.float64)
     if arch.depth(path) is None:

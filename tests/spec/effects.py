@@ -102,8 +102,8 @@ def _forward(config: Config) -> str:
   """Returns the program of the model with dropout; dead code is not in it."""
 
   def run(params: Any, seeds_B: jax.Array) -> jax.Array:
-    keys_B = jax.vmap(jax.random.key)(seeds_B)
-    return applied(config, params, inputs(config), keys_B)
+    rngs_B = jax.vmap(jax.random.key)(seeds_B)
+    return applied(config, params, inputs(config), rngs_B)
 
   return jax.jit(run).lower(_structs(config), np.arange(2)).as_text()
 

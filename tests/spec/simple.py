@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.attention.composed import mix
+from model.attention.composed import weighted_sum
 from model.attention.parts import HeadOutputs
 from model.attention.scale import ScaleBase
 from model.attention.scores.base import Dot
@@ -30,4 +30,4 @@ def attend(
   params = {'sink': jnp.zeros(num_heads)}
   weights_BNTS = normalizer.weights(params, logits_BNTS, mask_B1TS, n_B1T1)
   v: jax.Array = jnp.asarray(v_BSKH)
-  return HeadOutputs(mix(weights_BNTS, v, v.dtype), weights_BNTS)
+  return HeadOutputs(weighted_sum(weights_BNTS, v, v.dtype), weights_BNTS)

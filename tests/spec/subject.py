@@ -77,7 +77,7 @@ def initial(config: Config, seed: int = 0) -> Any:
 
 
 def applied(
-  config: Config, params: Any, given: Inputs, keys_B: jax.Array | None = None
+  config: Config, params: Any, given: Inputs, rngs_B: jax.Array | None = None
 ) -> jax.Array:
   """Returns logits_BTV."""
   return transformer.apply(
@@ -87,5 +87,5 @@ def applied(
     ModelInputs(
       given.tokens_BT, segments_BT=given.segments_BT, source=given.source
     ),
-    keys_B,
+    rngs_B,
   ).logits_BTV

@@ -23,8 +23,8 @@ from train.files.durable import read_intact_lines
 from train.flags.schema import override
 from train.host_feed import Feeding
 from train.inference.load import TrainedTrial
+from train.programs.batches import batch_of
 from train.programs.state import init_state
-from train.programs.step import batch_of
 from train.tasks.base import Batch, Data, spaced_examples
 from train.tasks.long_arrays import HOST_BLOCK, ROWS, LongArrayTask, nth_batch
 from train.tasks.texts.mlm import Mlm

@@ -47,8 +47,8 @@ class Replicated:
 def parameter_axes(arch: Architecture, dims: Dims) -> dict[str, str]:
   """Returns the letters of the axes of each parameter; L is that of layers."""
   return {
-    path: ('' if arch.depth(path) is None else 'L') + what.letters
-    for path, what in arch.parameter_table(dims).items()
+    path: ('' if arch.depth(path) is None else 'L') + spec.letters
+    for path, spec in arch.parameter_table(dims).items()
   }
 
 

@@ -97,7 +97,7 @@ class Checkpoints:
     keep_every: also keep checkpoints whose step is a multiple of this.
 
   Raises:
-    Damaged: the folder cannot be read.
+    DamagedFile: the folder cannot be read.
   """
 
   def __init__(

@@ -102,7 +102,7 @@ def append_text(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def refuse_link(path: pathlib.Path) -> None:
-  """Raises Damaged if a path is a symbolic link: we write none ourselves."""
+  """Raises DamagedFile if a path is a symbolic link, which we never write."""
   if path.is_symlink():
     raise DamagedFile(f'{path}: is a link', 'remove it')
 
@@ -172,7 +172,7 @@ def read_json(
       between formats; a file without a number must be of the first format.
 
   Raises:
-    Damaged: the file is absent, or was changed after it was written.
+    DamagedFile: the file is absent, or was changed after it was written.
     OtherFormat: it has a format that this version cannot read.
   """
   try:
@@ -241,7 +241,7 @@ def read_json_lines(
     accept: raises ValueError for a value that is not valid in this file.
 
   Raises:
-    Damaged: the file cannot be read at all.
+    DamagedFile: the file cannot be read at all.
   """
   if not path.exists():
     return JsonLines([], [], [], as_written=True)

@@ -173,7 +173,7 @@ def read_trial_start(directory: pathlib.Path) -> TrialStart:
   """Reads config.json of a trial.
 
   Raises:
-    Damaged: it is damaged, or belongs to another trial.
+    DamagedFile: it is damaged, or belongs to another trial.
     OtherFormat: it has a format that this version cannot read.
   """
   path = directory / BEGUN
@@ -222,7 +222,7 @@ def read_end(directory: pathlib.Path) -> TrialEnd | None:
   If there is no end.json, as in older versions, the record of the trial tells.
 
   Raises:
-    Damaged: the file cannot be read, or belongs to another trial.
+    DamagedFile: the file cannot be read, or belongs to another trial.
   """
   if (own := read_end_file(directory)) is not None:
     return own
@@ -246,7 +246,7 @@ def read_end_file(directory: pathlib.Path) -> TrialEnd | None:
   """Reads end.json of a trial; returns None if there is none.
 
   Raises:
-    Damaged: it cannot be read, or belongs to another trial.
+    DamagedFile: it cannot be read, or belongs to another trial.
   """
   path = directory / END
   if not path.exists():

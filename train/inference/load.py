@@ -302,7 +302,7 @@ def load(
   vocabulary = read_vocabulary(
     directory / VOCABULARY_FILE, about.vocabulary.digest
   )
-  template = init_state(config, config.sizes(vocabulary)).saved
+  template = init_state(config, config.sizes(vocabulary)).checkpoint_tree
   if step is not None:
     restored = restore.restore_at(directory, template, step)
   else:
@@ -311,7 +311,7 @@ def load(
     )
   # As jax.Array, so that functions that use them can be compiled.
   params = jax.tree.map(
-    jnp.asarray, TrainState.restored(restored.tree).eval_params
+    jnp.asarray, TrainState.from_checkpoint(restored.tree).eval_params
   )
   other = _other_code(about.code, own)
   return TrainedTrial(

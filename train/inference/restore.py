@@ -123,7 +123,7 @@ def restore_last(directory: pathlib.Path, template: Any) -> RestoredCheckpoint:
   """Returns the last checkpoint of a trial, verified against its record.
 
   Raises:
-    Damaged: no checkpoint is whole, or it is not the one of the record.
+    DamagedFile: no checkpoint is whole, or it is not the one of the record.
   """
   end, notes = read_end(directory), list[str]()
   with _opened(directory, notes.append) as checkpoints:
@@ -149,7 +149,7 @@ def restore_last(directory: pathlib.Path, template: Any) -> RestoredCheckpoint:
     )
   if (
     found.step == last
-    and digest(TrainState.restored(found.tree).eval_params) != end.digest
+    and digest(TrainState.from_checkpoint(found.tree).eval_params) != end.digest
   ):
     raise DamagedFile(
       f'{directory}: checkpoint {last} holds other parameters than its record '

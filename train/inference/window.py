@@ -52,7 +52,7 @@ def sample_window(
   params: PartParams,
   sampling: Sampling,
   rows: Sequence[Sequence[int]],
-  keys_B: jax.Array,
+  rngs_B: jax.Array,
   stop: int,
 ) -> list[list[int]]:
   """Returns tokens sampled after each row, up to the end of a window.
@@ -67,7 +67,7 @@ def sample_window(
     params,
     _pad(writer, rows),
     lengths_B,
-    keys_B,
+    rngs_B,
     jnp.asarray(stop),
   )
   return [
@@ -106,14 +106,14 @@ def _window(
   params: PartParams,
   tokens_BS: jax.Array,
   lengths_B: jax.Array,
-  keys_B: jax.Array,
+  rngs_B: jax.Array,
   stop: jax.Array,
 ) -> jax.Array:
   """Returns one window, with tokens sampled up to position `stop`."""
   begin = lengths_B.min() - 1
   step, state, begin = _prefill(writer, params, tokens_BS, begin)
   return generate(
-    step, state, tokens_BS, lengths_B, begin, keys_B, sampling, writer.end, stop
+    step, state, tokens_BS, lengths_B, begin, rngs_B, sampling, writer.end, stop
   )
 
 
@@ -169,7 +169,7 @@ def _prefill(
 
   def run(tokens_BT: jax.Array, old: cache.Cache) -> Any:
     inputs = one_document(arch, tokens_BT)
-    return transformer.step(arch, dims, params, inputs, old)
+    return transformer.decode_step(arch, dims, params, inputs, old)
 
   if not any(is_recurrence(layer.parts) for layer in arch.layers):
     # All prompts at once.  Entries from `last` on are in the future of the next

@@ -65,7 +65,8 @@ class UpdateContext(NamedTuple):
   Attributes:
     table: the parameters that it may change: all that are not frozen.
     params: all parameters, after the update.
-    aux: side outputs of the forward pass by name, summed over the batch: over
+    aux: side outputs of the forward pass by group and name, such as
+      'blocks/load', summed over the batch: over
       micro-batches and devices too.
     at: the time of the update.
   """
@@ -80,8 +81,8 @@ class AfterUpdate(Variant, abc.ABC):
   """An open union: rules that change parameters after each update.
 
   A value that the model reads, such as the bias of an expert, is a parameter of
-  `Kind.STATE`, which nothing else changes.  A value that only the rule needs is
-  its own state.  Both are saved with the trial.
+  `ParamRole.STATE`, which nothing else changes.  A value that only the rule
+  needs is its own state.  Both are saved with the trial.
   """
 
   def problem(self, table: ParamTable, steps: int) -> FieldError | None:

@@ -113,9 +113,9 @@ class Group(ListEntry):
         raise self.wrong(
           f'kind must be one of {"|".join(known)}{suggest_value(kind, known)}'
         )
-    found = {p for p, what in table.items() if what.init.value in kinds}
+    found = {p for p, spec in table.items() if spec.role.value in kinds}
     if not found:
-      there = dict.fromkeys(what.init.value for what in table.values())
+      there = dict.fromkeys(spec.role.value for spec in table.values())
       raise self.wrong(f'matches no parameter: there are {"|".join(there)}')
     return frozenset(found)
 

@@ -95,17 +95,17 @@ class Muon(AdamBase, tag='muon'):
       return mu * m + (1 - mu) * g
 
     def step(path: str, m: jax.Array, g: jax.Array) -> jax.Array:
-      what = table[path]
+      spec = table[path]
       ahead = mean(m, g) if self.nesterov else m
-      near = orthogonalize(ahead.reshape(what.matrices), self.iterations)
-      return self._factor(what) * near.reshape(m.shape)
+      near = orthogonalize(ahead.reshape(spec.matrices), self.iterations)
+      return self._factor(spec) * near.reshape(m.shape)
 
     new = jax.tree.map(mean, m, grads)
     return map_paths(step, new, grads), new
 
-  def _factor(self, what: Param) -> float:
+  def _factor(self, spec: Param) -> float:
     """Returns the factor c of a step."""
-    *_, inputs, outputs = what.matrices
+    *_, inputs, outputs = spec.matrices
     match self.factor:
       case 'jordan':
         return math.sqrt(max(1, outputs / inputs))
@@ -120,8 +120,8 @@ class Muon(AdamBase, tag='muon'):
       return {}
     return {
       path: self.adam_rate
-      for path, what in table.items()
-      if not is_hidden(what)
+      for path, spec in table.items()
+      if not is_hidden(spec)
     }
 
   def problem(self, table: ParamTable) -> FieldError | None:
@@ -136,10 +136,10 @@ class Muon(AdamBase, tag='muon'):
     )
 
 
-def is_hidden(what: Param) -> bool:
+def is_hidden(spec: Param) -> bool:
   """Returns whether a parameter is a matrix in a block: it moves by Muon."""
-  maps = what.init in (ParamRole.MATRIX, ParamRole.RESIDUAL)
-  return maps and what.is_matrix and what.depth is not None
+  maps = spec.role in (ParamRole.MATRIX, ParamRole.RESIDUAL)
+  return maps and spec.is_matrix and spec.depth is not None
 
 
 def orthogonalize(matrices: jax.Array, iterations: int) -> jax.Array:

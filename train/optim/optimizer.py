@@ -146,26 +146,26 @@ class Optimization(Record):
 
   def untrained(self, table: Mapping[str, Param]) -> frozenset[str]:
     """Returns the paths without a gradient: frozen parameters and states."""
-    states = {p for p, what in table.items() if what.init is ParamRole.STATE}
+    states = {p for p, spec in table.items() if spec.role is ParamRole.STATE}
     return self.frozen(table) | states
 
   def decayed(self, table: Mapping[str, Param]) -> frozenset[str]:
     """Returns the paths of the parameters that decay."""
     return frozenset(
       path
-      for path, what in self._moving(table).items()
-      if self.decay == 'all' or what.is_matrix
+      for path, spec in self._moving(table).items()
+      if self.decay == 'all' or spec.is_matrix
     )
 
   def _moving(self, table: Mapping[str, Param]) -> dict[str, Param]:
     """Returns the parameters that are trained."""
     untrained = self.untrained(table)
-    return {path: what for path, what in table.items() if path not in untrained}
+    return {path: spec for path, spec in table.items() if path not in untrained}
 
   def _free(self, table: Mapping[str, Param]) -> dict[str, Param]:
     """Returns the parameters that are not frozen."""
     frozen = self.frozen(table)
-    return {path: what for path, what in table.items() if path not in frozen}
+    return {path: spec for path, spec in table.items() if path not in frozen}
 
   def _members(self, table: Mapping[str, Param]) -> dict[str, int]:
     """Returns the index of the group of each parameter that is in one."""

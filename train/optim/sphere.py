@@ -34,7 +34,7 @@ class Sphere(AfterUpdate, tag='sphere'):
   def problem(self, table: ParamTable, steps: int) -> FieldError | None:
     """Returns an error if there is no matrix to normalise."""
     del steps
-    if any(_axis(what) is not None for what in table.values()):
+    if any(_axis(spec) is not None for spec in table.values()):
       return None
     return FieldError(
       'after_update', 'sphere', 'finds no matrix that is trained: drop it'
@@ -51,21 +51,21 @@ class Sphere(AfterUpdate, tag='sphere'):
     return _project(now.table, now.params), state
 
 
-def _axis(what: Param) -> int | None:
+def _axis(spec: Param) -> int | None:
   """Returns the index of the axis D in one layer's matrix, or None."""
-  if not what.is_matrix or what.init is ParamRole.STATE:
+  if not spec.is_matrix or spec.role is ParamRole.STATE:
     return None
-  axis = what.letters.find('D')
+  axis = spec.letters.find('D')
   return None if axis < 0 else axis
 
 
 def _project(table: ParamTable, params: ArrayTree) -> ArrayTree:
   def normalize(path: str, p: jax.Array) -> jax.Array:
-    what = table.get(path)
-    axis = None if what is None else _axis(what)
-    if what is None or axis is None:
+    spec = table.get(path)
+    axis = None if spec is None else _axis(spec)
+    if spec is None or axis is None:
       return p
-    along = axis + (what.depth is not None)
+    along = axis + (spec.depth is not None)
     length = jnp.sqrt(jnp.sum(jnp.square(p), along, keepdims=True))
     return p / jnp.maximum(length, _SMALL)
 

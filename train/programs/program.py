@@ -17,15 +17,11 @@ from model.core.field import bind
 from model.core.parameter import Params
 from train.devices.parallel import batch_shard
 from train.optim.objective import EvaluationSums
+from train.programs.batches import batch_of, bucket_of
 from train.programs.inspection import Inspection, inspect
 from train.programs.signature import Signature
 from train.programs.state import TrainState
-from train.programs.step import (
-  StepMetrics,
-  batch_of,
-  bucket_of,
-  train_step,
-)
+from train.programs.step import StepMetrics, train_step
 from train.programs.validation import evaluate
 from train.tasks.base import Arrays
 from train.tasks.long_arrays import HOST_BLOCK, nth_batch
@@ -37,7 +33,11 @@ MAP_TOKENS = 64  # attention maps are kept for this many tokens
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """Functions of (..., values, arrays), compiled at their first call.
+  """Functions of a trial, compiled at their first call.
+
+    chunk(state, values, arrays, stop)
+    evaluate(params, values, arrays)
+    inspect_example(params, values, arrays, tokens_1T, given)
 
   `values` are the traced numbers; `arrays` are the data on the devices, or the
   rows that the host feeds.
@@ -55,6 +55,7 @@ def get_program(sig: Signature) -> Program:
   """Returns the program of a signature, from a cache."""
   compiled = sig.layout.compile
   return Program(
+    # Whether each argument differs between lanes.
     chunk=compiled(
       functools.partial(_chunk, sig),
       (True, True, sig.is_host_fed, True),

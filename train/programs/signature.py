@@ -22,7 +22,7 @@ class Signature:
     available: number of validation examples in the data.
     eval_examples: how many of them to evaluate on.
     layout: how trials lie on devices.
-    is_host_fed: whether the host feeds the data, BLOCK steps at a time.
+    is_host_fed: whether the host feeds the data, HOST_BLOCK steps at a time.
   """
 
   static: Config

@@ -20,8 +20,8 @@ class TrainState(NamedTuple):
     step: number of steps done.
     params: the parameters.
     opt_state: of the optimiser.
-    diverged: first step whose loss or gradient was not finite, else -1; from
-      that step on all else stays as it is.
+    diverged: first step, counted from 0, whose loss or gradient was not finite,
+      else -1; from that step on everything but `step` stays as it is.
     average: of the parameters, or None without --average.
     after: states of the rules of --after_update by tag, or None.
   """
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
     return self.params if self.average is None else self.average
 
   @property
-  def saved(self) -> Any:
+  def checkpoint_tree(self) -> Any:
     """Returns the value to checkpoint: a named tuple of the fields not None.
 
     So a field that is added later does not change the checkpoints of trials
@@ -49,7 +49,7 @@ class TrainState(NamedTuple):
     return _saved(tuple(there))(**there)
 
   @classmethod
-  def restored(cls, saved: Any) -> 'TrainState':
+  def from_checkpoint(cls, saved: Any) -> 'TrainState':
     """Returns the state, from the value of a checkpoint."""
     return cls(**saved._asdict())
 

@@ -18,45 +18,18 @@ from train.optim.average import UpdateTime
 from train.optim.base import UpdateContext
 from train.optim.objective import LossSums, training_sums
 from train.programs.state import TrainState
-from train.tasks.base import Arrays, Batch, Draw
-from train.tasks.shuffle import shuffle_batch_targets
+from train.tasks.base import Batch
 
 
 class StepMetrics(NamedTuple):
-  """Scalars of one step; in a chunk, arrays over its steps."""
+  """Scalars of one step; in a chunk, buffers with those of its steps first.
+
+  The gradient norm is that before clipping.
+  """
 
   loss: jax.Array
   grad_norm: jax.Array
   learning_rate: jax.Array
-
-
-def batch_of(
-  config: Config, arrays: Arrays, step: jax.Array, bucket: int = 0
-) -> Batch:
-  """Returns the batch of a step, the same for all trials with the same seed.
-
-  Args:
-    config: the trial.
-    arrays: its data, or the rows that the host read for this step.
-    step: number of the step.
-    bucket: of this step, as `bucket_of` returns it.
-  """
-  batch = config.task.batch(arrays, _draw(config, step), bucket)
-  if not config.shuffle_targets:
-    return batch
-  key = key_of('shuffle', jax.random.key(config.seed))
-  return shuffle_batch_targets(batch, jax.random.fold_in(key, step))
-
-
-def bucket_of(config: Config, arrays: Arrays, step: jax.Array) -> jax.Array:
-  """Returns the bucket of a step, which sets the shape of its batch."""
-  return config.task.bucket(arrays, _draw(config, step))
-
-
-def _draw(config: Config, step: jax.Array) -> Draw:
-  """Returns the arguments that determine the batch of a step."""
-  key = key_of('data', jax.random.key(config.seed))
-  return Draw(key, step, config.batch_size, config.seq_len)
 
 
 def train_step(
@@ -122,11 +95,12 @@ def _gradients(
   step_key = jax.random.fold_in(key, state.step)
 
   def summed(params: Params, part: Batch) -> tuple[jax.Array, LossSums]:
+    # So frozen parameters add nothing to the norm of the gradient.
     params = jax.tree.map(
       lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
     )
-    keys_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
-    sums = loss_sums(config, dims, params, part, keys_B, axis)
+    rngs_B = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(part.ids_B)
+    sums = loss_sums(config, dims, params, part, rngs_B, axis)
     return sums.loss, sums
 
   gradient = jax.grad(summed, has_aux=True)
@@ -153,12 +127,12 @@ def model_output(
   dims: Dims,
   params: Params,
   batch: Batch,
-  keys_B: jax.Array | None,
+  rngs_B: jax.Array | None,
   wanted: Request = NOTHING,
 ) -> NetworkOutput:
-  """Returns the output of the model; `keys_B` are for dropout, None is off."""
+  """Returns the output of the model; `rngs_B` are for dropout, None is off."""
   arch = config.architecture
-  return transformer.apply(arch, dims, params, batch.inputs, keys_B, wanted)
+  return transformer.apply(arch, dims, params, batch.inputs, rngs_B, wanted)
 
 
 def loss_sums(
@@ -166,7 +140,7 @@ def loss_sums(
   dims: Dims,
   params: Params,
   batch: Batch,
-  keys_B: jax.Array | None,
+  rngs_B: jax.Array | None,
   axis: str | None,
 ) -> LossSums:
   """Returns sums of objective and penalties over this device's examples.
@@ -174,7 +148,7 @@ def loss_sums(
   The penalty of an example is weighted by its number of targets, so that the
   sums of devices and micro-batches can be added.
   """
-  out = model_output(config, dims, params, batch, keys_B)
+  out = model_output(config, dims, params, batch, rngs_B)
   weights_BT = target_weights(config, batch)
   sums = training_sums(
     config.objective,
@@ -207,4 +181,5 @@ def target_weights(config: Config, batch: Batch) -> jax.Array:
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
+  """Returns one of two trees of arrays."""
   return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

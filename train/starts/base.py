@@ -54,7 +54,7 @@ class Start(Variant, abc.ABC):
       dims: sizes of the axes; the vocabulary may have any size.
     """
     table = arch.parameter_table(dims)
-    drawn = {path: what.struct for path, what in table.items()}
+    drawn = {path: spec.struct for path, spec in table.items()}
     own = jax.eval_shape(
       lambda x: dict(self.values(StartInput(arch, dims, x))), drawn
     )

@@ -19,10 +19,10 @@ class EqualHeads(Start, tag='equal_heads'):
   def values(self, given: StartInput) -> Values:
     """Returns parameters with an axis N or K, copied along it from index 0."""
     found = {}
-    for path, what in given.arch.parameter_table(given.dims).items():
-      first = 0 if what.depth is None else 1
+    for path, spec in given.arch.parameter_table(given.dims).items():
+      first = 0 if spec.depth is None else 1
       x = given.drawn[path]
-      axes = [n for n, a in enumerate(what.letters, first) if a in 'NK']
+      axes = [n for n, a in enumerate(spec.letters, first) if a in 'NK']
       for axis in axes:
         if x.shape[axis] > 1:
           head = jnp.take(x, jnp.asarray([0]), axis)

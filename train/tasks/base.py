@@ -17,7 +17,7 @@ from model.architecture.architecture import Architecture
 from model.architecture.family import FamilyBase
 from model.core.field import Variant
 from model.core.inputs import ModelInputs
-from model.core.parameter import Dims, PartParams
+from model.core.parameter import Dims, Params
 from train.core.errors import DataError
 from train.core.metric import COMMON, OF_VECTORS, Metric
 from train.optim.objective import CrossEntropy, Objective, are_vectors
@@ -223,7 +223,7 @@ class Task(Variant, abc.ABC, package='train.tasks'):
     """Returns the validation examples with these numbers; jittable."""
 
   def final_metrics(
-    self, arch: Architecture, dims: Dims, params: PartParams, data: Data
+    self, arch: Architecture, dims: Dims, params: Params, data: Data
   ) -> 'FinalMetrics':
     """Measures a trained model in ways other than the loss, such as BLEU."""
     del arch, dims, params, data

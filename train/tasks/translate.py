@@ -150,7 +150,7 @@ def _cached_step(
   """
   batch, width = len(first_B), rules.width
   # The first step encodes the source, once for all hypotheses.
-  _, kept = transformer.step(
+  _, kept = transformer.decode_step(
     arch,
     dims,
     params,
@@ -158,11 +158,13 @@ def _cached_step(
     cache.empty(arch, dims, batch, 1),
   )
   empty = cache.empty(arch, dims, batch * width, rules.size)
-  start = empty._replace(cross=cache.repeat_sources(kept.cross, width))
+  start = empty._replace(
+    source_keys=cache.repeat_sources(kept.source_keys, width)
+  )
 
   def step(tokens_B: jax.Array, kept: Any) -> tuple[jax.Array, Any]:
     inputs = ModelInputs(tokens_B[:, None])
-    out, kept = transformer.step(arch, dims, params, inputs, kept)
+    out, kept = transformer.decode_step(arch, dims, params, inputs, kept)
     return out.logits_BTV[:, 0], kept
 
   return step, start

@@ -76,7 +76,7 @@ def read_vocabulary(path: pathlib.Path, digest: str) -> Vocabulary:
   """Reads a vocabulary and verifies its digest.
 
   Raises:
-    Damaged: the file cannot be read, or has another digest.
+    DamagedFile: the file cannot be read, or has another digest.
   """
   try:
     found = from_json(parse_json(read_file_bytes(path)))

@@ -95,7 +95,7 @@ class OutputBase(ParametricVariant):
   ) -> jax.Array:
     """Returns running_BTN, the running sum of log decay, in float32 or wider.
 
-    It is called only if the traits have `fades`.
+    It is called only if the traits have `decays`.
 
     Args:
       params: the parameters that `params(dims)` lists.

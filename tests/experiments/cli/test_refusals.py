@@ -285,7 +285,7 @@ def test_python_without_packages_says_which_one_to_use(
   (tmp_path / '.venv' / 'bin').mkdir(parents=True)
   (tmp_path / '.venv' / 'bin' / 'python').touch()
   assert '.venv/bin/activate' in said()
-  assert launch.refusal(tmp_path) == ''  # this one has what it needs
+  assert launch.missing_packages(tmp_path) == ''  # this one has what it needs
 
 
 # Data and programs. -----------------------------------------------------------

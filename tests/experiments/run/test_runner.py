@@ -194,9 +194,7 @@ def test_what_raises_behind_the_end_is_nobodys_failure(
   train(tmp_path, 'shared:1', listener, count=1)
   assert listener.begun == ['0']
   assert listener.results['0'].status == 'ok'
-  assert listener.warnings == [
-    f'all had ended: {FAILED.error}: running each alone'
-  ]
+  assert listener.warnings == [f'after all trials had ended: {FAILED.error}']
 
 
 @pytest.mark.parametrize('lanes', ['shared:1', 'map:2'])

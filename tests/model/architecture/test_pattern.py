@@ -86,7 +86,7 @@ def test_cached_equals_uncached(arch: Architecture) -> None:
       cache.empty(arch, dims, 2, 6),
     )
     step = jax.jit(
-      lambda tokens_BT, kept: transformer.step(
+      lambda tokens_BT, kept: transformer.decode_step(
         arch, dims, params, ModelInputs(tokens_BT), kept
       )
     )

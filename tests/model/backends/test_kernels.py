@@ -232,7 +232,7 @@ def test_steps_from_a_cache_are_right(backend: BackendBase) -> None:
   whole = transformer.apply(arch, dims, params, ModelInputs(TOKENS_BT))
   kept = cache.empty(arch, dims, *TOKENS_BT.shape)
   for t in range(LENGTH):
-    out, kept = transformer.step(
+    out, kept = transformer.decode_step(
       arch, dims, params, ModelInputs(TOKENS_BT[:, t : t + 1]), kept
     )
     assert_short(out.logits_BTV, whole.logits_BTV[:, t : t + 1])

@@ -226,7 +226,7 @@ def test_a_cache_follows_its_hypotheses(name: str) -> None:
   kept = empty(arch, dims, 9, SEQ_LEN)
 
   def step(tokens_X: jax.Array, kept: Cache) -> tuple[jax.Array, Cache]:
-    out, kept = transformer.step(
+    out, kept = transformer.decode_step(
       arch, dims, params, ModelInputs(tokens_X[:, None]), kept
     )
     return out.logits_BTV[:, 0], kept

@@ -15,13 +15,13 @@ from model.decoding.decode import Sampling, draw, generate, restrict
 def test_ragged_prompts_together_are_each_alone() -> None:
   logits_TVV = bigram(7, 6)
   prompts = [[3], [1, 4, 5], [2, 2]]
-  keys_B = jax.random.split(jax.random.key(1), 3)
+  rngs_B = jax.random.split(jax.random.key(1), 3)
 
   @functools.partial(jax.jit, static_argnums=3)
   def run(
     tokens_BS: jax.Array,
     lengths_B: jax.Array,
-    keys_B: jax.Array,
+    rngs_B: jax.Array,
     end: int | None,
   ) -> jax.Array:
     return generate(
@@ -30,7 +30,7 @@ def test_ragged_prompts_together_are_each_alone() -> None:
       tokens_BS,
       lengths_B,
       jnp.asarray(0),
-      keys_B,
+      rngs_B,
       Sampling(),
       end,
     )
@@ -38,10 +38,10 @@ def test_ragged_prompts_together_are_each_alone() -> None:
   lengths_B = jnp.asarray([len(p) for p in prompts])
   tokens_BS = jnp.asarray([p + [0] * (10 - len(p)) for p in prompts])
   for end in (None, END):
-    together_BS = run(tokens_BS, lengths_B, keys_B, end)
+    together_BS = run(tokens_BS, lengths_B, rngs_B, end)
     for n, prompt in enumerate(prompts):
       own = slice(n, n + 1)
-      alone_BS = run(tokens_BS[own], lengths_B[own], keys_B[own], end)
+      alone_BS = run(tokens_BS[own], lengths_B[own], rngs_B[own], end)
       np.testing.assert_array_equal(alone_BS[0], together_BS[n])
       assert list(together_BS[n, : len(prompt)]) == prompt
       after = [int(x) for x in together_BS[n, len(prompt) :]]
@@ -70,24 +70,24 @@ def test_what_may_be_drawn() -> None:
 def test_the_lowest_temperature_takes_the_most_likely() -> None:
   """And the highest takes any, where both are beyond what float32 holds."""
   logits_BV = jnp.tile(jnp.asarray([-2.0, 6.5, 7.0, 6.9, -90.0]), (200, 1))
-  keys_B = jax.random.split(jax.random.key(0), 200)
+  rngs_B = jax.random.split(jax.random.key(0), 200)
   for low in (1e-4, 1e-30, 1e-38, 1e-45, 1e-300):
     for how in (Sampling(low), Sampling(low, top_p=0.9), Sampling(low, 2)):
-      drawn_B = np.asarray(draw(keys_B, logits_BV, how))
+      drawn_B = np.asarray(draw(rngs_B, logits_BV, how))
       assert set(drawn_B.tolist()) == {2}, how
   for high in (1e6, 1e38, 1e300):
-    drawn_B = np.asarray(draw(keys_B, logits_BV, Sampling(high)))
+    drawn_B = np.asarray(draw(rngs_B, logits_BV, Sampling(high)))
     assert np.bincount(drawn_B, minlength=5).min() > 20
 
 
 def test_draws_have_the_probabilities_of_the_restricted_softmax() -> None:
   p = np.array([0.5, 0.3, 0.15, 0.05])
   logits_BV = jnp.log(jnp.tile(jnp.asarray(p), (20_000, 1)))
-  keys_B = jax.random.split(jax.random.key(0), 20_000)
-  drawn_B = np.asarray(draw(keys_B, logits_BV, Sampling(2.0, top_k=3)))
+  rngs_B = jax.random.split(jax.random.key(0), 20_000)
+  drawn_B = np.asarray(draw(rngs_B, logits_BV, Sampling(2.0, top_k=3)))
   expected = np.sqrt(p[:3]) / np.sqrt(p[:3]).sum()
   found = np.bincount(drawn_B, minlength=4) / 20_000
   np.testing.assert_allclose(found[:3], expected, atol=0.015)
   assert found[3] == 0
-  greedy_B = draw(keys_B, logits_BV, Sampling(temperature=0.0))
+  greedy_B = draw(rngs_B, logits_BV, Sampling(temperature=0.0))
   assert set(np.asarray(greedy_B).tolist()) == {0}

@@ -77,7 +77,7 @@ def rates(optimization: Any, path: str = '', what: Any = None) -> Rates:
   """
   peak, decay = optimization.learning_rate, 0.0
   if what is not None:
-    if optimization.decay == 'all' or what.init.value not in UNDECAYED:
+    if optimization.decay == 'all' or what.role.value not in UNDECAYED:
       decay = optimization.weight_decay
     if optimization.optimizer.tag == 'muon' and not hidden(what):
       rate = optimization.optimizer.adam_rate
@@ -87,7 +87,7 @@ def rates(optimization: Any, path: str = '', what: Any = None) -> Rates:
     return found
   for group in optimization.groups:
     kinds = re.fullmatch('kind=(.*)', group.which)
-    if kinds and what.init.value not in kinds[1].split('|'):
+    if kinds and what.role.value not in kinds[1].split('|'):
       continue
     if not kinds and not re.search(group.which, path):
       continue
@@ -147,7 +147,7 @@ def each(loop: Callable[[Any, Sequence[float]], float]) -> Any:
 
 def hidden(what: Any) -> bool:
   """Returns whether a parameter is a matrix of a block."""
-  return what.depth is not None and what.init.value in ('matrix', 'residual')
+  return what.depth is not None and what.role.value in ('matrix', 'residual')
 
 
 def muon(variant: Any, what: Any, grads: Sequence[np.ndarray]) -> np.ndarray:
@@ -200,7 +200,7 @@ def sphere(
   new = dict(params)
   for path, what in table.items():
     letters = what.letters
-    if what.init.value in (*UNDECAYED, 'state') or 'D' not in letters:
+    if what.role.value in (*UNDECAYED, 'state') or 'D' not in letters:
       continue
     along = letters.index('D') - len(letters)
     p = np.moveaxis(np.array(params[path]), along, -1)
@@ -371,7 +371,7 @@ def optimize(
   """
   pattern, rule = optimization.freeze, optimization.optimizer
   frozen = {p for p in params if pattern is not None and re.search(pattern, p)}
-  states = {p for p, what in table.items() if what.init.value == 'state'}
+  states = {p for p, what in table.items() if what.role.value == 'state'}
   free = {p: what for p, what in table.items() if p not in frozen}
   kept: dict[str, Any] = {}
 

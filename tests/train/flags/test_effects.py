@@ -46,8 +46,9 @@ from train.flags.schema import FlagSpec, flag_specs
 from train.probe import Probe
 from train.programs import program as programs
 from train.programs import signature as signatures
+from train.programs.batches import batch_of
 from train.programs.state import init_state
-from train.programs.step import batch_of, train_step
+from train.programs.step import train_step
 from train.programs.validation import evaluation_step
 from train.tasks.base import Task
 from train.tasks.sentences import TableTask

@@ -22,8 +22,8 @@ from train.data.splits import tokens
 from train.flags.schema import override, to_flags
 from train.inference.generate import Generation, generate_texts
 from train.inference.load import TrainedTrial
+from train.programs.batches import batch_of
 from train.programs.state import init_state
-from train.programs.step import batch_of
 from train.sample import write_sample
 from train.text.vocabulary import CharVocabulary, Special
 

@@ -218,13 +218,13 @@ def test_a_checkpoint_without_an_average_is_what_it_always_was(
   checkpoints = Checkpoints(tmp_path / 'checkpoints', 2, pytest.fail)
   checkpoints.save(3, State(*state[:4]), {})
   checkpoints.wait()
-  restored = checkpoints.restore(other.saved)
+  restored = checkpoints.restore(other.checkpoint_tree)
   assert restored is not None
   assert_same_bits(restored.tree, state)
   averaged = arrays(TINY | KINDS['ema'])
-  checkpoints.save(4, averaged.saved, {})
+  checkpoints.save(4, averaged.checkpoint_tree, {})
   checkpoints.wait()
-  restored = checkpoints.restore(arrays(TINY | KINDS['ema']).saved)
+  restored = checkpoints.restore(arrays(TINY | KINDS['ema']).checkpoint_tree)
   checkpoints.close()
   assert restored is not None
   assert_same_bits(restored.tree, averaged)

@@ -183,7 +183,7 @@ class Counting(Sphere):
 
     def count(path: str, p: jax.Array) -> jax.Array:
       return (
-        p + 0.01 if now.table.get(path, NOTHING).init is ParamRole.STATE else p
+        p + 0.01 if now.table.get(path, NOTHING).role is ParamRole.STATE else p
       )
 
     return map_paths(count, now.params), {'calls': state['calls'] + 1}
@@ -426,7 +426,7 @@ def test_the_state_of_an_optimiser_is_read_from_it() -> None:
   inside = sum(
     what.struct.size
     for what in table.values()
-    if what.depth and what.init in (ParamRole.MATRIX, ParamRole.RESIDUAL)
+    if what.depth and what.role in (ParamRole.MATRIX, ParamRole.RESIDUAL)
   )
   share = inside / cost(made, vocab_size=65).parameters
   assert 0.5 < share < 1

@@ -108,7 +108,7 @@ def test_decay_by_rule_at_zero_gradient(decay: str) -> None:
     else:
       assert_close(moved[path], before * (1 - 0.01 * 0.5), 1)
   assert 'embedding/token' not in kept
-  biases = {p for p, what in table_of(made).items() if what.init in plain}
+  biases = {p for p, what in table_of(made).items() if what.role in plain}
   assert len(biases) > 4
   assert kept == {'position/table'} | (
     biases if decay == 'matrices' else set[str]()
@@ -160,7 +160,7 @@ def _adamw(made: Config, params: Any, grads: Sequence[Any]) -> dict[str, Any]:
       square[path] = 0.95 * square[path] + 0.05 * g**2
       root = np.sqrt(square[path] / (1 - 0.95**n)) + 1e-3
       step = mean[path] / (1 - 0.8**n) / root
-      if what.init not in (ParamRole.SCALE, ParamRole.BIAS):
+      if what.role not in (ParamRole.SCALE, ParamRole.BIAS):
         step = step + 0.1 * out[path]
       out[path] = out[path] - rate * step
   return out

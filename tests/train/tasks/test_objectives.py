@@ -18,8 +18,8 @@ from train.config.config import Config
 from train.core.errors import DataError
 from train.devices.parallel import SharedLayout
 from train.flags.schema import override
+from train.programs.batches import batch_of
 from train.programs.state import init_state
-from train.programs.step import batch_of
 from train.tasks.base import Batch
 from train.tasks.generated.most_frequent import MostFrequent
 from train.tasks.texts.mlm import Mlm

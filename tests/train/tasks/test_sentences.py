@@ -18,7 +18,7 @@ from train.config.config import Config
 from train.core.errors import DataError
 from train.data.tables.base import Jsonl, ParallelText
 from train.data.tables.delimited import Tsv
-from train.programs.step import batch_of, bucket_of
+from train.programs.batches import batch_of, bucket_of
 from train.tasks.base import Batch, Data
 from train.tasks.buckets import BatchShape
 from train.tasks.texts.classification import Classification

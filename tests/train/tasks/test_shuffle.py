@@ -13,7 +13,7 @@ from model.core.field import FieldError
 from model.core.inputs import ModelInputs
 from train.config.config import Config
 from train.flags.schema import override
-from train.programs.step import batch_of
+from train.programs.batches import batch_of
 from train.tasks.base import Batch
 from train.tasks.shuffle import shuffle_batch_targets
 

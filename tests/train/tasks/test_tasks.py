@@ -26,8 +26,8 @@ from train.data.documents import iterate_blocks
 from train.data.splits import corpus
 from train.files.durable import digest
 from train.flags.schema import override
+from train.programs.batches import batch_of
 from train.programs.state import init_state
-from train.programs.step import batch_of
 from train.tasks.base import Batch, Data, Draw
 from train.tasks.texts.text import Text
 from train.text.tokenizer import CharTokenizer

@@ -26,10 +26,10 @@ from train.devices.parallel import parse_layout, to_host
 from train.flags.schema import non_default_flags, override, to_flags
 from train.inference.load import load
 from train.optim.objective import CrossEntropy, SquaredError
+from train.programs.batches import batch_of
 from train.programs.program import get_program
 from train.programs.signature import signature
 from train.programs.state import init_state
-from train.programs.step import batch_of
 from train.starts.base import StartInput
 from train.starts.gradient_step import GradientStep
 from train.tasks.base import Batch

@@ -27,7 +27,7 @@ from model.architecture.family import Decoder, Encoder, FamilyBase
 from model.core.field import field
 from model.core.inputs import ModelInputs
 from model.core.limits import COUNT, REAL, WIDTH
-from model.core.parameter import Dims, PartParams, key_of
+from model.core.parameter import Dims, Params, key_of
 from train.core.errors import DataError
 from train.core.metric import Metric
 from train.optim.objective import Objective, SquaredError
@@ -161,7 +161,7 @@ class Regression(GeneratedTask, tag='regression'):
     )
 
   def final_metrics(
-    self, arch: Architecture, dims: Dims, params: PartParams, data: Data
+    self, arch: Architecture, dims: Dims, params: Params, data: Data
   ) -> FinalMetrics:
     """Compares a model with the best step of gradient descent.
 
@@ -194,19 +194,19 @@ class Regression(GeneratedTask, tag='regression'):
     return FinalMetrics(figures, [])
 
   def _predict(
-    self, arch: Architecture, dims: Dims, params: PartParams
+    self, arch: Architecture, dims: Dims, params: Params
   ) -> _Predictions:
     """Returns the first validation examples with a model's predictions."""
     count = min(self.held, COMPARED)
     size = min(count, CHUNK)
 
-    def predict(vectors_BTI: jax.Array, params: PartParams) -> jax.Array:
+    def predict(vectors_BTI: jax.Array, params: Params) -> jax.Array:
       inputs = ModelInputs(vectors_BTI=vectors_BTI)
       out = transformer.apply(arch, dims, params, inputs)
       return out.logits_BTV[:, -1, 0]
 
     @jax.jit
-    def run(first: jax.Array, params: PartParams) -> tuple[jax.Array, ...]:
+    def run(first: jax.Array, params: Params) -> tuple[jax.Array, ...]:
       ids_B = first + jnp.arange(size, dtype=jnp.int32)
       batch = self.evaluation_batch({}, ids_B, dims.seq_len)
       x_BTI = batch.inputs.vectors_BTI

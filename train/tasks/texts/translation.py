@@ -20,7 +20,7 @@ from model.architecture.family import EncoderDecoder, FamilyBase
 from model.core.field import FieldError, field
 from model.core.inputs import ModelInputs, Source
 from model.core.limits import BEAM, COUNT, LENGTH_EXPONENT
-from model.core.parameter import Dims, PartParams
+from model.core.parameter import Dims, Params
 from train.core.metric import Metric
 from train.tasks.base import Arrays, Batch, Data, FinalMetrics
 from train.tasks.bleu import corpus_bleu, default_bleu, join_pieces
@@ -143,7 +143,7 @@ class Translation(TableTask, tag='translation'):
       )
 
   def final_metrics(
-    self, arch: Architecture, dims: Dims, params: PartParams, data: Data
+    self, arch: Architecture, dims: Dims, params: Params, data: Data
   ) -> FinalMetrics:
     """Translates the validation sources; returns the BLEU and the translations.
 
