@@ -26,7 +26,7 @@ import numpy as np
 from train.config.config import Config
 from train.devices.parallel import SharedLayout, to_host
 from train.flags.schema import override
-from train.programs.program import CAPACITY, get_program
+from train.programs.program import MAX_CHUNK_STEPS, get_program
 from train.programs.signature import signature
 from train.programs.state import init_state
 from train.tasks.base import Data
@@ -132,7 +132,7 @@ def course(config: Config, data: Data) -> dict[str, float]:
   sig, values = signature(config, data, device)
   state = device.place(to_host(init_state(config, sig.dims)))
   placed = device.place(values), device.place(dict(data.arrays))
-  for stop in range(0, config.steps + CAPACITY, CAPACITY):
+  for stop in range(0, config.steps + MAX_CHUNK_STEPS, MAX_CHUNK_STEPS):
     until = np.int32(min(stop, config.steps))
     state, _ = get_program(sig).chunk(state, *placed, until)
   assert int(to_host(state.diverged)) == -1

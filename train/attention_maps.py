@@ -13,11 +13,12 @@ from train.files.strict import DamagedFile
 from train.host_feed import validation_rows
 from train.lane import Lane
 from train.programs.inspection import Inspection
-from train.programs.program import MAP_TOKENS, Program
+from train.programs.program import Program
 from train.sample import write_sample
 
 ATTENTION_FILE = 'attention.npz'
 TEXT, SOURCE = 'tokens_T', 'source_S'
+MAP_TOKENS = 64  # attention maps are kept for this many tokens
 
 
 class MapNames(NamedTuple):

@@ -15,7 +15,7 @@ from train.devices.parallel import Layout
 from train.evaluation import finite_or_none, step_lines
 from train.group import TrialGroup
 from train.milestones import evaluate_lanes, replace_ended, save_lanes
-from train.programs.program import CAPACITY
+from train.programs.program import MAX_CHUNK_STEPS
 from train.programs.step import StepMetrics
 from train.trial import (
   Interrupted,
@@ -102,15 +102,17 @@ def _advance(group: TrialGroup) -> None:
   stops = [lane.next_stop(group.chunk_steps) for lane in group.lanes]
   metrics = _dispatch(group, stops)
   share = group.tick()
-  moved = [
+  advanced = [
     part
     for part in zip(group.lanes, first, stops, metrics, strict=True)
     if part[1] < part[2]
   ]
-  most = max(stop - start for _, start, stop, _ in moved)
-  per_step = max(share, 1e-9) * len(moved) / most
-  group.chunk_steps = max(1, min(CAPACITY, int(CHUNK_SECONDS / per_step)))
-  for lane, start, stop, steps in moved:
+  most = max(stop - start for _, start, stop, _ in advanced)
+  per_step = max(share, 1e-9) * len(advanced) / most
+  group.chunk_steps = max(
+    1, min(MAX_CHUNK_STEPS, int(CHUNK_SECONDS / per_step))
+  )
+  for lane, start, stop, steps in advanced:
     lane.notes.train_seconds += share
     # No step is logged after the one that diverged.
     last = stop if lane.diverged < 0 else lane.diverged + 1
@@ -122,8 +124,8 @@ def _advance(group: TrialGroup) -> None:
       if (step + 1) % every == 0 or step == lane.diverged
     ]
     lane.log.write(step_lines(steps, start, logged))
-  lane, start, stop, steps = moved[0]
-  tokens = lane.config.batch_size * lane.config.seq_len * len(moved)
+  lane, start, stop, steps = advanced[0]
+  tokens = lane.config.batch_size * lane.config.seq_len * len(advanced)
   group.listener.progress(
     Progress(
       step=sum(p.goal if p.is_trained else p.step for p in group.training),

@@ -217,20 +217,22 @@ class ArchitectureFields(Record):
   def penalty_B(
     self,
     aux: Mapping[str, Aux],
-    everywhere: Callable[[jax.Array], jax.Array],
+    sum_over_devices: Callable[[jax.Array], jax.Array],
   ) -> jax.Array | None:
     """Returns the penalty that the model adds to the loss of each example.
 
     Args:
       aux: side outputs by group of layers.
-      everywhere: sums an array over the devices that share the batch.
+      sum_over_devices: sums an array over the devices that share the batch.
 
     Returns:
       The penalties, or `None` if the model adds none.
     """
     penalties = []
     for group in self.groups:
-      own_B = group.arch.feedforward.penalty_B(aux[group.name], everywhere)
+      own_B = group.arch.feedforward.penalty_B(
+        aux[group.name], sum_over_devices
+      )
       penalties += [] if own_B is None else [own_B]
     return sum(penalties[1:], start=penalties[0]) if penalties else None
 

@@ -24,7 +24,7 @@ class BalanceBase(Variant):
     self,
     share_LBE: jax.Array,
     probability_LBE: jax.Array,
-    everywhere: Callable[[jax.Array], jax.Array],
+    sum_over_devices: Callable[[jax.Array], jax.Array],
   ) -> jax.Array | None:
     """Returns a penalty for each sequence, or `None` if there are none.
 
@@ -32,9 +32,9 @@ class BalanceBase(Variant):
       share_LBE: share of each expert in the choices of a sequence, times the
         number of experts, so that even load is 1.
       probability_LBE: probability of each expert, averaged over the sequence.
-      everywhere: sums an array over the devices that share the batch.
+      sum_over_devices: sums an array over the devices that share the batch.
     """
-    del share_LBE, probability_LBE, everywhere
+    del share_LBE, probability_LBE, sum_over_devices
     return None
 
   @property
@@ -64,10 +64,10 @@ class SequenceBalance(BalanceBase, tag='sequence'):
     self,
     share_LBE: jax.Array,
     probability_LBE: jax.Array,
-    everywhere: Callable[[jax.Array], jax.Array],
+    sum_over_devices: Callable[[jax.Array], jax.Array],
   ) -> jax.Array | None:
     """Returns the penalty of each sequence, summed over layers."""
-    del everywhere
+    del sum_over_devices
     return self.weight * (share_LBE * probability_LBE).sum((0, 2))
 
 
@@ -86,11 +86,11 @@ class BatchBalance(BalanceBase, tag='batch'):
     self,
     share_LBE: jax.Array,
     probability_LBE: jax.Array,
-    everywhere: Callable[[jax.Array], jax.Array],
+    sum_over_devices: Callable[[jax.Array], jax.Array],
   ) -> jax.Array | None:
     """Returns penalties whose mean over sequences is that of the batch."""
-    count = everywhere(jnp.asarray(share_LBE.shape[1], share_LBE.dtype))
-    share_L1E = everywhere(share_LBE.sum(1, keepdims=True)) / count
+    count = sum_over_devices(jnp.asarray(share_LBE.shape[1], share_LBE.dtype))
+    share_L1E = sum_over_devices(share_LBE.sum(1, keepdims=True)) / count
     return self.weight * (share_L1E * probability_LBE).sum((0, 2))
 
   @property

@@ -70,18 +70,18 @@ class FeedForwardBase(ParametricVariant, abc.ABC):
     """
 
   def penalty_B(
-    self, aux: Aux, everywhere: Callable[[jax.Array], jax.Array]
+    self, aux: Aux, sum_over_devices: Callable[[jax.Array], jax.Array]
   ) -> jax.Array | None:
     """Returns a penalty that is added to the loss of each target, by example.
 
     Args:
       aux: side outputs of all layers of a stack, with axes L, B and their own.
-      everywhere: sums an array over the devices that share the batch.
+      sum_over_devices: sums an array over the devices that share the batch.
 
     Returns:
       The penalties, or `None` if there are none.
     """
-    del aux, everywhere
+    del aux, sum_over_devices
     return None
 
   def after_update(

@@ -171,7 +171,7 @@ class Moe(FeedForwardBase, tag='moe'):
     }
 
   def penalty_B(
-    self, aux: Aux, everywhere: Callable[[jax.Array], jax.Array]
+    self, aux: Aux, sum_over_devices: Callable[[jax.Array], jax.Array]
   ) -> jax.Array | None:
     """Returns the penalty of --feedforward.balance, by example."""
     load_LBE = aux[LOAD]
@@ -179,7 +179,7 @@ class Moe(FeedForwardBase, tag='moe'):
     return self.balance.penalty_B(
       load_LBE / choices_LB1 * self.experts,
       aux[PROBABILITY] / choices_LB1 * self.top_k,
-      everywhere,
+      sum_over_devices,
     )
 
   def after_update(

@@ -26,9 +26,7 @@ from train.programs.validation import evaluate
 from train.tasks.base import Arrays
 from train.tasks.long_arrays import HOST_BLOCK, nth_batch
 
-CAPACITY = 1024  # most steps in one dispatch: the length of the buffers
-
-MAP_TOKENS = 64  # attention maps are kept for this many tokens
+MAX_CHUNK_STEPS = 1024  # most steps in one dispatch: the length of the buffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +99,6 @@ def _chunk(
       state, metrics = jax.lax.switch(bucket, branches, state)
     return state, jax.tree.map(lambda b, m: b.at[n].set(m), buffers, metrics)
 
-  empty = jnp.zeros(CAPACITY, jnp.float32)
+  empty = jnp.zeros(MAX_CHUNK_STEPS, jnp.float32)
   carry = (state, StepMetrics(empty, empty, empty))
   return jax.lax.fori_loop(start, stop, body, carry)

@@ -52,21 +52,21 @@ def train_step(
   count = jnp.maximum(sums.count, 1.0)
   grads = jax.tree.map(lambda g: g / count, grads)
   loss, grad_norm = sums.loss / count, optax.tree.norm(grads)
-  optimization, total = config.optimization, jnp.asarray(config.steps)
+  optimization, steps = config.optimization, jnp.asarray(config.steps)
   table = config.architecture.parameter_table(dims)
-  updates, opt_state = optimization.transform(table, total).update(
+  updates, opt_state = optimization.transform(table, steps).update(
     grads, state.opt_state, state.params
   )
   params = optax.apply_updates(state.params, updates)
-  at = UpdateTime(state.step + 1, total, config.eval_every)
+  at = UpdateTime(state.step + 1, steps, config.eval_every)
   params = config.architecture.after_update(params, sums.aux)
-  named = {
+  aux_by_name = {
     f'{group}/{name}': x
-    for group, own in sums.aux.items()
-    for name, x in own.items()
+    for group, aux in sums.aux.items()
+    for name, x in aux.items()
   }
   params, after = optimization.after(
-    state.after, state.params, UpdateContext(table, params, named, at)
+    state.after, state.params, UpdateContext(table, params, aux_by_name, at)
   )
   average = optimization.average.after(state.average, params, at)
   fine = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (state.diverged < 0)
@@ -80,7 +80,7 @@ def train_step(
     average=_choose(fine, average, state.average),
     after=_choose(fine, after, state.after),
   )
-  return new, StepMetrics(loss, grad_norm, optimization.rate(state.step, total))
+  return new, StepMetrics(loss, grad_norm, optimization.rate(state.step, steps))
 
 
 def _gradients(
@@ -94,7 +94,7 @@ def _gradients(
   key = key_of('dropout', jax.random.key(config.seed))
   step_key = jax.random.fold_in(key, state.step)
 
-  def summed(params: Params, part: Batch) -> tuple[jax.Array, LossSums]:
+  def loss_and_sums(params: Params, part: Batch) -> tuple[jax.Array, LossSums]:
     # So frozen parameters add nothing to the norm of the gradient.
     params = jax.tree.map(
       lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen
@@ -103,7 +103,7 @@ def _gradients(
     sums = loss_sums(config, dims, params, part, rngs_B, axis)
     return sums.loss, sums
 
-  gradient = jax.grad(summed, has_aux=True)
+  gradient = jax.grad(loss_and_sums, has_aux=True)
   if config.microbatches == 1:
     return gradient(state.params, batch)
   parts = jax.tree.map(
@@ -118,8 +118,8 @@ def _gradients(
     lambda x: jnp.zeros(x.shape, x.dtype),
     jax.eval_shape(gradient, state.params, first),
   )
-  total, _ = jax.lax.scan(add, zero, parts)
-  return total
+  summed, _ = jax.lax.scan(add, zero, parts)
+  return summed
 
 
 def model_output(
@@ -159,10 +159,10 @@ def loss_sums(
   )
   sums = sums._replace(aux=totals(out.aux))
 
-  def everywhere(x: jax.Array) -> jax.Array:
+  def sum_over_devices(x: jax.Array) -> jax.Array:
     return x if axis is None else jax.lax.psum(x, axis)
 
-  penalty_B = config.architecture.penalty_B(out.aux, everywhere)
+  penalty_B = config.architecture.penalty_B(out.aux, sum_over_devices)
   if penalty_B is None:
     return sums
   return sums._replace(loss=sums.loss + (penalty_B * weights_BT.sum(1)).sum())
