@@ -42,10 +42,13 @@ class ArchitectureFields(Record):
   d_model: int = field(64, 'Width of the residual.', min=1, max=WIDTH)
   num_heads: int = field(4, 'Attention heads.', min=1, max=WIDTH)
   head_dim: int | None = field(
-    None, 'Width of a head; none is --d_model / --num_heads.', min=1, max=WIDTH
+    None,
+    'Width of a head; `none` is --d_model / --num_heads.',
+    min=1,
+    max=WIDTH,
   )
   num_kv_heads: int | None = field(
-    None, 'Heads of keys and values; none is --num_heads.', min=1, max=WIDTH
+    None, 'Heads of keys and values; `none` is --num_heads.', min=1, max=WIDTH
   )
   projections: ProjectionsBase = field(Qkv(), 'Queries, keys and values:')
   qk_norm: QkNormBase = field(NoQkNorm(), 'Normalisation of queries and keys:')

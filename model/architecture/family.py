@@ -142,7 +142,7 @@ class EncoderDecoder(FamilyBase, tag='encoder_decoder'):
   traits: ClassVar[FamilyTraits] = FamilyTraits(writes=True, has_source=True)
 
   encoder_layers: int | None = field(
-    None, 'Blocks of the encoder; none is --num_layers.', min=1, max=DEPTH
+    None, 'Blocks of the encoder; `none` is --num_layers.', min=1, max=DEPTH
   )
   self_attention: bool = field(True, 'Self-attention in the decoder.')
   cross_attention: bool = field(True, 'Attention to the source.')

@@ -121,7 +121,7 @@ class Mlp(FeedForwardBase, tag='mlp'):
     'gelu', 'f: max(0, x), or the exact x Phi(x) (arXiv:1606.08415):'
   )
   width: int | None = field(
-    None, 'Hidden units; none is 4 x --d_model.', min=1, max=WIDTH
+    None, 'Hidden units; `none` is 4 x --d_model.', min=1, max=WIDTH
   )
   dropout: float = field(
     0.0, 'Dropout of the hidden units.', min=0.0, max=DROPOUT_RATE, traced=True

@@ -76,7 +76,10 @@ class Moe(FeedForwardBase, tag='moe'):
     'gelu', 'f: max(0, x), or the exact x Phi(x) (arXiv:1606.08415):'
   )
   width: int | None = field(
-    None, 'Hidden units of an expert; none is 4 x --d_model.', min=1, max=WIDTH
+    None,
+    'Hidden units of an expert; `none` is 4 x --d_model.',
+    min=1,
+    max=WIDTH,
   )
 
   def problems(self) -> Iterator[FieldError]:

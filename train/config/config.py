@@ -64,7 +64,7 @@ class Config(Record):
   )
   eval_every: int = field(200, 'Steps between evaluations.', min=1, max=COUNT)
   eval_examples: int | None = field(
-    None, 'Validation examples, spread evenly; none is all.', min=1, max=COUNT
+    None, 'Validation examples, spread evenly; `none` is all.', min=1, max=COUNT
   )
   init_from: str | None = field(
     None, 'WORKDIR:TRIAL whose parameters are the initial values here.'
