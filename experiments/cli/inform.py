@@ -9,6 +9,7 @@ from experiments.cli.help import show_help
 from experiments.cli.parse import choose_experiment
 from experiments.command import Command
 from experiments.experiment import BASE, DEFAULTS
+from experiments.messages import formats
 from experiments.messages.streams import say, warn
 from experiments.planning import memory
 from experiments.planning.plan import Plan
@@ -62,17 +63,20 @@ def warn_all(lines: Sequence[str]) -> None:
 
 def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
   """Prints what will run, on what, and which settings flags replaced."""
-  rows, seeds = len(plan.rows), len(plan.seeds)
-  trials, _ = size(plan)
+  counts = ', '.join(
+    formats.format_number_of(count, noun)
+    for count, noun in (
+      (len(plan.rows), 'row'),
+      (len(plan.seeds), 'seed'),
+      (size(plan)[0], 'trial'),
+    )
+  )
   asked = question(plan.experiment, plan.base, plan.rows)
   more = ', with those that select' if plan.candidates else ''
   more += f', {len(plan.controls)} of controls' if plan.controls else ''
   if plan.command.shard is not None:
     more = f' in shard {plan.command.shard}'
-  say(
-    f'{plan.experiment.name}: {asked.title} '
-    f'({rows} rows, {seeds} seeds, {trials} trials{more})'
-  )
+  say(f'{plan.experiment.name}: {asked.title} ({counts}{more})')
   if (base := label(plan.base, plan.rows)) != BASE:
     say(base)
   if plan.left_out:
@@ -98,6 +102,7 @@ def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
   for line, found in plan.warnings.items():
     of = f' (in row {", ".join(map(repr, found))})' if found else ''
     warn(f'warning: {line}{of}')
+  warn_all(plan.confounded)
   for warning in (accelerator_warning(), memory.warning(plan)):
     if warning:
       warn(f'warning: {warning}')

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from experiments.experiment import Experiment
+from experiments.messages import formats
 from experiments.messages.escapes import escape_name
-from experiments.messages.page import Page
+from experiments.messages.page import NameCell, Page
 from experiments.planning.cost import cost_on
 from experiments.planning.plan import Plan, program_key
 from experiments.planning.speed import estimate
@@ -33,8 +33,10 @@ def show_list(found: Mapping[str, Experiment]) -> None:
     blocks = len(experiment.blocks)
     many = f'{blocks} blocks x ' if blocks else ''
     page.line(
-      f'[{experiment.kind}; {many}{len(experiment.rows)} rows x '
-      f'{experiment.seeds} seeds; {experiment.cost}]',
+      f'[{experiment.kind}; {many}'
+      f'{formats.format_number_of(len(experiment.rows), "row")} x '
+      f'{formats.format_number_of(experiment.seeds, "seed")}; '
+      f'{experiment.cost}]',
       6,
     )
   for path, leaf in flag_specs(Config).items():
@@ -67,7 +69,7 @@ def show_plan(plan: Plan) -> None:
   costs = [cost_on(c, data[name].vocabulary) for name, c in found.items()]
   for name, figures in zip(names, costs, strict=True):
     table.add_row(
-      Text(escape_name(name)),
+      NameCell(escape_name(name)),
       f'{figures.parameters:,}',
       f'{figures.flops_per_token:,}',
       f'{figures.state_bytes / 2**20:.1f} MiB',
@@ -88,16 +90,15 @@ def show_plan(plan: Plan) -> None:
   how = (
     'from the last runs on this machine'
     if expected.measured
-    else 'rough: at a quarter of the rate of a matrix product; measured once '
-    'the first trial has ended here'
+    else 'rough: at a quarter of the rate of a matrix product, without '
+    'compilation; measured once the first trial has ended here'
   )
   console.print(
-    f'{trials} trials, {count} programs to compile, '
-    f'{mean * steps / 1e12:.2f} TFLOP: about '
-    f'{expected.seconds * share / 60:.1f} minutes ({how}), '
+    f'{formats.format_number_of(trials, "trial")}, '
+    f'{formats.format_number_of(count, "program")} to compile, '
+    f'{mean * steps / 1e12:.2f} TFLOP: '
+    f'{formats.format_expected(expected.seconds * share)} ({how}), '
     f'{disk / 2**20:.0f} MiB of checkpoints'
   )
-  _, free = split(plan.base)
-  console.print(
-    f'free, without a program of their own: {", ".join(sorted(free))}'
-  )
+  free = ', '.join(sorted(split(plan.base)[1]))
+  console.print(f'free, without a program of their own: {free}')

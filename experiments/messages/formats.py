@@ -73,6 +73,11 @@ def format_count(count: int | None) -> str:
   return MISSING if count is None else f'{count:,}'
 
 
+def format_number_of(count: int, noun: str) -> str:
+  """Returns a count of things in words: `1 seed`, `5 seeds`."""
+  return f'{format_count(count)} {noun}{"" if count == 1 else "s"}'
+
+
 def format_p_value(p: float | None) -> str:
   """Returns a p value with three decimals, or <0.001."""
   if p is None:
@@ -99,6 +104,13 @@ def format_seconds(seconds: float | None) -> str:
   if seconds is None or not math.isfinite(seconds):
     return MISSING
   return f'{seconds:.1f}' if seconds < 100 else f'{seconds:,.0f}'
+
+
+def format_expected(seconds: float) -> str:
+  """Returns an expected time in minutes."""
+  if seconds < 60:
+    return 'under a minute'
+  return f'about {seconds / 60:.1f} minutes'
 
 
 def finite_json(value: Any) -> Any:

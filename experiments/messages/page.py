@@ -3,15 +3,50 @@
 No line ends in spaces, so that piped output can be compared and searched.
 """
 
+import re
 import shutil
 import sys
 import textwrap
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.text import Text
 
 PIPED = 80
 HANGING = 2  # further indent of continued lines
+_PART = re.compile(r'[^ .=,]+[ .=,]*|[ .=,]+')  # of the name of a row
+
+
+class NameCell:
+  """The name of a row in a table, with line breaks between its flags.
+
+  A flag that is wider than the column is broken after '.', '=' or ',' if that
+  helps, and else anywhere.
+  """
+
+  def __init__(self, name: str):
+    """Takes a name without line breaks."""
+    self._name = name
+
+  def __rich_console__(
+    self, console: Console, options: ConsoleOptions
+  ) -> RenderResult:
+    lines = ['']
+    for word in re.findall(r'[^ ]* *', self._name):
+      whole = cell_len(word.rstrip()) <= options.max_width
+      for part in [word] if whole else _PART.findall(word):
+        if cell_len(lines[-1] + part.rstrip()) > options.max_width:
+          lines.append('')
+        lines[-1] += part
+    yield Text('\n'.join(line.rstrip() for line in lines if line))
+
+  def __rich_measure__(
+    self, console: Console, options: ConsoleOptions
+  ) -> Measurement:
+    parts = [cell_len(part.rstrip()) for part in _PART.findall(self._name)]
+    size = Measurement(max(parts, default=0), cell_len(self._name))
+    return size.clamp(max_width=options.max_width)
 
 
 class Page:

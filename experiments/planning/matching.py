@@ -33,12 +33,14 @@ class SizeMatch:
     ratio: its parameters or FLOPs per token, divided by the base's.
     exact: whether the ratio is within TOLERANCE of 1; if not, no widths do.
     note: the changed flags, and the widths that had to stay.
+    warning: what else the row now changes, if its feed-forward has no width.
   """
 
   config: Config
   ratio: float
   exact: bool
   note: str
+  warning: str | None = None
 
 
 def match(
@@ -77,7 +79,8 @@ def match(
     if best is None or _log_distance(ratio) < _log_distance(best.ratio):
       exact = abs(ratio - 1) <= TOLERANCE
       note = _note(config, attempt, exact, pinned)
-      best = SizeMatch(attempt, ratio, exact, note)
+      warning = _warning(base, config, attempt)
+      best = SizeMatch(attempt, ratio, exact, note, warning)
     if best.exact:
       break
   assert best is not None
@@ -111,6 +114,19 @@ def _note(
   if attempt is not config or not exact:
     parts += [f'{field} fixed: {why}' for field, why in pinned.items()]
   return '; '.join(parts)
+
+
+def _warning(base: Config, config: Config, attempt: Config) -> str | None:
+  """Returns why a row whose feed-forward has no width differs in more."""
+  own, old = config.architecture, base.architecture
+  width = attempt.architecture.d_model
+  if width == own.d_model or WIDTH in to_flags(config):
+    return None
+  return (
+    f"--feedforward={own.feedforward.tag} has no field 'width', so "
+    f'd_model={width} where the base has {old.d_model}: its difference is not '
+    'that of the flags of the row alone'
+  )
 
 
 def _fixed_widths(base: Config, config: Config) -> dict[str, str]:

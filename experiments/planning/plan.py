@@ -76,6 +76,7 @@ class Plan:
   data: Data
   controls: tuple[PlannedTrial, ...] = ()  # trials of the controls
   given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  confounded: tuple[str, ...] = ()  # rows that differ in more than they say
 
   @property
   def warnings(self) -> dict[str, tuple[str, ...]]:
@@ -114,7 +115,7 @@ def make_plan(
   seeds = tuple(range(base.seed, last))
   loader = Loader(command.workdir, rerun=command.rerun)
   owner, workdir = _owner_and_workdir(experiment, base, loader, command)
-  rows, notes = _match_sizes(base, rows, loader, command)
+  rows, notes, confounded = _match_sizes(base, rows, loader, command)
   choice = fixed_layout(options, command.workers, workdir, devices)
   check = functools.partial(_check, loader, choice, devices[0], options)
   own = select_rows(experiment, base, rows, command, requests, check)
@@ -144,6 +145,7 @@ def make_plan(
     options,
     loader.data(base.task),
     control_trials(own.controls, base, seeds, make),
+    confounded=confounded,
   )
 
 
@@ -216,11 +218,11 @@ def _trials(
 
 def _match_sizes(
   base: Config, rows: tuple[Row, ...], loader: Loader, command: Command
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-  """Returns the rows with the widths of --match, and a note on each."""
+) -> tuple[tuple[Row, ...], tuple[str, ...], tuple[str, ...]]:
+  """Returns the rows with the widths of --match, notes and warnings."""
   if command.match == 'none':
-    return rows, ()
-  out, notes = [], []
+    return rows, (), ()
+  out, notes, warnings = [], [], []
   size = loader.data(base.task).vocabulary.size
   for row in rows:
     config = configure(base, row)
@@ -228,7 +230,9 @@ def _match_sizes(
     found = match(base, config, own, command.match, size)
     out.append(Row(row.name, changes(base, found.config)))
     notes.append(f'{row.name}: {found.ratio:.3f} of the base ({found.note})')
-  return tuple(out), tuple(notes)
+    if found.warning:
+      warnings.append(f'--match: row {row.name!r}: {found.warning}')
+  return tuple(out), tuple(notes), tuple(warnings)
 
 
 def _names_left_out(

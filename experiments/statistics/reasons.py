@@ -64,7 +64,11 @@ def reason(decision: Decision, row: int, verdict: Verdict, alpha: float) -> str:
       found.append('yet within the margin')
   elif verdict == 'undecided':
     if paired.pairs[row] < 2:
-      found.append(f'{paired.pairs[row] or "no"} paired seed')
+      advice = ': no test, a verdict needs at least 2 (--seeds=5)'
+      found.append(
+        f'{paired.pairs[row] or "no"} paired seed'
+        f'{advice if paired.seeds[row] == paired.pairs[row] == 1 else ""}'
+      )
     if decision.opposed[row]:
       found.append(_opposed(decision, row))
     elif near and paired.one_sided[row]:

@@ -8,6 +8,7 @@ from rich import table as rich_table
 from experiments.claims.published import ControlVerdict, PublishedVerdict
 from experiments.messages import formats
 from experiments.messages.escapes import escape_name
+from experiments.messages.page import NameCell
 from experiments.table import claim_lines, table_files
 from experiments.table.table import AblationTable
 
@@ -39,7 +40,7 @@ def render(table: AblationTable) -> rich_table.Table:
     rendered.add_column(formats.title(name), justify='right')
   for row in table.rows:
     rendered.add_row(
-      text.Text(escape_name(row.row)),
+      NameCell(escape_name(row.row)),
       str(row.seeds),
       formats.format_number(row.mean),
       table_files.format_half(row.interval),

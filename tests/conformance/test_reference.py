@@ -25,12 +25,23 @@ from train.optim.objective import CrossEntropy, SquaredError, training_sums
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
+def place(union: str, name: str) -> str:
+  """Returns where the loop of a member belongs, in `spec/reference/`."""
+  if union == 'feedforward':
+    return f'feedforwards/{name}.py'
+  tables = [t for t, v in vars(reference).items() if v is REFERENCES.get(union)]
+  return tables[0] if tables else 'REFERENCES'
+
+
 def differences(known: Mapping[str, Any]) -> list[str]:
   """Returns members without a reference, and references without a member."""
   listed = {(field, tag) for field, tags in ALL.items() for tag in tags}
   written = {(field, tag) for field, tags in known.items() for tag in tags}
   return [
-    *(f'--{f}={t} has no loop' for f, t in sorted(listed - written)),
+    *(
+      f'--{f}={t} has no loop in {place(f, t)}'
+      for f, t in sorted(listed - written)
+    ),
     *(f'--{f}={t} is no variant' for f, t in sorted(written - listed)),
   ]
 
@@ -39,7 +50,7 @@ def differences(known: Mapping[str, Any]) -> list[str]:
 if differences(REFERENCES):
   raise LookupError(
     f'tests/spec/reference: {"; ".join(differences(REFERENCES))}: write it '
-    'from the paper and enter it in the table of its union'
+    'from the paper'
   )
 
 
@@ -49,10 +60,15 @@ def test_every_member_has_a_reference() -> None:
   partial = {**REFERENCES, 'scale': {'rsqrt': None, 'nonsense': None}}
   assert differences(partial) == [
     *(
-      f'--scale={tag} has no loop'
+      f'--scale={tag} has no loop in SCALES'
       for tag in ('constant', 'inverse', 'learned', 'logn', 'none')
     ),
     '--scale=nonsense is no variant',
+  ]
+  others = {t: f for t, f in REFERENCES['feedforward'].items() if t != 'moe'}
+  partial = {**REFERENCES, 'feedforward': others}
+  assert differences(partial) == [
+    '--feedforward=moe has no loop in feedforwards/moe.py'
   ]
 
 

@@ -96,7 +96,7 @@ def readers(words: list[str], elsewhere: Path) -> Mapping[str, Reader]:
 
 def _timeless(plan: str) -> str:
   """Returns a plan without its estimate: each run teaches it the time."""
-  return re.sub(r'about [\d.]+ minutes \([^)]*\)', '', plan)
+  return re.sub(r'(about [\d.]+ minutes|under a minute) \([^)]*\)', '', plan)
 
 
 def looked_at(workdir: Path) -> str:

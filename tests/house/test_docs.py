@@ -4,6 +4,7 @@ import ast
 import pathlib
 import re
 import shlex
+import subprocess
 
 import pytest
 from absl import flags
@@ -95,6 +96,34 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
     if part:
       titles = re.findall(r'^#+ (.*)', there.read_text(), re.M)
       assert part in [title.lower().replace(' ', '-') for title in titles]
+
+
+def _history() -> list[str]:
+  """Returns the ids of all commits; none where git does not have them all."""
+
+  def git(*words: str) -> str:
+    return subprocess.run(
+      ['git', *words], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+  try:
+    own = pathlib.Path(git('rev-parse', '--show-toplevel')) == ROOT
+    if not own or git('rev-parse', '--is-shallow-repository') == 'true':
+      return []
+    return git('rev-list', 'HEAD').split()
+  except (OSError, subprocess.CalledProcessError):
+    return []
+
+
+def test_commits_that_pages_name_exist() -> None:
+  known = _history()
+  if not known:
+    pytest.skip('no git, or not the whole history')
+  for page in PAGES:
+    if page.name == 'reliability.md':
+      continue  # Names a commit of another history still.
+    for name in re.findall(r'commit\s+`(\w+)`', page.read_text()):
+      assert any(one.startswith(name) for one in known), f'{page.name}: {name}'
 
 
 def test_pages_are_listed() -> None:

@@ -207,6 +207,22 @@ def test_what_cannot_move_is_said(
   assert says in note
 
 
+def test_a_row_whose_model_narrows_for_want_of_a_width_is_warned_of() -> None:
+  base = base_of('default')
+
+  def warning(row: dict[str, str]) -> str | None:
+    return match(base, override(base, row), VOCAB, 'params').warning
+
+  said = warning({'feedforward': 'none'})
+  assert said is not None
+  assert "--feedforward=none has no field 'width', so d_model=" in said
+  assert 'where the base has 64' in said
+  # Its width does the work; what the row sets itself is no surprise.
+  assert warning({'projections': 'raw'}) is None
+  assert warning({'num_layers': '8'}) is None
+  assert warning({'feedforward': 'none', 'd_model': '96'}) is None
+
+
 def test_a_feed_forward_that_the_row_adds_is_free() -> None:
   base = override(Config(), {'feedforward': 'none', 'd_model': '108'})
   config = override(base, {'feedforward': 'mlp', 'd_model': '64'})

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from absl import flags
 
 from experiments.cli import listing
+from experiments.cli import main as cli
 from experiments.command import Command
 from experiments.experiment import BASE, Experiment, Row
 from experiments.planning import speed
@@ -107,6 +109,24 @@ def test_planned_rows_are_those_that_are_trained(
   assert set(trained) == {BASE, *rows}
   # A long name is folded: what stands in front of the number is its beginning.
   assert [number for _, number in said] == [trained[r.name] for r in plan.rows]
+
+
+def test_what_is_said_of_a_plan(
+  folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  text = f'--task.path={folder / "text.txt"}'
+  small = [f'--{flag}={value}' for flag, value in TINY.items()]
+  argv = ['launch.py', '--experiment=train', text, *small, '--match=params']
+  argv += ['--ablate=feedforward=none', f'--workdir={folder / "run"}', '--plan']
+  assert cli.main(argv, flags.FlagValues(), '') == 0
+  said = capsys.readouterr()
+  assert '(2 rows, 1 seed, 2 trials)' in said.out
+  words = ' '.join(said.out.split())
+  assert '2 trials, 2 programs to compile' in words
+  assert 'under a minute (rough' in words
+  assert 'without compilation' in words
+  (line,) = [one for one in said.err.splitlines() if '--match' in one]
+  assert line.startswith("warning: --match: row 'feedforward=none': ")
 
 
 # How long. --------------------------------------------------------------------

@@ -160,7 +160,7 @@ def test_plan_says_what_each_block_runs(
   assert run('--experiment=two', '--plan') == 0
   said = capsys.readouterr().out
   assert 'two: Two blocks: copy (2 rows, 2 seeds, 4 trials)' in said
-  assert 'two: Two blocks: deep (1 rows, 2 seeds, 2 trials)' in said
+  assert 'two: Two blocks: deep (1 row, 2 seeds, 2 trials)' in said
   assert run('--experiment=two', '--plan', '--block=deep') == 0
   (line,) = [
     line

@@ -331,6 +331,7 @@ def _lose(values: Values, *seeds: int) -> list[float]:
     ),
     ([_NAN] * 4, [_NAN] * 4, 'undecided', 'no paired seed'),
     ([1.0], [_NAN], 'undecided', 'no paired seed'),
+    ([1.0], [2.0], 'undecided', '1 paired seed: no test, a verdict needs at '),
     ([1.0, 2.0, _NAN, _NAN], [_NAN, _NAN, 1.0, 2.0], 'undecided', 'no paired'),
     # One pair left, whatever it says.
     (_BASE, _lose(_LOW, 0, 1, 2), 'undecided', '1 paired seed'),

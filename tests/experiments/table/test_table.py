@@ -108,7 +108,10 @@ def test_one_seed_gives_a_difference_without_interval() -> None:
   row = row_of(table, 'row')
   assert (row.interval, row.difference_interval) == (None, None)
   assert row.difference == 0.5
-  assert (row.verdict, row.reason) == ('undecided', '1 paired seed')
+  assert (row.verdict, row.reason) == (
+    'undecided',
+    '1 paired seed: no test, a verdict needs at least 2 (--seeds=5)',
+  )
 
 
 def test_failed_and_diverged_are_noted_and_hide_nothing() -> None:

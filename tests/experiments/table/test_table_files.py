@@ -1,13 +1,16 @@
 """A table in its files and on a terminal."""
 
 import csv
+import io
 import json
 import math
 import pathlib
 
 import pytest
+from rich import console
 
 from experiments.messages import formats
+from experiments.messages.page import NameCell
 from experiments.table import table as tables
 from experiments.table import table_files
 from helpers.tables import (
@@ -199,6 +202,13 @@ def test_number(value: float | None, signed: bool, expected: str) -> None:
   assert formats.format_number(value, signed) == expected
 
 
+def test_counts_and_times_in_words() -> None:
+  assert formats.format_number_of(1, 'seed') == '1 seed'
+  assert formats.format_number_of(1200, 'trial') == '1,200 trials'
+  assert formats.format_expected(48.0) == 'under a minute'
+  assert formats.format_expected(90.0) == 'about 1.5 minutes'
+
+
 def test_numbers_in_tex() -> None:
   assert formats.format_tex_number('-1.2e-06') == r'$-1.2\times 10^{-6}$'
   assert formats.format_tex_number('1.2e+05') == r'$1.2\times 10^{5}$'
@@ -224,6 +234,25 @@ def test_terminal_of_80_columns_shows_whole_names() -> None:
   assert any(
     'base' in line.split()[:1] and 'base' in line.split()[1:] for line in lines
   )
+
+
+def test_long_names_break_between_flags_and_words() -> None:
+  name = 'feedforward=mlp feedforward.activation=relu'
+  table = tables.make_table(
+    records_of({'base': [1.0, 2.5], name: [1.5, 2.0]}), ['base', name], 'base'
+  )
+  lines = [
+    line.strip().partition('  ')[0]
+    for line in terminal_text(table).splitlines()
+  ]
+  assert {'feedforward=mlp', 'feedforward.activation=relu'} <= {*lines}
+  narrow = io.StringIO()
+  console.Console(file=narrow, width=15).print(NameCell(name))
+  assert narrow.getvalue().split() == [
+    'feedforward=mlp',
+    'feedforward.',
+    'activation=relu',
+  ]
 
 
 def test_markup_in_a_name_is_text() -> None:

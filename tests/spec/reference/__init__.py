@@ -4,15 +4,16 @@ Explicit loops over batch, head and position, nothing vectorised, and nothing
 imported from the code under test: variants come in as values whose numbers are
 read, parameters as arrays by their paths.  `REFERENCES[union][tag]` holds what
 a member of a union means; each file holds the loops of some unions, and at its
-end the table of each.  A member without an entry fails the collection of
-`conformance/test_reference.py`.
+end the table of each (`feedforwards/` is the table of its files).  A member
+without an entry fails the collection of `conformance/test_reference.py`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from spec.reference.attention_layer import BACKENDS, attention
-from spec.reference.layers import FEEDFORWARDS, READ_INS, READ_OUTS, RESIDUALS
+from spec.reference.feedforwards import FEEDFORWARDS
+from spec.reference.layers import READ_INS, READ_OUTS, RESIDUALS
 from spec.reference.masks import FAMILIES, MASKS, sees
 from spec.reference.measurements import MEASURES, rank_residual
 from spec.reference.normalizers import FEATURES, NORMALIZERS

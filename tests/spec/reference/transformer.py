@@ -16,7 +16,8 @@ from spec.reference.arithmetic import (
   optional,
 )
 from spec.reference.attention_layer import Attention, Encoded, attention
-from spec.reference.layers import FEEDFORWARDS, READ_INS, READ_OUTS, RESIDUALS
+from spec.reference.feedforwards import FEEDFORWARDS
+from spec.reference.layers import READ_INS, READ_OUTS, RESIDUALS
 from spec.reference.masks import FAMILIES, masks_of, places
 from spec.reference.norms import NORMS
 from spec.reference.positions import POSITIONS
