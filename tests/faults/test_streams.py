@@ -198,6 +198,8 @@ def test_a_hangup_stops_and_a_second_does_not_kill(
 _PRESSED = """
 import atexit, os, runpy, signal, sys
 _, where, *sys.argv = sys.argv
+# A job in the background of a shell inherits that it is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Pressed:
   def find_spec(self, name, path=None, target=None):
     if name == where:
