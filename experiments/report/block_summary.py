@@ -16,7 +16,7 @@ from experiments.messages import formats
 from experiments.messages.escapes import command_line, escape_name
 from experiments.report import render as report
 from experiments.table import claim_lines, table_files, table_terminal
-from experiments.table.table import AblationTable, RowSummary
+from experiments.table.table import AblationTable
 from train.files.durable import write_atomically
 
 _FILE = 'report.html'
@@ -58,15 +58,12 @@ def cell(table: AblationTable, row: str) -> Cell:
   if own is None:
     return Cell(formats.MISSING, '')
   if own.is_base:
-    return Cell(_pm(own, own.mean, signed=False), 'base')
-  return Cell(_pm(own, own.difference, signed=True), own.verdict or '')
-
-
-def _pm(row: RowSummary, value: float | None, signed: bool) -> str:
-  """Returns 'number ± half the interval'."""
-  interval = row.difference_interval if signed else row.interval
-  mean = formats.format_number(value, signed)
-  return f'{mean} {table_files.format_half(interval, "± ")}'
+    mean = table_files.format_with_interval(own.mean, own.interval)
+    return Cell(mean, 'base')
+  difference = table_files.format_with_interval(
+    own.difference, own.difference_interval, signed=True
+  )
+  return Cell(difference, own.verdict or '')
 
 
 def write(summary: Summary, folder: pathlib.Path) -> pathlib.Path:

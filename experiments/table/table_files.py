@@ -141,10 +141,10 @@ def format_half(interval: Interval | None, sign: str = '') -> str:
   return sign + formats.format_number(interval.half())
 
 
-def _format_pm(
+def format_with_interval(
   value: float | None, interval: Interval | None, signed: bool = False
 ) -> str:
-  """Returns `mean ± half`."""
+  """Returns `mean ± half`, or the mean alone if there is no interval."""
   mean = formats.format_number(value, signed)
   return mean if interval is None else f'{mean} {format_half(interval, "± ")}'
 
@@ -162,14 +162,16 @@ def _columns(table: AblationTable) -> tuple[_Column, ...]:
     _Column('n', lambda row: str(row.seeds)),
     _Column(
       formats.title(table.metric) + half,
-      lambda row: _format_pm(row.mean, row.interval),
+      lambda row: format_with_interval(row.mean, row.interval),
     ),
     _Column(
       'difference' + half,
       lambda row: (
         'base'
         if row.is_base
-        else _format_pm(row.difference, row.difference_interval, signed=True)
+        else format_with_interval(
+          row.difference, row.difference_interval, signed=True
+        )
       ),
     ),
     *(both if table.diverged else ()),
