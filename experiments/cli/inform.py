@@ -6,8 +6,8 @@ from absl import flags
 
 from experiments.cli import listing
 from experiments.cli.help import show_help
-from experiments.cli.parse import choose_experiment
-from experiments.command import Command
+from experiments.cli.parse import RECORDS, choose_experiment, many
+from experiments.command import MANY, Command
 from experiments.experiment import BASE, DEFAULTS
 from experiments.messages import formats
 from experiments.messages.streams import say, warn
@@ -20,6 +20,9 @@ from experiments.record.environment import accelerator_warning, versions
 from experiments.record.flagfile import data_warnings
 from experiments.results import digest
 from experiments.rows.title import label, question
+from model.core.field import FieldError
+from train.flags.absl_flags import given_flags
+from train.flags.schema import changes
 
 
 def print_information(
@@ -42,10 +45,12 @@ def print_information(
     show_help(usage, topic, own)
     warn_all(there.warnings())
   elif command.list:
+    _refuse_others('list', command, values)
     there = library()
     listing.show_list(there.experiments)
     warn_all(there.warnings())
   elif command.digest:
+    _refuse_others('digest', command, values)
     there = library()
     warnings = digest.write(there.experiments)
     say(f'written: {digest.PAGE}')
@@ -53,6 +58,21 @@ def print_information(
   else:
     return False
   return True
+
+
+def _refuse_others(
+  flag: str, command: Command, values: flags.FlagValues
+) -> None:
+  """Raises a FieldError if other flags are given, which would do nothing."""
+  others = [
+    *(name for name in changes(Command(), command) if name != flag),
+    *(n for r in RECORDS if r is not Command for n in given_flags(r, values)),
+    *(name for name in (*MANY, 'prompt') if many(name, values)),
+  ]
+  if others:
+    raise FieldError(
+      flag, True, f'leaves --{others[0]} without effect: drop one of them'
+    )
 
 
 def warn_all(lines: Sequence[str]) -> None:

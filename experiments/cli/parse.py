@@ -25,6 +25,8 @@ from train.flags.suggest import suggest_flag, suggest_value
 from train.inference.generate import Generation
 from train.trial import Options
 
+# Whose fields are the flags.
+RECORDS: tuple[type, ...] = (Command, Options, Config, Generation)
 ReplacedSettings = tuple[
   str, ...
 ]  # settings of the experiment that flags replaced
@@ -40,7 +42,7 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
   for word in argv[1:]:
     if any(0xD800 <= ord(c) < 0xE000 for c in word):
       raise CommandError(f'{word!a}: is not UTF-8 text: rename the file')
-  for record in (Command, Options, Config, Generation):
+  for record in RECORDS:
     define(record, values)
   for name, about in MANY.items():
     flags.DEFINE_multi_string(name, [], about, flag_values=values)
@@ -50,8 +52,7 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
   try:
     rest = values(expand_flag_files(argv, said.append))
   except flags.UnrecognizedFlagError as e:
-    records = (Command, Options, Config, Generation)
-    known = [*itertools.chain(*map(flag_specs, records)), *MANY, 'prompt']
+    known = [*itertools.chain(*map(flag_specs, RECORDS)), *MANY, 'prompt']
     raise CommandError(
       f'{e.flagvalue}: is not a flag{suggest_flag(e.flagname, known)}'
     ) from None

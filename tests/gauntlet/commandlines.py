@@ -70,9 +70,12 @@ def tried(line: Line, workdir: Path) -> Outcome:
     said = (found.errors or found.said).strip()[-300:]
     return Outcome('traceback', f'{shown}: exit {found.code}: {said}')
   wrong = [x for plan in plans for x in _planned(line, plan, found.said)]
-  if not line.smoke and workdir.exists():
-    wrong.append('--plan left a folder')
-  if line.smoke:
+  if not line.smoke:
+    wrong += [] if plans else ['planned nothing']
+    wrong += ['--plan left a folder'] if workdir.exists() else []
+  elif not workdir.exists():
+    wrong.append('ran nothing')
+  else:
     wrong = [*_ran(line, workdir)]
   kind = 'silent' if wrong else 'harmless'
   return Outcome(kind, f'{shown}: {"; ".join(wrong)}')

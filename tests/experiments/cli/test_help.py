@@ -98,6 +98,30 @@ def test_list_names_every_experiment(
   assert not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+  ('words', 'other'),
+  [
+    (('--list', '--steps=3'), 'steps'),
+    (('--digest', '--smoke'), 'smoke'),
+    (('--list', '--ablate=norm=rmsnorm'), 'ablate'),
+    (('--digest', '--prompt=a'), 'prompt'),
+    (('--list', '--digest'), 'digest'),
+  ],
+)
+def test_what_a_list_would_ignore_is_refused(
+  here: Path,
+  capsys: pytest.CaptureFixture[str],
+  words: tuple[str, ...],
+  other: str,
+) -> None:
+  assert run(*words) == 2
+  assert capsys.readouterr().err == (
+    f'launch.py: {words[0]}=true: leaves --{other} without effect: drop one of '
+    'them\n'
+  )
+  assert not list(here.iterdir())
+
+
 def test_plan_shows_every_row_and_makes_nothing(
   here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
