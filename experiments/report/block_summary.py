@@ -58,9 +58,9 @@ def cell(table: AblationTable, row: str) -> Cell:
   if own is None:
     return Cell(formats.MISSING, '')
   if own.is_base:
-    mean = table_files.format_with_interval(own.mean, own.interval)
+    mean = table_files.format_mean(own.mean, own.interval)
     return Cell(mean, 'base')
-  difference = table_files.format_with_interval(
+  difference = table_files.format_mean(
     own.difference, own.difference_interval, signed=True
   )
   return Cell(difference, own.verdict or '')

@@ -141,7 +141,7 @@ def format_half(interval: Interval | None, sign: str = '') -> str:
   return sign + formats.format_number(interval.half())
 
 
-def format_with_interval(
+def format_mean(
   value: float | None, interval: Interval | None, signed: bool = False
 ) -> str:
   """Returns `mean ± half`, or the mean alone if there is no interval."""
@@ -162,16 +162,14 @@ def _columns(table: AblationTable) -> tuple[_Column, ...]:
     _Column('n', lambda row: str(row.seeds)),
     _Column(
       formats.title(table.metric) + half,
-      lambda row: format_with_interval(row.mean, row.interval),
+      lambda row: format_mean(row.mean, row.interval),
     ),
     _Column(
       'difference' + half,
       lambda row: (
         'base'
         if row.is_base
-        else format_with_interval(
-          row.difference, row.difference_interval, signed=True
-        )
+        else format_mean(row.difference, row.difference_interval, signed=True)
       ),
     ),
     *(both if table.diverged else ()),
