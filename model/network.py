@@ -25,6 +25,7 @@ from model.core.inputs import (
   call_with_positions,
   document_places,
 )
+from model.core.linear import linear
 from model.core.parameter import Dims, Parameters, StackedParameters, add_bias
 from model.core.side_output import (
   ATTENTION_MAPS,
@@ -46,7 +47,8 @@ from model.interfaces import (
 class Transformer(nn.Module):
   """The transformer: embedding, stacks of blocks, and unembedding.
 
-  With --scan_layers all layers of a group share one compiled block.
+  With --scan_layers all layers of a group share one compiled block; without,
+  each is compiled by itself.
   """
 
   architecture: Architecture
@@ -181,16 +183,17 @@ class Transformer(nn.Module):
         found.append(filter_requested(result.aux, wanted))
       return carry, found
 
+    whole, rest = divmod(stack.num_layers, len(groups))
+    scans = arch.scans(whole)
     if arch.remat:
       # Inside a scan XLA cannot merge the recomputation with the original.
-      body = jax.checkpoint(body, prevent_cse=not arch.scan_layers)
-    whole, rest = divmod(stack.num_layers, len(groups))
+      body = jax.checkpoint(body, prevent_cse=not scans)
     periods = _Period(
       [self._stacked_parameters(group) for group in groups],
       [_layer_inputs(group, gates) for group in groups],
     )
     first = jax.tree.map(lambda x_L: x_L[:whole] if rest else x_L, periods)
-    unroll = 1 if arch.scan_layers else whole
+    unroll = 1 if scans else whole
     carry, found = jax.lax.scan(
       body, self._first_carry(x_BTD), first, length=whole, unroll=unroll
     )
@@ -269,12 +272,7 @@ def _logits(
   wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
   if arch.model.traits.has_classes:
     x_B1D = arch.model.pool(x_BTD, segments_BT)
-    logits_B1C = jnp.einsum(
-      'BTD,DC->BTC',
-      x_B1D,
-      params['classes']['kernel'],
-      preferred_element_type=wide,
-    )
+    logits_B1C = linear(x_B1D, params['classes']['kernel'], dtype=wide)
     return add_bias(logits_B1C, params['classes'], 'bias')
   if dims.num_outputs:
     return arch.read_out.apply(params['read_out'], x_BTD, dims.num_outputs)
@@ -283,6 +281,4 @@ def _logits(
     if arch.tie_embeddings
     else params['unembedding']['kernel']
   )
-  return jnp.einsum(
-    'BTD,DV->BTV', x_BTD, kernel_DV, preferred_element_type=wide
-  )
+  return linear(x_BTD, kernel_DV, dtype=wide)

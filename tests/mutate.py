@@ -145,7 +145,7 @@ MUTATIONS = (
     'remat is ignored',
     'model/network.py',
     'if arch.remat:',
-    'if arch.remat and not arch.scan_layers:',
+    'if arch.remat and not scans:',
   ),
   Mutation(
     'what a backend cannot serve is not refused',

@@ -14,6 +14,7 @@ from experiments.messages.streams import say, warn
 from experiments.planning import memory
 from experiments.planning.plan import Plan
 from experiments.planning.row_backends import describe_backends
+from experiments.planning.row_loops import describe_loops
 from experiments.planning.stages import size
 from experiments.questions.discover import library
 from experiments.record.environment import accelerator_warning, versions
@@ -118,6 +119,7 @@ def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
   say(f'devices: {len(devices)} x {devices[0].device_kind}')
   attention = describe_backends(plan.base, plan.rows, devices[0].platform)
   say(f'attention: {attention}')
+  say(f'layers: {describe_loops(plan.base, plan.rows)}')
   say(f'workdir: {plan.workdir}')
   for line, found in plan.warnings.items():
     of = f' (in row {", ".join(map(repr, found))})' if found else ''

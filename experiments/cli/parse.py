@@ -18,6 +18,7 @@ from experiments.rows.rows import RowRequests
 from experiments.run import blocks
 from model.core.field import FieldError
 from train.config.config import Config
+from train.devices.allocator import keep_freed_memory
 from train.devices.cores import cores, split_cpu
 from train.flags.absl_flags import define, define_help, given_flags
 from train.flags.schema import changes, flag_specs, to_flags
@@ -102,6 +103,7 @@ def make_plans(
   values: flags.FlagValues,
 ) -> list[tuple[Plan, ReplacedSettings]]:
   """Returns the checked plan of each block, and the settings flags replaced."""
+  keep_freed_memory()
   split_cpu(len(cores()))
   requests = RowRequests(
     **{name: tuple(many(name, values)) for name in MANY},

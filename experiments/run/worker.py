@@ -30,6 +30,7 @@ from model.core.field import FieldError
 from train.code.project import current_project
 from train.config.config import Config
 from train.core.errors import DataError
+from train.devices.allocator import keep_freed_memory
 from train.devices.cores import pin, split_cpu
 from train.devices.parallel import parse_layout
 from train.files.durable import read_json_lines, write_lines
@@ -168,6 +169,7 @@ def run_worker(duty: str) -> int:
   mine = WorkerArguments(**json.loads(duty))
   current_project()  # Reads the sources, which equal the modules now.
   pin(mine.cores)
+  keep_freed_memory()
   split_cpu(mine.devices)
   return _Worker(mine).run()
 

@@ -30,6 +30,11 @@ from model.layers.read_out import LinearReadOut, ReadOutBase
 from model.layers.residual import PreNorm, ResidualBase
 from model.position.base import LearnedPosition, NoPosition, PositionBase
 
+# Repeats of the pattern up to which blocks are unrolled.  On two CPU cores an
+# unrolled step took 8-20 % less time at 2, 4 and 6 layers, and compiled in 0-3
+# more CPU seconds (docs/speed.md); both grow with the depth.
+MOST_UNROLLED = 12
+
 
 @dataclasses.dataclass(frozen=True)
 class ArchitectureFields(Record):
@@ -111,9 +116,18 @@ class ArchitectureFields(Record):
     'float32', 'Type of the computation; parameters stay float32:'
   )
   remat: bool = field(False, 'Recompute blocks in the backward pass.')
-  scan_layers: bool = field(
-    True, 'One compiled block for all layers; false unrolls them.'
+  scan_layers: bool | None = field(
+    None,
+    'Run all layers by one compiled block, in a loop; false compiles each by '
+    f'itself, which runs faster and compiles longer; `none`: false up to '
+    f'{MOST_UNROLLED} repeats of the pattern.',
   )
+
+  def scans(self, periods: int) -> bool:
+    """Returns whether a loop runs this many repeats of the pattern."""
+    if self.scan_layers is not None:
+      return self.scan_layers
+    return periods > MOST_UNROLLED
 
   @property
   def stacks(self) -> tuple[Stack, ...]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from model.core.dropout import dropout
 from model.core.field import FieldError, field
 from model.core.limits import DROPOUT_RATE, WIDTH
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -21,6 +22,7 @@ from model.core.parameter import (
   param,
 )
 from model.core.side_output import Aux
+from model.layers.activations import activated
 
 
 class FeedForwardTraits(NamedTuple):
@@ -106,13 +108,6 @@ class FeedForwardBase(ParametricVariant, abc.ABC):
     return {}
 
 
-def activated(x: jax.Array, activation: Literal['relu', 'gelu']) -> jax.Array:
-  """Applies the activation: max(0, x), or x Phi(x)."""
-  if activation == 'relu':
-    return jax.nn.relu(x)
-  return jax.nn.gelu(x, approximate=False)
-
-
 @dataclasses.dataclass(frozen=True)
 class Mlp(FeedForwardBase, tag='mlp'):
   """f(x W_1) W_2 at each position (Vaswani et al. 2017, section 3.3)."""
@@ -148,10 +143,10 @@ class Mlp(FeedForwardBase, tag='mlp'):
   ) -> tuple[jax.Array, Aux]:
     """Returns f(x W_1 + b_1) W_2 + b_2."""
     del segments_BT
-    h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, params['up'])
+    h_BTF = linear(x_BTD, params['up'])
     h_BTF = add_bias(h_BTF, params, 'up_bias')
     h_BTF = dropout(activated(h_BTF, self.activation), self.dropout, rngs_B)
-    y_BTD = jnp.einsum('BTF,FD->BTD', h_BTF, params['down'])
+    y_BTD = linear(h_BTF, params['down'])
     return add_bias(y_BTD, params, 'down_bias'), {}
 
 

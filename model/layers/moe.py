@@ -23,6 +23,7 @@ import numpy as np
 
 from model.core.field import FieldError, field
 from model.core.limits import COUNT, WIDTH, Limit
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -32,6 +33,7 @@ from model.core.parameter import (
   param,
 )
 from model.core.side_output import Aux
+from model.layers.activations import activated
 from model.layers.balance import (
   DROPPED_CHOICES,
   LOAD,
@@ -39,7 +41,7 @@ from model.layers.balance import (
   BalanceBase,
   SequenceBalance,
 )
-from model.layers.feedforward import FeedForwardBase, activated
+from model.layers.feedforward import FeedForwardBase
 
 _EXPERTS = Limit(2**14, 'no memory holds so many feed-forwards')
 
@@ -150,9 +152,7 @@ class Moe(FeedForwardBase, tag='moe'):
     """Returns the sum over the chosen experts of gate_e f(x W_1e) W_2e."""
     del rngs_B
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
-    logits_BTE = jnp.einsum(
-      'BTD,DE->BTE', x_BTD, params['router'], preferred_element_type=wide
-    )
+    logits_BTE = linear(x_BTD, params['router'], dtype=wide)
     p_BTE = jax.nn.softmax(logits_BTE)
     ranked_BTE = add_bias(p_BTE, params, 'choice_bias')
     _, chosen_BTJ = jax.lax.top_k(ranked_BTE, self.top_k)

@@ -4,9 +4,9 @@ import abc
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from model.core.field import FieldError
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -43,7 +43,7 @@ class LinearReadIn(ReadInBase, tag='linear'):
 
   def apply(self, params: PartParams, vectors_BTI: jax.Array) -> jax.Array:
     """Returns v W."""
-    return jnp.einsum('BTI,ID->BTD', vectors_BTI, params['kernel'])
+    return linear(vectors_BTI, params['kernel'])
 
 
 @dataclasses.dataclass(frozen=True)

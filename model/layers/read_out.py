@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import FieldError
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -54,12 +55,7 @@ class LinearReadOut(ReadOutBase, tag='linear'):
   ) -> jax.Array:
     """Returns x W."""
     del width
-    return jnp.einsum(
-      'BTD,DO->BTO',
-      x_BTD,
-      params['kernel'],
-      preferred_element_type=_wide(x_BTD),
-    )
+    return linear(x_BTD, params['kernel'], dtype=_wide(x_BTD))
 
 
 @dataclasses.dataclass(frozen=True)

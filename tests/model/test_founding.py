@@ -390,7 +390,7 @@ def neighbours() -> dict[str, Architecture]:
   changes |= {
     'tied': {'tie_embeddings': True},
     'biases': {'use_bias': True},
-    'unrolled': {'scan_layers': False},
+    'scanned': {'scan_layers': True},
   }
   for change in changes.values():
     if isinstance(change.get('model'), Classifier):

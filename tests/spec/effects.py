@@ -25,7 +25,7 @@ IDLE: Mapping[str, str] = {
   'head_dim': 'may say what none stands for',
   'num_kv_heads': 'may say what none stands for',
   'model': 'a mask that is named makes one family as another',
-  'scan_layers': 'a period that comes once is no loop',
+  'scan_layers': 'none is one of the others; no loop runs a single period',
 }
 # Choices with a field that may say what its `auto` stands for in all stacks.
 DIRECTED = ('position', 'score')
@@ -83,8 +83,9 @@ def _equal_but(field: str, one: Config, other: Config) -> bool:
   if field == 'mask':
     return one.architecture.masks == other.architecture.masks
   if field == 'scan_layers':
-    arch = one.architecture
-    return all(stack.num_layers < 2 * len(arch.layers) for stack in arch.stacks)
+    here, there = one.architecture, other.architecture
+    periods = {stack.num_layers // len(here.layers) for stack in here.stacks}
+    return all(n < 2 or here.scans(n) == there.scans(n) for n in periods)
   if field == 'model':
     return one.architecture.stacks == other.architecture.stacks
   return dims_of(one) == dims_of(other)

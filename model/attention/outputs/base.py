@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import FieldError
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -164,5 +165,5 @@ class Gate(OutputBase, tag='gate'):
     self, params: PartParams, out_BTNH: jax.Array, own: QueryContext
   ) -> jax.Array:
     """Returns out * sigmoid(x W_g)."""
-    gate_BTNH = jnp.einsum('BTD,DNH->BTNH', own.x_BTD, params['kernel'])
+    gate_BTNH = linear(own.x_BTD, params['kernel'])
     return out_BTNH * jax.nn.sigmoid(add_bias(gate_BTNH, params, 'bias'))

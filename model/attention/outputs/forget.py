@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention.outputs.base import OutputBase, OutputTraits
+from model.core.linear import linear
 from model.core.parameter import Dims, Param, ParamRole, PartParams, param
 
 
@@ -37,9 +38,7 @@ class Forget(OutputBase, tag='forget'):
   ) -> jax.Array:
     """Returns c; bfloat16 would lose a small term beside a long sum."""
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)
-    gate_BTN = jnp.einsum(
-      'BTD,DN->BTN', x_BTD, params['kernel'], preferred_element_type=wide
-    )
+    gate_BTN = linear(x_BTD, params['kernel'], dtype=wide)
     log_BTN = jax.nn.log_sigmoid(gate_BTN + params['bias'])
     if place_BT is None:
       return before_BN[:, None] + jnp.cumsum(log_BTN, axis=1)

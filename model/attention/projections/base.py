@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 
 from model.attention.projections.heads import (
   Heads,
@@ -24,6 +23,7 @@ from model.attention.projections.heads import (
 )
 from model.attention.scores.base import ScoreInputs
 from model.core.field import FieldError, Variant, field
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -164,11 +164,11 @@ class _TrainedProjections(ProjectionsBase, abc.ABC):
     self, params: PartParams, name: str, x_BTD: jax.Array
   ) -> jax.Array:
     if self.kind == 'mlp':
-      h_BTF = jnp.einsum('BTD,DF->BTF', x_BTD, params[f'{name}_up'])
+      h_BTF = linear(x_BTD, params[f'{name}_up'])
       h_BTF = jax.nn.relu(add_bias(h_BTF, params, f'{name}_up_bias'))
-      x_BTNH = jnp.einsum('BTF,FNH->BTNH', h_BTF, params[name])
+      x_BTNH = linear(h_BTF, params[name])
     else:
-      x_BTNH = jnp.einsum('BTD,DNH->BTNH', x_BTD, params[name])
+      x_BTNH = linear(x_BTD, params[name])
     return add_bias(x_BTNH, params, f'{name}_bias')
 
 

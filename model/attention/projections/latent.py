@@ -11,6 +11,7 @@ from model.attention.projections.heads import Heads, Widths
 from model.attention.scores.base import ScoreInputs
 from model.core.field import FieldError, field
 from model.core.limits import WIDTH
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -114,10 +115,10 @@ class Mla(ProjectionsBase, tag='mla'):
   ) -> Heads:
     """Projects x to queries, and the latent of y to keys and values."""
     del dims, reads
-    c_BSC = jnp.einsum('BSD,DC->BSC', y_BSD, params['latent'])
+    c_BSC = linear(y_BSD, params['latent'])
     x_BTC = x_BTD
     if self.query_latent is not None:
-      x_BTC = jnp.einsum('BTD,DC->BTC', x_BTD, params['query_latent'])
+      x_BTC = linear(x_BTD, params['query_latent'])
     q_BTNH = _up_project(x_BTC, params, 'query')
     k_BSNH, v_BSNH = (
       _up_project(c_BSC, params, 'key'),
@@ -125,8 +126,8 @@ class Mla(ProjectionsBase, tag='mla'):
     )
     if not self.rope_dim:
       return Heads(q_BTNH, k_BSNH, v_BSNH)
-    q_BTNR = jnp.einsum('BTC,CNR->BTNR', x_BTC, params['query_rotated'])
-    k_BSR = jnp.einsum('BSD,DR->BSR', y_BSD, params['key_rotated'])
+    q_BTNR = linear(x_BTC, params['query_rotated'])
+    k_BSR = linear(y_BSD, params['key_rotated'])
     k_BSNR = jnp.broadcast_to(
       k_BSR[:, :, None], (*k_BSNH.shape[:3], self.rope_dim)
     )
@@ -138,5 +139,5 @@ class Mla(ProjectionsBase, tag='mla'):
 
 
 def _up_project(c_BTC: jax.Array, params: PartParams, name: str) -> jax.Array:
-  up_BTNH = jnp.einsum('BTC,CNH->BTNH', c_BTC, params[name])
+  up_BTNH = linear(c_BTC, params[name])
   return add_bias(up_BTNH, params, f'{name}_bias')

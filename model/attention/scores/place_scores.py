@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from model.attention.scores.base import ScoreBase, ScoreInputs, ScoreTraits
 from model.core.field import FieldError, field, replace_unchecked
 from model.core.limits import REAL
+from model.core.linear import linear
 from model.core.parameter import (
   Dims,
   Param,
@@ -54,7 +55,7 @@ class SynthesizerDense(ScoreBase, tag='synthesizer_dense'):
   ) -> jax.Array:
     """Returns the logits of positions s."""
     del q_BTNH, k_BSKH, t_T
-    hidden_BTNH = jnp.einsum('BTD,DNH->BTNH', x_BTD, params['up'])
+    hidden_BTNH = linear(x_BTD, params['up'])
     hidden_BTNH = jax.nn.relu(add_bias(hidden_BTNH, params, 'up_bias'))
     down_HNS = params['down'][..., s_S]
     wide = jnp.promote_types(x_BTD.dtype, jnp.float32)

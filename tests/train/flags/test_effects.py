@@ -397,7 +397,7 @@ EFFECTS = {
   'dropout_residual': Effect('0.6'),
   'dtype': Effect('bfloat16'),
   'remat': Effect('true'),
-  'scan_layers': Effect('false'),
+  'scan_layers': Effect('true'),
   'learning_rate': Effect('0.02'),
   'warmup_steps': Effect('4'),
   'schedule': Effect('constant'),
