@@ -19,5 +19,5 @@ def describe_run(plan: Plan, flag_lines: Sequence[str]) -> None:
   )
   about = describe_environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
-  about['attention'] = backends(plan.base, plan.rows)
+  about['attention'] = backends(plan.base, plan.rows, plan.devices[0])
   write_json(workdir / 'environment.json', about)

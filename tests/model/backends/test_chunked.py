@@ -279,10 +279,15 @@ def test_memory_grows_with_the_length_and_not_with_its_square(
 
 
 def test_auto_takes_chunks_where_they_serve_and_pay() -> None:
-  assert AutoBackend().resolved(BASE.parts, LONG) == Chunked()
-  assert AutoBackend().resolved(BASE.parts, LONG - 1) == Reference()
   talking = dataclasses.replace(BASE, output=(TalkingHeads(),))
-  assert AutoBackend().resolved(talking.parts, LONG) == Reference()
+  for arch, length, wanted in (
+    (BASE, LONG, Chunked()),
+    (BASE, LONG - 1, Reference()),
+    (talking, LONG, Reference()),
+  ):
+    for platform in ('cpu', 'gpu'):  # no kernel takes float32
+      best = AutoBackend().resolved(arch.parts, length, platform)
+      assert best.backend == wanted
 
 
 def test_weights_come_from_the_reference() -> None:
