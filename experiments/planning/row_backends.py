@@ -20,8 +20,7 @@ def backends(base: Config, rows: Sequence[Row], device: Any) -> dict[str, str]:
     device: one of the devices that train them.
   """
   return {
-    row.name: '+'.join(dict.fromkeys(_resolved(configure(base, row), device)))
-    for row in rows
+    row.name: '+'.join(resolved(configure(base, row), device)) for row in rows
   }
 
 
@@ -35,7 +34,7 @@ def describe_backends(base: Config, rows: Sequence[Row], device: Any) -> str:
   others: dict[str, None] = {}
   for row in rows:
     config = configure(base, row)
-    used = _resolved(config, device)
+    used = resolved(config, device)
     told = [
       tag if why == ASKED else f'{tag} (auto: {why})'
       for tag, why in used.items()
@@ -57,7 +56,7 @@ def describe_backends(base: Config, rows: Sequence[Row], device: Any) -> str:
   return f'{most}{"".join(rest)}{too}'
 
 
-def _resolved(config: Config, device: Any) -> dict[str, str]:
+def resolved(config: Config, device: Any) -> dict[str, str]:
   """Returns the backends of the layers, each with the reason for it."""
   platform = kernel_platform(device)
   found = {}
