@@ -126,8 +126,14 @@ MUTATIONS = (
   Mutation(
     'chunks before a larger logit do not fade',
     'model/backends/chunked.py',
-    'run.out_BTNH * jnp.moveaxis(fade_BNT1, 1, 2)',
-    'run.out_BTNH',
+    'old.out_CBNTH * fade_BNT1 + out_BNTH',
+    'old.out_CBNTH + out_BNTH',
+  ),
+  Mutation(
+    'chunks leave out the farthest keys of a window',
+    'model/backends/chunked.py',
+    '(np.abs(ahead_CC) - 1) * chunk + 1 < nearest[0]',
+    'np.abs(ahead_CC) * chunk < nearest[0]',
   ),
   Mutation(
     'a step from the cache sums the decay from the wrong position',

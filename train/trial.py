@@ -36,6 +36,11 @@ class Options(Record):
     'of each step itself or with grain; `none` is host for a text larger than '
     'a quarter of the memory of the device.',
   )
+  repeatable: bool = field(
+    True,
+    'On GPUs, only kernels that give the same bits in each run, and none by '
+    'timing; `false` may be faster. On a CPU bits are the same anyway.',
+  )
   checkpoint_seconds: float = field(
     30.0, 'Seconds between checkpoints.', min=0.0, max=REAL
   )

@@ -117,7 +117,7 @@ def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
     say(f'data: {note}')
   devices = plan.devices
   say(f'devices: {len(devices)} x {devices[0].device_kind}')
-  attention = describe_backends(plan.base, plan.rows, devices[0].platform)
+  attention = describe_backends(plan.base, plan.rows, devices[0])
   say(f'attention: {attention}')
   say(f'layers: {describe_loops(plan.base, plan.rows)}')
   say(f'workdir: {plan.workdir}')

@@ -20,6 +20,7 @@ from model.core.field import FieldError
 from train.config.config import Config
 from train.devices.allocator import keep_freed_memory
 from train.devices.cores import cores, split_cpu
+from train.devices.repeatable import make_repeatable
 from train.flags.absl_flags import define, define_help, given_flags
 from train.flags.schema import changes, flag_specs, to_flags
 from train.flags.suggest import suggest_flag, suggest_value
@@ -104,6 +105,8 @@ def make_plans(
 ) -> list[tuple[Plan, ReplacedSettings]]:
   """Returns the checked plan of each block, and the settings flags replaced."""
   keep_freed_memory()
+  if options.repeatable:
+    make_repeatable()
   split_cpu(len(cores()))
   requests = RowRequests(
     **{name: tuple(many(name, values)) for name in MANY},

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from model.backends.base import LONG
 from model.core.field import FieldError
 from model.core.parameter import Param, ParamRole
 from train.config.config import Config
@@ -106,6 +107,22 @@ def _optimizer_bytes(
 def cost_on(config: Config, vocabulary: Vocabulary) -> Cost:
   """Returns the cost of a configuration with this vocabulary."""
   return cost(config, vocabulary.size, len(vocabulary.labels))
+
+
+def trial_bytes(config: Config, vocabulary: Vocabulary) -> int:
+  """Returns about the bytes of a trial: its state and stored activations.
+
+  Activations: about 16 d_model values per layer and token, the logits and their
+  gradient, and the attention weights unless attention runs in chunks.
+  """
+  dims, arch = config.sizes(vocabulary), config.architecture
+  tokens = config.batch_size // config.microbatches * config.seq_len
+  layers = 1 if arch.remat else sum(stack.num_layers for stack in arch.stacks)
+  whole = config.seq_len < LONG
+  weights = 3 * layers * dims.num_heads * config.seq_len * whole
+  outputs = dims.num_outputs or dims.vocab_size
+  each = 16 * layers * dims.d_model + 2 * outputs + weights
+  return cost_on(config, vocabulary).state_bytes + 4 * tokens * each
 
 
 def check_size(config: Config, vocabulary: Vocabulary) -> None:

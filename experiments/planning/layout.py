@@ -1,4 +1,4 @@
-"""Chooses how trials share the devices: measured once, then stored.
+"""How trials share the devices: as flags or `layout.json` have it.
 
 The choice is stored in `layout.json`.  The bits of a trial may depend on it
 (under vmap, on the number of lanes), so resuming and replaying must use the
@@ -10,23 +10,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-
-from experiments.planning.cost import EFFICIENCY, cost_on, flops_per_second
 from model.core.field import FieldError
 from train.devices.parallel import Layout, SharedLayout, parse_layout
 from train.files.durable import read_json, write_json
 from train.files.records import read_trial_start
 from train.files.strict import DamagedFile
-from train.host_feed import Feeding
-from train.timing import seconds_per_step
-from train.trial import Options, Trial
+from train.trial import Options
 
-# If all trials are expected to take less, layouts are not measured.
-WORTH_SECONDS = 60.0
 _FILE = 'layout.json'
 _FIX = 'remove the file to have it measured'
-MIN_SPEEDUP = 1.1  # speed-up by which doubling the lanes goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,72 +107,6 @@ def stored_layout(
     return LayoutChoice(parse_layout(kept.lanes, devices), 'as begun', {})
   except ValueError:
     return None
-
-
-def choose_layout(
-  trials: Sequence[Trial], devices: Sequence[Any], feed: Feeding | None
-) -> LayoutChoice:
-  """Returns the fastest layout for trials that share a compiled program.
-
-  Args:
-    trials: the largest group of trials that share a program.
-    devices: all devices.
-    feed: the value of --feed.
-  """
-  cpu = devices[0].platform == 'cpu'
-  # On a CPU a second device is a second core, which one small batch cannot use.
-  alone = SharedLayout(tuple(devices[:1] if cpu else devices))
-  if len(trials) < 2:
-    return LayoutChoice(alone, 'no two trials share a program', {})
-  if not any(trial.config.steps for trial in trials):
-    return LayoutChoice(alone, 'nothing is trained', {})
-  if not cpu:
-    if trials[0].config.batch_size % (
-      alone.shares * trials[0].config.microbatches
-    ):
-      alone = SharedLayout(tuple(devices[:1]))
-    candidates = [alone, *_doubled_lanes(len(trials), devices)]
-  elif len(devices) == 1:
-    return LayoutChoice(alone, 'one core', {})
-  else:
-    most = min(len(devices), len(trials))
-    lanes = [f'devices:{most}', f'vmap:{most}']
-    beside = [parse_layout(text, devices) for text in lanes]
-    if _expected_seconds(trials) < WORTH_SECONDS:
-      return LayoutChoice(
-        beside[0], 'one trial a core; too short to measure', {}
-      )
-    candidates = [alone, *beside]
-  seconds: dict[str, float] = {}
-  best = alone
-  for layout in candidates:
-    try:
-      seconds[layout.text] = seconds_per_step(trials, layout, feed)
-    except jax.errors.JaxRuntimeError as e:
-      if not seconds or 'RESOURCE_EXHAUSTED' not in str(e):
-        raise
-      continue  # too many lanes for the device's memory
-    if seconds[layout.text] <= min(seconds.values()):
-      best = layout
-    elif not cpu and seconds[layout.text] * MIN_SPEEDUP > seconds[best.text]:
-      break  # the device is full
-  return LayoutChoice(best, 'the fastest measured', seconds)
-
-
-def _doubled_lanes(most: int, devices: Sequence[Any]) -> list[Layout]:
-  """Returns layouts of 1, 2, 4, ... lanes per device, until all trials fit."""
-  found, per_device = [], 1
-  while (per_device - 1) * len(devices) < most:
-    found.append(
-      parse_layout(f'devices:{len(devices)},vmap:{per_device}', devices)
-    )
-    per_device *= 2
-  return found
-
-
-def _expected_seconds(trials: Sequence[Trial]) -> float:
-  work = sum(cost_on(t.config, t.data.vocabulary).flops for t in trials)
-  return work / (flops_per_second() * EFFICIENCY)
 
 
 def describe_choice(choice: LayoutChoice) -> str:

@@ -14,9 +14,8 @@ import jax
 
 from experiments.messages import advice
 from experiments.messages.errors import CommandError
-from experiments.planning.cost import cost_on
+from experiments.planning.cost import cost_on, trial_bytes
 from experiments.planning.plan import Plan
-from model.backends.base import LONG
 from train.config.config import Config
 from train.text.vocabulary import Vocabulary
 
@@ -92,20 +91,9 @@ def largest(plan: Plan) -> MemoryNeed:
 def _row_memory(
   row: str, config: Config, vocabulary: Vocabulary, lanes: int
 ) -> MemoryNeed:
-  """Returns the memory of a row: its state and its stored activations.
-
-  Activations: about 16 d_model values per layer and token, the logits and their
-  gradient, and the attention weights unless attention runs in chunks.
-  """
-  dims, arch = config.sizes(vocabulary), config.architecture
-  tokens = config.batch_size // config.microbatches * config.seq_len
-  layers = 1 if arch.remat else sum(stack.num_layers for stack in arch.stacks)
-  whole = config.seq_len < LONG
-  weights = 3 * layers * dims.num_heads * config.seq_len * whole
-  outputs = dims.num_outputs or dims.vocab_size
-  each = 16 * layers * dims.d_model + 2 * outputs + weights
-  state = lanes * cost_on(config, vocabulary).state_bytes
-  return MemoryNeed(row, state, state + lanes * 4 * tokens * each)
+  """Returns the memory of a row: its state and its stored activations."""
+  state = cost_on(config, vocabulary).state_bytes
+  return MemoryNeed(row, lanes * state, lanes * trial_bytes(config, vocabulary))
 
 
 _ADDRESSES = 'ulimit -v'

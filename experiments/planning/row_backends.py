@@ -1,48 +1,66 @@
 """Names the backend that computes the attention of each row."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.experiment import Row
 from experiments.rows.rows import configure
-from model.backends.base import kernels
+from model.backends.base import ASKED, kernel_platform, kernels
 from train.config.config import Config
 
 
-def backends(base: Config, rows: Sequence[Row]) -> dict[str, str]:
+def backends(base: Config, rows: Sequence[Row], device: Any) -> dict[str, str]:
   """Returns the backend of each row; for `auto`, the one that it selects.
 
   If the layers use several, their names are joined: "chunked+reference".
+
+  Args:
+    base: the base configuration.
+    rows: the rows.
+    device: one of the devices that train them.
   """
-  found = {}
-  for row in rows:
-    config = configure(base, row)
-    used = [
-      layer.backend.resolved(layer.parts, config.seq_len).tag
-      for layer in config.architecture.layers
-    ]
-    found[row.name] = '+'.join(dict.fromkeys(used))
-  return found
+  return {
+    row.name: '+'.join(resolved(configure(base, row), device)) for row in rows
+  }
 
 
-def describe_backends(base: Config, rows: Sequence[Row], platform: str) -> str:
-  """Returns the backends and their rows as one line for the terminal.
+def describe_backends(base: Config, rows: Sequence[Row], device: Any) -> str:
+  """Returns the backends, why, and their rows, as one line for the terminal.
 
-  At the end it names the kernels that could serve but that `auto` never
-  selects.
+  At the end it names the kernels that could serve but that `auto` does not
+  select.
   """
   names: dict[str, list[str]] = {}
-  for name, backend in backends(base, rows).items():
-    names.setdefault(backend, []).append(name)
-  most = max(names, key=lambda tag: len(names[tag]))
-  others = [
-    f'; {tag}: {", ".join(some)}' for tag, some in names.items() if tag != most
+  others: dict[str, None] = {}
+  for row in rows:
+    config = configure(base, row)
+    used = resolved(config, device)
+    told = [
+      tag if why == ASKED else f'{tag} (auto: {why})'
+      for tag, why in used.items()
+    ]
+    names.setdefault('+'.join(told), []).append(row.name)
+    for layer in config.architecture.layers:
+      if layer.backend.traits.chooses:
+        found = kernels(layer.parts, kernel_platform(device))
+        others |= {
+          f'--backend={k.tag}': None for k in found if k.tag not in used
+        }
+  most = max(names, key=lambda told: len(names[told]))
+  rest = [
+    f'; {told}: {", ".join(some)}'
+    for told, some in names.items()
+    if told != most
   ]
-  asked = {
-    f'--backend={kernel.tag}': None
-    for row in rows
-    for arch in configure(base, row).architecture.layers
-    if arch.backend.traits.chooses
-    for kernel in kernels(arch.parts, platform)
-  }
-  too = f' (would serve too: {", ".join(asked)})' if asked else ''
-  return f'{most}{"".join(others)}{too}'
+  too = f' (would serve too: {", ".join(others)})' if others else ''
+  return f'{most}{"".join(rest)}{too}'
+
+
+def resolved(config: Config, device: Any) -> dict[str, str]:
+  """Returns the backends of the layers, each with the reason for it."""
+  platform = kernel_platform(device)
+  found = {}
+  for layer in config.architecture.layers:
+    best = layer.backend.resolved(layer.parts, config.seq_len, platform)
+    found[best.backend.tag] = best.why
+  return found

@@ -1,4 +1,4 @@
-"""Records how fast trials ran on this machine, so that --plan can estimate.
+"""Records how fast trials and layouts ran on this machine, in the user's cache.
 
 The user's cache stores, for each compiled program, the seconds per step and per
 compilation of its last trial.  A row whose program has run is expected to take
@@ -11,9 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -24,6 +23,7 @@ from train.devices.cores import cores
 from train.files.durable import cache_folder, read_json, write_json
 from train.files.strict import DamagedFile
 from train.flags.schema import to_flags
+from train.trial import Trial
 
 MOST = 256  # programs that are stored, the most recent ones
 LEAST = 20  # steps that a trial must have for its speed to be stored
@@ -106,28 +106,24 @@ def store_speed(
   if steps < LEAST or clock['train_seconds'] <= 0:
     return
   found = Speed(
-    _machine(devices),
-    _program(planned),
+    describe_machine(devices),
+    program_digest(planned.trial),
     alone,
     _flops(planned),
     clock['train_seconds'] / steps,
     max(0.0, rest) / evaluations,
     clock['compile_seconds'],
   )
-  others = [s for s in _read() if _key(s) != _key(found)]
+  others = [s for s in _read_speeds() if _key(s) != _key(found)]
   kept = [*others, found][-MOST:]
-  try:
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    write_json(_path(), dataclasses.asdict(_Speeds(kept)))
-  except OSError:  # read-only or full: an estimate is worth no warning
-    return
+  _write(_SPEEDS, _Speeds(kept))
 
 
 def estimate(
   trials: Sequence[PlannedTrial], devices: Sequence[Any], programs: int
 ) -> Estimate:
   """Returns the expected time of trials that share `programs` programs."""
-  mine = [s for s in _read() if s.machine == _machine(devices)]
+  mine = [s for s in _read_speeds() if s.machine == describe_machine(devices)]
   alone = len(trials) <= programs
   if not mine:
     work = sum(_flops(planned) * planned.stop for planned in trials)
@@ -135,7 +131,7 @@ def estimate(
   programs_of: dict[str, Speed] = {}
   total = 0.0
   for planned in trials:
-    program = _program(planned)
+    program = program_digest(planned.trial)
     if program not in programs_of:
       flops = _flops(planned)
       programs_of[program] = _nearest(mine, program, flops, alone, len(devices))
@@ -170,19 +166,79 @@ def _key(speed: Speed) -> tuple[str, str, bool]:
   return speed.machine, speed.program, speed.alone
 
 
-def _path() -> pathlib.Path:
-  return cache_folder() / 'speed.json'
+_SPEEDS, _LAYOUTS = 'speed.json', 'layouts.json'
+_Content = TypeVar('_Content')
 
 
-def _read() -> list[Speed]:
-  """Returns the stored speeds; none if the file is damaged or missing."""
-  if not _path().exists():
-    return []
+def _read(name: str, cls: type[_Content]) -> _Content | None:
+  """Returns a file of the user's cache; None if it is damaged or missing."""
+  path = cache_folder() / name
+  if not path.exists():
+    return None
   try:
-    found = read_json(_path(), _Speeds, 'the next trial writes it again')
+    return read_json(path, cls, 'the next run writes it again')
   except DamagedFile:
-    return []
-  return [speed for speed in found.speeds if _is_valid(speed)]
+    return None
+
+
+def _write(name: str, content: Any) -> None:
+  """Writes a file of the user's cache; does nothing if it cannot write."""
+  try:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    write_json(cache_folder() / name, dataclasses.asdict(content))
+  except OSError:  # read-only or full: an estimate is worth no warning
+    return
+
+
+@dataclasses.dataclass(frozen=True)
+class LayoutTimes:
+  """Seconds per step and trial of layouts of a program, by their text."""
+
+  machine: str
+  program: str
+  seconds: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layouts:
+  """Content of layouts.json, the most recently measured program last."""
+
+  layouts: Sequence[LayoutTimes]
+
+
+def read_layouts(machine: str, program: str) -> dict[str, float]:
+  """Returns what was measured of a program's layouts on a machine."""
+  found = _read(_LAYOUTS, _Layouts)
+  return {
+    text: seconds
+    for times in (found.layouts if found else ())
+    if (times.machine, times.program) == (machine, program)
+    for text, seconds in times.seconds.items()
+    if 0.0 < seconds < math.inf
+  }
+
+
+def store_layouts(
+  machine: str, program: str, seconds: Mapping[str, float]
+) -> None:
+  """Stores what was measured; does nothing if it cannot write."""
+  found = _read(_LAYOUTS, _Layouts)
+  others = [
+    times
+    for times in (found.layouts if found else ())
+    if (times.machine, times.program) != (machine, program)
+  ]
+  known = read_layouts(machine, program) | dict(seconds)
+  kept = [*others, LayoutTimes(machine, program, known)][-MOST:]
+  _write(_LAYOUTS, _Layouts(kept))
+
+
+def _read_speeds() -> list[Speed]:
+  """Returns the stored speeds; none if the file is damaged or missing."""
+  found = _read(_SPEEDS, _Speeds)
+  return [
+    speed for speed in (found.speeds if found else ()) if _is_valid(speed)
+  ]
 
 
 def _is_valid(speed: Speed) -> bool:
@@ -195,7 +251,8 @@ def _is_valid(speed: Speed) -> bool:
   )
 
 
-def _machine(devices: Sequence[Any]) -> str:
+def describe_machine(devices: Sequence[Any]) -> str:
+  """Returns the devices, cores and version of JAX, as text."""
   first = devices[0]
   return (
     f'{len(devices)} x {first.platform} {first.device_kind}, '
@@ -203,9 +260,9 @@ def _machine(devices: Sequence[Any]) -> str:
   )
 
 
-def _program(planned: PlannedTrial) -> str:
+def program_digest(trial: Trial) -> str:
   """Returns a digest of all flags but those that are runtime arguments."""
-  config, data = planned.trial.config, planned.trial.data
+  config, data = trial.config, trial.data
   _, free = split(config)
   flags = {k: v for k, v in to_flags(config).items() if k not in free}
   text = json.dumps([flags, data.digest, data.vocabulary.size], sort_keys=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from train.devices.repeatable import has_nvidia_gpu
+
 RECORDED_PACKAGES = (
   'jax',
   'jaxlib',
@@ -78,7 +80,7 @@ def accelerator_warning() -> str | None:
   """Returns a warning if a GPU is present but JAX uses the CPU, else None."""
   if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS') == 'cpu':
     return None
-  if not any(pathlib.Path('/dev').glob('nvidia[0-9]*')):
+  if not has_nvidia_gpu():
     return None
   return (
     'a GPU is present, but JAX fell back to the CPU: '

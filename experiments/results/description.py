@@ -7,6 +7,7 @@ from experiments.planning.row_backends import backends
 from experiments.record.environment import describe_environment
 from experiments.record.flagfile import flag_file_text
 from experiments.record.ledger import write_owner
+from train.devices.repeatable import repeatable
 from train.files.durable import write_atomically, write_json
 
 
@@ -19,5 +20,8 @@ def describe_run(plan: Plan, flag_lines: Sequence[str]) -> None:
   )
   about = describe_environment(plan.devices)
   about['data'] = {plan.data.description: plan.data.digest}
-  about['attention'] = backends(plan.base, plan.rows)
+  device = plan.devices[0]
+  about['attention'] = backends(plan.base, plan.rows, device)
+  used = '+'.join(about['attention'].values()).split('+')
+  about['repeatable'] = repeatable(frozenset(used), device)
   write_json(workdir / 'environment.json', about)

@@ -8,11 +8,13 @@ from experiments.messages.terminal import Terminal
 from experiments.planning.cost import cost_on
 from experiments.planning.inputs import PlannedTrial
 from experiments.planning.plan import program_key
+from experiments.planning.row_backends import resolved
 from experiments.planning.speed import store_speed
 from experiments.record.ledger import Ledger
 from experiments.report.damage import damage, has_ended
 from experiments.rows.assignment import format_assignments
 from train.core.metric import VAL_LOSS, Metric
+from train.devices.repeatable import repeatable
 from train.files.records import TRIALS
 from train.flags.schema import to_flags
 from train.trial import Progress, Trial, TrialOutcome
@@ -100,6 +102,9 @@ class Recorder:
       'seed': config.seed,
       **outcome._asdict(),
       'flops_per_token': cost_on(config, data.vocabulary).flops_per_token,
+      'repeatable': repeatable(
+        frozenset(resolved(config, self._devices[0])), self._devices[0]
+      ),
       'config': to_flags(config),
     }
     self._ledger.append(record)

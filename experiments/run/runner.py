@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 from experiments.messages.advice import disk_error, one_line
 from experiments.messages.terminal import Terminal
 from experiments.planning.inputs import PlannedTrial
-from experiments.planning.layout import (
-  choose_layout,
-  describe_choice,
-  write_choice,
-)
+from experiments.planning.layout import describe_choice, write_choice
+from experiments.planning.layout_choice import choose_layout
 from experiments.planning.plan import Plan
 from experiments.run.recorder import Recorder
 from train import loop
@@ -93,7 +90,7 @@ class LocalExecutor:
     """
     groups = self._recorder.unsettled_groups(stage)
     if groups and self._runner is None:
-      self._runner = self._lay_out(max(groups, key=len))
+      self._runner = self._lay_out(groups)
     for group in groups:
       assert self._runner is not None
       self._runner.run(planned.trial for planned in group)
@@ -101,12 +98,12 @@ class LocalExecutor:
   def close(self) -> None:
     """Does nothing: all is saved already."""
 
-  def _lay_out(self, group: Sequence[PlannedTrial]) -> Runner:
-    """Chooses a layout for all trials, measured on this group; records it."""
+  def _lay_out(self, groups: Sequence[Sequence[PlannedTrial]]) -> Runner:
+    """Chooses a layout for all trials, and records it."""
     choice = self._plan.choice
     if choice is None:
       self._terminal.begin('measuring layouts')
-      trials = [planned.trial for planned in group]
+      trials = [[planned.trial for planned in group] for group in groups]
       choice = choose_layout(
         trials, self._plan.devices, self._plan.options.feed
       )

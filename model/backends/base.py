@@ -8,7 +8,7 @@ compilation.
 import abc
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
@@ -28,6 +28,10 @@ from model.core.limits import COUNT
 # Length from which `auto` prefers the chunked backend.  At shorter lengths the
 # reference is as fast, and its memory is small compared to the rest.
 LONG = 1024
+# Length from which `auto` takes a kernel: the shortest at which `tests/gpu.sh`
+# compares kernels with the reference.
+KERNEL_LENGTH = 256
+ASKED = 'asked for'  # why a backend is used that a flag names
 
 
 class BackendTraits(NamedTuple):
@@ -35,13 +39,22 @@ class BackendTraits(NamedTuple):
 
   Attributes:
     is_portable: it runs on every platform, and is bitwise reproducible.
-    is_kernel: it is a kernel of another library, used only if asked for.
+    is_kernel: it is a kernel of another library.
+    is_fastest: where it serves, `auto` takes it; else only if asked for.
     chooses: it selects another backend, depending on the computation.
   """
 
   is_portable: bool = False
   is_kernel: bool = False
+  is_fastest: bool = False
   chooses: bool = False
+
+
+class Resolved(NamedTuple):
+  """A backend that computes, and why it was selected, in words."""
+
+  backend: 'BackendBase'
+  why: str
 
 
 class BackendBase(Variant, abc.ABC):
@@ -63,10 +76,18 @@ class BackendBase(Variant, abc.ABC):
     del platform
     return None
 
-  def resolved(self, parts: AttentionParts, length: int) -> 'BackendBase':
-    """Returns the backend to use for this many keys."""
-    del parts, length
-    return self
+  def resolved(
+    self, parts: AttentionParts, length: int, platform: str
+  ) -> 'Resolved':
+    """Returns the backend to use, and why.
+
+    Args:
+      parts: the choices.
+      length: number of keys.
+      platform: of the devices, as `kernel_platform` names it.
+    """
+    del parts, length, platform
+    return Resolved(self, ASKED)
 
   @abc.abstractmethod
   def attend(
@@ -90,17 +111,27 @@ class BackendBase(Variant, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class AutoBackend(BackendBase, tag='auto'):
-  """chunked from 1,024 positions on if supported, else reference (ours).
+  """The fastest that serves: cudnn, else chunked, else reference (ours).
 
-  It never selects a kernel, so that every run gives the same bits.
+  cudnn on NVIDIA GPUs from 256 positions on, chunked from 1,024 positions on.
+  On a CPU it takes no kernel.
   """
 
   traits: ClassVar[BackendTraits] = BackendTraits(chooses=True)
 
-  def resolved(self, parts: AttentionParts, length: int) -> BackendBase:
-    """Returns `chunked` at a large length if supported, else `reference`."""
-    fast = Chunked()
-    return fast if length >= LONG and not fast.problem(parts) else Reference()
+  def resolved(
+    self, parts: AttentionParts, length: int, platform: str
+  ) -> Resolved:
+    """Returns the fastest backend that serves, and why."""
+    if length >= KERNEL_LENGTH:
+      for kernel in kernels(parts, platform):
+        if kernel.traits.is_fastest:
+          return Resolved(kernel, 'a fused kernel serves')
+    if length < LONG:
+      return Resolved(Reference(), f'fewer than {LONG:,} positions')
+    if Chunked().problem(parts):
+      return Resolved(Reference(), 'nothing else serves')
+    return Resolved(Chunked(), f'at least {LONG:,} positions')
 
   def attend(
     self,
@@ -111,8 +142,8 @@ class AutoBackend(BackendBase, tag='auto'):
     rngs_B: jax.Array | None,
   ) -> HeadOutputs:
     """Computes attention by the selected backend."""
-    best = self.resolved(parts, keys.at.t.size)
-    return best.attend(parts, tables, queries, keys, rngs_B)
+    best = self.resolved(parts, keys.at.t.size, kernel_platform())
+    return best.backend.attend(parts, tables, queries, keys, rngs_B)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +210,24 @@ class Chunked(BackendBase, tag='chunked'):
     """Computes attention, without weights."""
     del rngs_B
     return chunked(parts, tables, queries, keys, self.chunk)
+
+
+def kernel_platform(device: Any | None = None) -> str:
+  """Returns the platform of a device, as far as kernels can count on it.
+
+  That of GPUs that are not NVIDIA's, or too old for flash attention (compute
+  capability below 8.0), gets a name of its own, which no kernel knows.
+
+  Args:
+    device: of JAX; by default the first of those that it prefers.
+  """
+  own: Any = jax.devices()[0] if device is None else device
+  if own.platform != 'gpu':
+    return own.platform
+  if 'cuda' not in own.client.platform_version.lower():
+    return 'gpu that is not by NVIDIA'
+  capability = tuple(map(int, own.compute_capability.split('.')))
+  return 'gpu' if capability >= (8, 0) else 'gpu before Ampere'
 
 
 def kernels(parts: AttentionParts, platform: str) -> Iterator[BackendBase]:

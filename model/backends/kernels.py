@@ -106,14 +106,26 @@ class FusedKernel(BackendBase, abc.ABC):
 class Cudnn(FusedKernel, tag='cudnn'):
   """Flash attention of cuDNN, NVIDIA GPUs only (Dao et al. 2022).
 
-  arXiv:2205.14135.  Gradients may round differently when a run is repeated,
-  unless XLA_FLAGS has --xla_gpu_deterministic_ops=true.
+  arXiv:2205.14135.  With --repeatable=false, gradients may round differently
+  when a run is repeated.
   """
+
+  traits: ClassVar[BackendTraits] = BackendTraits(
+    is_kernel=True, is_fastest=True
+  )
 
   def problem(self, parts: AttentionParts) -> FieldError | None:
     """Returns an error for a choice that it does not support, or `None`."""
     if found := super().problem(parts):
       return found
+    # The limits of jax/_src/cudnn/fused_attention_stablehlo.py (jax 0.10.2).
+    # `check_layout`: half precision, and one type.  `check_is_flash_attention`:
+    # widths of a multiple of 8 up to 128, from Hopper on up to 256; values of
+    # another width need Hopper and cuDNN 9.10.  Windows look back only
+    # (`jax.nn.dot_product_attention`), as causal ones do.  Dropout is not by
+    # example, and what hides documents would be a bias of T x S elements, in
+    # which a query without keys gets a mean and not zeros: the base class
+    # refuses both.
     query, value = parts.widths.query // parts.maps, parts.widths.value
     if parts.dtype != 'bfloat16':
       return FieldError(

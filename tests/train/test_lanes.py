@@ -8,7 +8,6 @@ changes no bit in any layout.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -34,9 +33,6 @@ from train import loop
 from train.config.config import Config
 from train.core.trees import flatten
 from train.devices.parallel import (
-  LaneLayout,
-  Layout,
-  SharedLayout,
   parse_layout,
   to_host,
 )
@@ -233,51 +229,6 @@ def test_layouts_are_named_and_refused() -> None:
     parse_layout('devices:9', devices)
   with pytest.raises(FieldError, match='--lanes=solo: must be shared:N'):
     layouts.layout_from_flags(Options(lanes='solo'), devices)
-
-
-def test_the_layout_is_measured_and_kept(
-  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  mine = trials(tmp_path, NUMBERS)
-  devices = jax.local_devices(backend='cpu')[:2]
-  assert layouts.choose_layout(mine[:1], devices, None).layout == SharedLayout(
-    (devices[0],)
-  )
-  short = layouts.choose_layout(mine, devices, None)
-  assert (short.layout, short.seconds) == (LaneLayout((*devices,), 1), {})
-  monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
-  figures = {'shared:1': 3.0, 'devices:2': 2.0, 'vmap:2': 1.0}
-  monkeypatch.setattr(
-    layouts, 'seconds_per_step', lambda _, layout, feed: figures[layout.text]
-  )
-  for best in figures:
-    figures[best] /= 10
-    choice = layouts.choose_layout(mine, devices, None)
-    assert choice.layout.text == best
-    assert choice.seconds == figures
-    layouts.write_choice(tmp_path, choice)
-    again = layouts.stored_layout(tmp_path, devices)
-    assert again is not None
-    assert again.layout == choice.layout
-
-
-def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
-  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-  mine = trials(tmp_path, NUMBERS)
-  devices = jax.local_devices(backend='cpu')[:2]
-  monkeypatch.setattr(layouts, 'WORTH_SECONDS', 0.0)
-
-  def timed(_: Sequence[Trial], layout: Layout, feed: object) -> float:
-    del feed
-    if layout.lanes > 1:
-      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
-    return 1.0
-
-  monkeypatch.setattr(layouts, 'seconds_per_step', timed)
-  assert layouts.choose_layout(mine, devices, None).layout == SharedLayout(
-    (devices[0],)
-  )
 
 
 @pytest.mark.slow

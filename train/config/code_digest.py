@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from model.backends.base import kernel_platform
 from train.code.project import Project, current_project
 from train.code.reach import (
   PACKAGES,
@@ -94,7 +95,9 @@ def _values(config: Config) -> Iterator[Any]:
   yield from _below(arch.stacks)
   for parts in arch.every_parts:
     yield from _below(parts)
-    yield arch.backend.resolved(parts, config.seq_len)
+    yield arch.backend.resolved(
+      parts, config.seq_len, kernel_platform()
+    ).backend
 
 
 def _below(value: Any) -> Iterator[Any]:

@@ -42,7 +42,11 @@ def _check_digest(digest: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class TrialRecord:
-  """A line of trials.jsonl: the outcome of one trial; see `Result`."""
+  """A line of trials.jsonl: the outcome of one trial; see `Result`.
+
+  `repeatable` is True if a repeated run gives the same bits, else it says why
+  it may not; older records lack it.
+  """
 
   row: str
   trial: str
@@ -56,6 +60,7 @@ class TrialRecord:
   digest: str | None = None
   parameters: int | None = None
   flops_per_token: float | None = None
+  repeatable: bool | str | None = None
   error: str | None = None
   code: Mapping[str, Any] | None = None
   by_position: Mapping[str, Sequence[float | None]] | None = None

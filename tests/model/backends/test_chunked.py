@@ -11,7 +11,15 @@ import pytest
 
 from model import transformer
 from model.architecture.architecture import Architecture
-from model.attention.mask import Causal, ExcludeSelf
+from model.attention.mask import (
+  Causal,
+  ExcludeSelf,
+  Full,
+  MaskBase,
+  Prefix,
+  Window,
+  allowed,
+)
 from model.attention.normalizers.base import OnlineNormalizer
 from model.attention.outputs.base import Plain
 from model.attention.outputs.differential import Differential
@@ -19,6 +27,7 @@ from model.attention.outputs.forget import Forget
 from model.attention.outputs.mixtures import TalkingHeads
 from model.attention.parts import Keys, Queries
 from model.backends.base import LONG, AutoBackend, Chunked, Reference
+from model.backends.chunked import visible_pairs
 from model.core.field import FieldError
 from model.core.inputs import ModelInputs, Positions
 from model.core.side_output import ATTENTION_MAPS
@@ -148,6 +157,36 @@ def test_chunked_equals_reference_in_short_types() -> None:
     assert got_BTV.dtype == jnp.float32
 
 
+# Pairs of chunks. ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('masks', 'count'),
+  [
+    ((Full(),), 25),
+    ((Causal(),), 15),
+    ((Window(5),), 13),  # one chunk to each side
+    ((Causal(), Window(6)), 12),  # two chunks back: the last sees one of them
+    ((ExcludeSelf(),), 25),
+    ((Prefix(2),), 25),
+  ],
+  ids=str,
+)
+def test_pairs_of_chunks_have_all_that_a_query_sees(
+  masks: tuple[MaskBase, ...], count: int
+) -> None:
+  """And no pair that distance alone hides, in a row of 5 chunks of 4."""
+  parts = dataclasses.replace(BASE, mask=masks).parts
+  at_T = jnp.arange(18)
+  mask_TS = allowed(masks, Positions(at_T[:, None]), Positions(at_T[None]))
+  seen = {(t // 4, s // 4) for t, s in np.argwhere(mask_TS)}
+  pairs = [tuple(pair) for pair in visible_pairs(parts, 18, 18, 4)]
+  assert seen <= {*pairs}
+  assert len(pairs) == len({*pairs}) == count
+  # A query from a cache may be anywhere.
+  assert len(visible_pairs(parts, 1, 18, 4)) == 5
+
+
 # Memory. ----------------------------------------------------------------------
 
 
@@ -240,10 +279,15 @@ def test_memory_grows_with_the_length_and_not_with_its_square(
 
 
 def test_auto_takes_chunks_where_they_serve_and_pay() -> None:
-  assert AutoBackend().resolved(BASE.parts, LONG) == Chunked()
-  assert AutoBackend().resolved(BASE.parts, LONG - 1) == Reference()
   talking = dataclasses.replace(BASE, output=(TalkingHeads(),))
-  assert AutoBackend().resolved(talking.parts, LONG) == Reference()
+  for arch, length, wanted in (
+    (BASE, LONG, Chunked()),
+    (BASE, LONG - 1, Reference()),
+    (talking, LONG, Reference()),
+  ):
+    for platform in ('cpu', 'gpu'):  # no kernel takes float32
+      best = AutoBackend().resolved(arch.parts, length, platform)
+      assert best.backend == wanted
 
 
 def test_weights_come_from_the_reference() -> None:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn_checks
 
 from experiments.experiment import Row
 from experiments.planning import row_backends as attention
@@ -42,12 +43,13 @@ from model.attention.qk_norm import RmsQkNorm
 from model.attention.scale import Constant, Inverse, LearnedScale, LogN, NoScale
 from model.attention.scores.base import L2
 from model.backends.base import (
+  KERNEL_LENGTH,
   LONG,
   AutoBackend,
   BackendBase,
   Chunked,
   Reference,
-  kernels,
+  kernel_platform,
 )
 from model.backends.kernels import Cudnn, Tokamax
 from model.core.field import FieldError
@@ -352,15 +354,68 @@ def test_loaded_trials_run_on_machines_without_their_backend() -> None:
   )
 
 
-def test_auto_leaves_kernels_to_those_who_ask() -> None:
+CPU = types.SimpleNamespace(platform='cpu')
+
+
+def card(capability: str, version: str) -> Any:
+  """Returns what of a GPU decides which kernels it has."""
+  client = types.SimpleNamespace(platform_version=version)
+  return types.SimpleNamespace(
+    platform='gpu', client=client, compute_capability=capability
+  )
+
+
+CARD = card('9.0', 'PJRT C API cuda 12090')
+
+
+@pytest.mark.parametrize(
+  ('device', 'change', 'length', 'wanted'),
+  [
+    (CARD, {}, KERNEL_LENGTH, Cudnn()),
+    (CARD, {'mask': (Causal(), Window(3))}, LONG, Cudnn()),
+    (CARD, {'num_kv_heads': 2}, LONG, Cudnn()),
+    (CARD, {'backend': Reference()}, LONG, Reference()),
+    (CARD, {}, KERNEL_LENGTH - 1, Reference()),
+    (CARD, {'dtype': 'float32'}, LONG, Chunked()),
+    (CARD, {'dtype': 'float32'}, KERNEL_LENGTH, Reference()),
+    (CARD, {'head_dim': 136}, LONG, Chunked()),
+    (CARD, {'mask': (Causal(), Segments())}, LONG, Chunked()),
+    (CARD, {'mask': (Full(), Window(3))[1:]}, LONG, Chunked()),
+    (CARD, {'position': Alibi()}, LONG, Chunked()),
+    (CARD, {'dropout_attention': 0.1}, LONG, Reference()),
+    (CARD, {'output': (TalkingHeads(),)}, LONG, Reference()),
+    (card('7.5', 'PJRT C API cuda 12090'), {}, LONG, Chunked()),
+    (card('9.4', 'PJRT C API rocm 70000'), {}, LONG, Chunked()),
+    (CPU, {}, LONG, Chunked()),
+    (CPU, {}, LONG - 1, Reference()),
+  ],
+  ids=str,
+)
+def test_auto_takes_the_fastest_that_serves(
+  device: Any, change: dict[str, Any], length: int, wanted: BackendBase
+) -> None:
   own = dataclasses.replace(PLAIN, backend=AutoBackend())
-  assert [b.tag for b in kernels(own.parts, 'gpu') if b.tag != 'tokamax'] == [
-    'cudnn'
-  ]
-  assert 'cudnn' not in [b.tag for b in kernels(own.parts, 'cpu')]
-  assert own.backend.resolved(own.parts, LONG) == Chunked()
-  assert own.backend.resolved(own.parts, LONG - 1) == Reference()
-  assert PLAIN.backend.resolved(PLAIN.parts, LONG) == Cudnn()
+  own = dataclasses.replace(own, **change)
+  platform = kernel_platform(device)
+  best = own.backend.resolved(own.parts, length, platform)
+  assert best.backend == wanted
+  assert best.why
+
+
+def test_cudnn_is_called_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+  """What JAX checks before it compiles, which needs no GPU."""
+  for check, found in (
+    ('check_cudnn_version', 91000),
+    ('check_compute_capability', True),
+    ('is_cuda_compute_capability_equal', False),
+  ):
+    monkeypatch.setattr(cudnn_checks, check, lambda *_, found=found: found)
+  for served in SERVED:
+    arch = dataclasses.replace(served, head_dim=64)
+    params = transformer.init(arch, arch.dims(LENGTH, 7), jax.random.key(0))
+    lanes = jax.tree.map(lambda p: jnp.stack([p, p]), params)
+    run = functools.partial(logits_and_gradient, arch, LENGTH)
+    assert 'dot_product_attention' in str(jax.make_jaxpr(jax.vmap(run))(lanes))
 
 
 @pytest.mark.usefixtures('_no_tokamax')
@@ -383,16 +438,26 @@ def test_the_choice_is_said() -> None:
       },
     )
   )
-  assert attention.backends(base, rows) == {
+  assert attention.backends(base, rows, CPU) == {
     'base': 'reference',
     'talking': 'reference',
     'long': 'chunked',
     'asked': 'chunked',
     'layers': 'chunked+reference',
   }
-  said = attention.describe_backends(base, rows[:3], 'gpu')
-  assert said == ('reference; chunked: long (would serve too: --backend=cudnn)')
-  assert attention.describe_backends(base, rows[:1], 'cpu') == 'reference'
+  assert attention.describe_backends(base, rows[:3], CPU) == (
+    'reference (auto: fewer than 1,024 positions); '
+    'reference (auto: nothing else serves): talking; '
+    'chunked (auto: at least 1,024 positions): long'
+  )
+  assert attention.describe_backends(base, rows[2:4], CARD) == (
+    'cudnn (auto: a fused kernel serves); chunked: asked'
+  )
+  short = override(base, {'dtype': 'bfloat16'})
+  assert attention.describe_backends(short, rows[:1], CARD) == (
+    'reference (auto: fewer than 1,024 positions) '
+    '(would serve too: --backend=cudnn)'
+  )
 
 
 # Where they can be run. -------------------------------------------------------
