@@ -1,10 +1,12 @@
 """Measures speed: `python -m experiments.bench`; --help says more."""
 
+import contextlib
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from experiments.bench import data, kinds, lanes, scaling, start, step
 from experiments.bench.bench import Bench
@@ -12,6 +14,7 @@ from experiments.bench.flags import PROGRAM, parse
 from experiments.bench.report import Report
 from experiments.bench.sizes import GPU_SECONDS
 from experiments.messages.errors import CommandError
+from experiments.messages.signals import stop_signals
 from experiments.messages.streams import warn
 
 PARTS: Mapping[str, Callable[[Bench], None]] = {
@@ -31,7 +34,10 @@ def main(words: Sequence[str]) -> int:
   """Runs the bench, and returns its exit code."""
   try:
     asked = parse(words)
-    with tempfile.TemporaryDirectory(prefix='ablax-bench-') as folder:
+    with (
+      tempfile.TemporaryDirectory(prefix='ablax-bench-') as folder,
+      ended_by_signals(),
+    ):
       report = Report(asked.json, [*PROGRAM.split(), *map(shlex.quote, words)])
       limit = GPU_SECONDS if asked.gpu else None
       bench = Bench(asked, pathlib.Path(folder), report, limit)
@@ -45,6 +51,22 @@ def main(words: Sequence[str]) -> int:
     warn(f'{PROGRAM}: interrupted; what was measured is kept')
     return 130
   return 0
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+  """Makes signals raise KeyboardInterrupt, so that what was started ends too.
+
+  It is in sessions of its own, which no signal to this process reaches.
+  """
+  before = {number: signal.getsignal(number) for number in stop_signals()}
+  try:
+    for number in before:
+      signal.signal(number, signal.default_int_handler)
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +33,11 @@ import pathlib, sys
 log = pathlib.Path({log!r})
 log.write_text(log.read_text() + 'breaks\\n')
 sys.exit('no {{memory}}' if log.read_text().count('breaks') == 2 else 0)
+"""
+WAITS = """
+import os, pathlib, time
+pathlib.Path({log!r}).write_text(str(os.getpid()))
+time.sleep(300)
 """
 
 
@@ -263,6 +269,24 @@ def test_what_runs_out_of_time_is_killed_and_nothing_more_begins() -> None:
     done.checked()
   with pytest.raises(Failure, match='not measured'):
     processes.run(words, {}, None, deadline=begun)
+
+
+def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
+  """Killed as by a queue: the child, in a session of its own, ends too."""
+  child = script(tmp_path, 'child', WAITS)
+  code = (
+    'import signal, sys\nfrom experiments.bench import __main__, processes\n'
+    '__main__.Bench.look = lambda _: processes.run(\n'
+    f'  [sys.executable, {child!r}], {{}}, None)\n'
+    'sys.exit(__main__.main([]))'
+  )
+  parent = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT)
+  while not (tmp_path / 'log').exists() or not log(tmp_path):
+    time.sleep(0.01)
+  parent.terminate()
+  assert parent.wait(60) == 130
+  with pytest.raises(ProcessLookupError):
+    os.kill(int(log(tmp_path)[0]), 0)
 
 
 def test_a_process_is_measured_until_it_did_what_is_waited_for(
