@@ -13,8 +13,10 @@ from experiments.messages import formats
 from experiments.messages.streams import say, warn
 from experiments.planning import memory
 from experiments.planning.plan import Plan
-from experiments.planning.row_backends import describe_backends
-from experiments.planning.row_loops import describe_loops
+from experiments.planning.row_backends import (
+  describe_backends,
+  describe_loops,
+)
 from experiments.planning.stages import size
 from experiments.questions.discover import library
 from experiments.record.environment import accelerator_warning, versions
