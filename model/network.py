@@ -25,7 +25,7 @@ from model.core.inputs import (
   call_with_positions,
   document_places,
 )
-from model.core.parameter import Dims, Parameters, StackedParameters, add_bias
+from model.core.parameter import Dims, add_bias
 from model.core.side_output import (
   ATTENTION_MAPS,
   Aux,
@@ -41,6 +41,7 @@ from model.interfaces import (
   ModelResult,
   NetworkOutput,
 )
+from model.linen import Parameters, StackedParameters
 
 
 class Transformer(nn.Module):

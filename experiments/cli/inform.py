@@ -6,7 +6,12 @@ from absl import flags
 
 from experiments.cli import listing
 from experiments.cli.help import show_help
-from experiments.cli.parse import RECORDS, choose_experiment, many
+from experiments.cli.parse import (
+  RECORDS,
+  ReplacedSettings,
+  choose_experiment,
+  many,
+)
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, DEFAULTS
 from experiments.messages import formats
@@ -127,3 +132,12 @@ def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
     if warning:
       warn(f'warning: {warning}')
   warn_all(data_warnings(argv, plan.data.digest))
+
+
+def show_plans(
+  plans: Sequence[tuple[Plan, ReplacedSettings]], argv: Sequence[str]
+) -> None:
+  """Prints what would run, and what it would cost."""
+  for plan, notes in plans:
+    introduce(plan, notes, argv)
+    listing.show_plan(plan)

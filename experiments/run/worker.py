@@ -44,9 +44,6 @@ from train.trial import (
   TrialOutcome,
 )
 
-WORKER_FLAG = (
-  '--internal_worker'  # the only flag of a worker, followed by a Duty
-)
 STOP = b'stop'  # on the channel; any other word: there may be trials to lease
 
 

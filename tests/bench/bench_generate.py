@@ -33,7 +33,8 @@ from model.decoding.decode import Sampling
 from train.config.config import Config
 from train.core.trees import flatten
 from train.flags.schema import override
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial
 from train.programs.state import init_state
 from train.text.vocabulary import CharVocabulary
