@@ -83,7 +83,12 @@ def _refuse_others(
 def warn_all(lines: Sequence[str]) -> None:
   """Prints warnings; to be called only when the command was not refused."""
   for line in lines:
-    warn(f'warning: {line}')
+    warn_line(line)
+
+
+def warn_line(line: str) -> None:
+  """Prints a warning."""
+  warn(f'warning: {line}')
 
 
 def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:

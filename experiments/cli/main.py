@@ -27,6 +27,7 @@ from experiments.questions.discover import library
 from model.core.field import FieldError
 from train.code.project import current_project, is_unchanged
 from train.core.errors import DataError
+from train.devices.program_cache import kept_programs
 from train.flags.absl_flags import given_flags
 from train.flags.schema import override
 
@@ -75,7 +76,8 @@ def _main(
   if command.evaluate is not None or command.generate is not None:
     from experiments.cli import trained_trials
 
-    trained_trials.evaluate_or_generate(command, values)
+    with kept_programs(inform.warn_line):
+      trained_trials.evaluate_or_generate(command, values)
     inform.warn_all(flag_warnings)
     return output.exit_code()
   experiments = library()
@@ -87,7 +89,8 @@ def _main(
   if command.plan:
     inform.show_plans(plans, argv)
     return output.exit_code()
-  return _run(experiment, plans, argv, values)
+  with kept_programs(inform.warn_line):
+    return _run(experiment, plans, argv, values)
 
 
 def _run(

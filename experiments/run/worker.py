@@ -32,6 +32,7 @@ from train.config.config import Config
 from train.core.errors import DataError
 from train.devices.cores import pin, split_cpu
 from train.devices.parallel import parse_layout
+from train.devices.program_cache import kept_programs
 from train.files.durable import read_json_lines, write_lines
 from train.files.strict import check_type
 from train.flags.schema import override, to_flags
@@ -166,7 +167,9 @@ def run_worker(duty: str) -> int:
   current_project()  # Reads the sources, which equal the modules now.
   pin(mine.cores)
   split_cpu(mine.devices)
-  return _Worker(mine).run()
+  worker = _Worker(mine)
+  with kept_programs(worker.warn):
+    return worker.run()
 
 
 class _Worker:
