@@ -20,6 +20,8 @@ MANY = {
   'on other seeds than the verdict (repeatable: product).',
 }
 
+# The only flag of a process that trains for another one, followed by its work.
+WORKER_FLAG = '--internal_worker'
 PROMPT = 'Text that --generate continues (repeatable); default: a newline.'
 
 

@@ -14,7 +14,7 @@ from model.attention.parts import AttentionParts, Keys, ParamTables
 from model.attention_layer import AttentionLayer
 from model.backends.base import BackendBase
 from model.core.dropout import dropout, site_keys
-from model.core.parameter import Dims, Parameters
+from model.core.parameter import Dims
 from model.core.side_output import (
   BLOCK_INPUT,
   CROSS_WEIGHTS,
@@ -33,6 +33,7 @@ from model.interfaces import (
   LayerInputs,
 )
 from model.layers.residual import Stream
+from model.linen import Parameters
 
 
 class Block(nn.Module):

@@ -26,7 +26,7 @@ from model.core.inputs import (
   document_places,
 )
 from model.core.linear import linear
-from model.core.parameter import Dims, Parameters, StackedParameters, add_bias
+from model.core.parameter import Dims, add_bias
 from model.core.side_output import (
   ATTENTION_MAPS,
   Aux,
@@ -42,6 +42,7 @@ from model.interfaces import (
   ModelResult,
   NetworkOutput,
 )
+from model.linen import Parameters, StackedParameters
 
 
 class Transformer(nn.Module):

@@ -2,16 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from model.architecture.architecture import Architecture
 from model.architecture.family import check_head_gates
 from model.cache import Cache
 from model.core.inputs import EVERY_HEAD, HeadGates, ModelInputs
-from model.core.parameter import Dims, Params, key_of, sample
+from model.core.parameter import Dims, Params, key_of, sample, unflatten
 from model.core.side_output import NOTHING, Request
 from model.interfaces import Call, ModelResult, NetworkOutput
-from model.network import Transformer
 
 
 def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
@@ -38,7 +36,7 @@ def init(arch: Architecture, dims: Dims, key: jax.Array) -> Params:
         arch.init, jax.random.fold_in(own, layer), spec, depth
       )
     )(jnp.asarray(group.numbers))
-  return traverse_util.unflatten_dict(params, sep='/')
+  return unflatten(params)
 
 
 def apply(
@@ -108,6 +106,8 @@ def _run(
   inputs: ModelInputs,
   call: Call,
 ) -> ModelResult:
+  from model.network import Transformer  # Flax: not to list or check flags
+
   cast = jax.tree.map(lambda p: _cast(p, arch.dtype), params)
   if inputs.vectors_BTI is not None:
     vectors_BTI = _cast(inputs.vectors_BTI, arch.dtype)

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from train.config.config import Config
 from train.core.metric import BITS_PER_BYTE, PERPLEXITY, VAL_ACCURACY, VAL_LOSS
 from train.optim.objective import EvaluationSums, are_vectors
-from train.programs.step import StepMetrics
 from train.trial import MetricValues, PositionSums
+
+if TYPE_CHECKING:  # it imports Flax and Optax, and tables import this file
+  from train.programs.step import StepMetrics
 
 # Keys of a record: the number of targets, and their size in bytes of UTF-8.
 TARGETS, BYTES = 'targets', 'bytes'
@@ -33,7 +35,7 @@ def validation_metrics(config: Config, sums: EvaluationSums) -> MetricValues:
 
 
 def step_lines(
-  metrics: StepMetrics, first: int, steps: Iterable[int]
+  metrics: 'StepMetrics', first: int, steps: Iterable[int]
 ) -> list[MetricValues]:
   """Returns lines of metrics.jsonl for some steps; arrays begin at `first`."""
   return [

@@ -1,4 +1,8 @@
-"""The speed of a layout, measured with steps whose results are discarded."""
+"""The speed of a layout, measured with steps whose results are discarded.
+
+The programs are imported when they are measured, since they import Flax and
+Optax: every plan imports this file, and few measure.
+"""
 
 import math
 import time
@@ -9,9 +13,6 @@ import numpy as np
 
 from train.devices.parallel import Layout
 from train.host_feed import Feeding, is_host_fed, read_block
-from train.programs.program import get_program
-from train.programs.signature import signature
-from train.programs.state import init_state
 from train.trial import Trial
 
 MEASURE_STEPS = 5  # per measurement
@@ -28,6 +29,10 @@ def seconds_per_step(
     layout: the layout to measure.
     feed: value of --feed.
   """
+  from train.programs.program import get_program
+  from train.programs.signature import signature
+  from train.programs.state import init_state
+
   filled = [trials[n % len(trials)] for n in range(layout.lanes)]
   config, data = trials[0].config, trials[0].data
   on_host = is_host_fed(config, data, feed, layout.devices[0])

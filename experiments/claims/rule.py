@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from experiments.claims.metrics import CurveAxis, Measurements
 from experiments.statistics.verdicts import Interval, mean_interval
@@ -142,7 +142,7 @@ def lower_bound(values: Sequence[float]) -> float:
   if n < 2:
     return mean
   error = float(np.std(values, ddof=1)) / math.sqrt(n)
-  return mean - float(special.stdtrit(n - 1, CONFIDENCE)) * error
+  return mean - float(scipy.special.stdtrit(n - 1, CONFIDENCE)) * error
 
 
 def side(low: float, high: float, neutral: float) -> float | None:

@@ -3,6 +3,7 @@
 Each flag is shown with the value that will run: that of the experiment.
 """
 
+import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from train.config.config import Config
 from train.flags.absl_flags import describe_flag, variant_summary
 from train.flags.schema import FlagSpec, flag_specs, to_flags
 from train.flags.suggest import suggest_flag
-from train.inference.generate import Generation
+from train.inference.generation import Generation
 from train.optim.optimizer import Optimization
 from train.trial import Options
 
@@ -92,6 +93,12 @@ def _flags() -> dict[str, FlagSpec]:
   )
 
 
+@functools.cache
+def _defaults() -> Mapping[str, str]:
+  """Returns the flags of the default configuration, made once for all flags."""
+  return to_flags(Config())
+
+
 def _choices() -> Iterator[_Choice]:
   """Yields every choice of every flag."""
   for path, leaf in _flags().items():
@@ -132,7 +139,7 @@ def _show_flag(
   value = sets.get(path, default)
   page.line(f'--{path}={value}', 2, 'cyan')
   # If several choices have the flag, this is the default of the first.
-  default = to_flags(Config()).get(path, default)
+  default = _defaults().get(path, default)
   if value != default:
     body += f'\n  ({name} sets {value}; --experiment=train has {default})'
   for line in body.splitlines():

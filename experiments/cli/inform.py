@@ -6,7 +6,12 @@ from absl import flags
 
 from experiments.cli import listing
 from experiments.cli.help import show_help
-from experiments.cli.parse import RECORDS, choose_experiment, many
+from experiments.cli.parse import (
+  RECORDS,
+  ReplacedSettings,
+  choose_experiment,
+  many,
+)
 from experiments.command import MANY, Command
 from experiments.experiment import BASE, DEFAULTS
 from experiments.messages import formats
@@ -81,7 +86,12 @@ def _refuse_others(
 def warn_all(lines: Sequence[str]) -> None:
   """Prints warnings; to be called only when the command was not refused."""
   for line in lines:
-    warn(f'warning: {line}')
+    warn_line(line)
+
+
+def warn_line(line: str) -> None:
+  """Prints a warning."""
+  warn(f'warning: {line}')
 
 
 def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
@@ -131,3 +141,12 @@ def introduce(plan: Plan, notes: Sequence[str], argv: Sequence[str]) -> None:
     if warning:
       warn(f'warning: {warning}')
   warn_all(data_warnings(argv, plan.data.digest))
+
+
+def show_plans(
+  plans: Sequence[tuple[Plan, ReplacedSettings]], argv: Sequence[str]
+) -> None:
+  """Prints what would run, and what it would cost."""
+  for plan, notes in plans:
+    introduce(plan, notes, argv)
+    listing.show_plan(plan)

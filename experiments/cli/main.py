@@ -1,19 +1,16 @@
-"""The command line: parses flags, checks everything, then acts."""
+"""The command line: parses flags, checks everything, then acts.
+
+What acts is imported when it is known that something is to be done: Flax, Optax
+and Orbax take longer to import than a command line takes to check.
+"""
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from experiments.cli import listing, trained_trials
-from experiments.cli.inform import introduce, print_information, warn_all
-from experiments.cli.parse import (
-  ReplacedSettings,
-  choose_experiment,
-  flag_lines,
-  make_plans,
-  parse_flags,
-)
-from experiments.command import Command
+from experiments.cli import inform, parse
+from experiments.cli.parse import ReplacedSettings, flag_lines
+from experiments.command import WORKER_FLAG, Command
 from experiments.experiment import Experiment
 from experiments.messages import advice
 from experiments.messages.errors import CommandError
@@ -27,13 +24,12 @@ from experiments.messages.streams import (
 from experiments.planning import memory
 from experiments.planning.plan import Plan
 from experiments.questions.discover import library
-from experiments.run import blocks, engine, worker
 from model.core.field import FieldError
-from train.code.project import current_project
+from train.code.project import current_project, is_unchanged
 from train.core.errors import DataError
+from train.devices.program_cache import kept_programs
 from train.flags.absl_flags import given_flags
 from train.flags.schema import override
-from train.trial import Options
 
 
 def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
@@ -45,7 +41,9 @@ def main(argv: Sequence[str], values: flags.FlagValues, usage: str) -> int:
     usage: text that --help begins with.
   """
   with lasting_streams() as output:
-    if len(argv) == 3 and argv[1] == worker.WORKER_FLAG:
+    if len(argv) == 3 and argv[1] == WORKER_FLAG:
+      from experiments.run import worker
+
       return worker.run_worker(argv[2])
     try:
       with interruptible():
@@ -71,29 +69,28 @@ def _main(
   usage: str,
   output: OutputStatus,
 ) -> int:
-  flag_warnings = parse_flags(argv, values)
+  flag_warnings = parse.parse_flags(argv, values)
   command = override(Command(), given_flags(Command, values))
-  if print_information(command, values, usage):
+  if inform.print_information(command, values, usage):
     return output.exit_code()
   if command.evaluate is not None or command.generate is not None:
-    trained_trials.evaluate_or_generate(command, values)
-    warn_all(flag_warnings)
+    from experiments.cli import trained_trials
+
+    with kept_programs(inform.warn_line):
+      trained_trials.evaluate_or_generate(command, values)
+    inform.warn_all(flag_warnings)
     return output.exit_code()
   experiments = library()
-  experiment = choose_experiment(command.experiment, experiments)
+  experiment = parse.choose_experiment(command.experiment, experiments)
   flag_warnings += experiments.warnings()
-  options = override(Options(), given_flags(Options, values))
-  for destination in options.log_to:
-    destination.check()
-  trained_trials.refuse_generation(values)
-  plans = make_plans(experiment, command, options, values)
-  warn_all(flag_warnings)
+  options = parse.parse_options(values)
+  plans = parse.make_plans(experiment, command, options, values)
+  inform.warn_all(flag_warnings)
   if command.plan:
-    for plan, notes in plans:
-      introduce(plan, notes, argv)
-      listing.show_plan(plan)
+    inform.show_plans(plans, argv)
     return output.exit_code()
-  return _run(experiment, plans, argv, values)
+  with kept_programs(inform.warn_line):
+    return _run(experiment, plans, argv, values)
 
 
 def _run(
@@ -103,17 +100,22 @@ def _run(
   values: flags.FlagValues,
 ) -> int:
   """Runs the table of an experiment, or the tables of its blocks."""
+  import model.network  # noqa: F401  # else the first trial imports it
+  from experiments.run import blocks, engine
+
+  if not is_unchanged():
+    raise CommandError('the code changed while it was imported: repeat')
   for plan, _ in plans:
     memory.check(plan)
   words = ['python', *argv]
   if not experiment.blocks:
     ((plan, notes),) = plans
-    introduce(plan, notes, argv)
+    inform.introduce(plan, notes, argv)
     return engine.run_plan(plan, words, flag_lines(plan, values))
   notes_of = {plan.workdir: notes for plan, notes in plans}
   return blocks.run_blocks(
     experiment,
     [blocks.BlockTable(plan, flag_lines(plan, values)) for plan, _ in plans],
     words,
-    lambda plan: introduce(plan, notes_of[plan.workdir], argv),
+    lambda plan: inform.introduce(plan, notes_of[plan.workdir], argv),
   )

@@ -9,22 +9,22 @@ from absl import flags
 from experiments.command import MANY, PROMPT, Command
 from experiments.experiment import Experiment
 from experiments.messages.errors import CommandError
+from experiments.planning import blocks
 from experiments.planning.plan import Plan, make_plan
 from experiments.questions.discover import Library
 from experiments.record.flagfile import expand_flag_files
 from experiments.results import stored
 from experiments.rows.base import complete_base
 from experiments.rows.rows import RowRequests
-from experiments.run import blocks
 from model.core.field import FieldError
 from train.config.config import Config
 from train.devices.allocator import keep_freed_memory
 from train.devices.cores import cores, split_cpu
 from train.devices.repeatable import make_repeatable
 from train.flags.absl_flags import define, define_help, given_flags
-from train.flags.schema import changes, flag_specs, to_flags
+from train.flags.schema import changes, flag_specs, override, to_flags
 from train.flags.suggest import suggest_flag, suggest_value
-from train.inference.generate import Generation
+from train.inference.generation import Generation
 from train.trial import Options
 
 # Whose fields are the flags.
@@ -70,6 +70,27 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
 def many(name: str, values: flags.FlagValues) -> list[str]:
   """Returns all values of a flag that may be repeated."""
   return list(values[name].value or [])
+
+
+def parse_options(values: flags.FlagValues) -> Options:
+  """Returns the options of a run that trains; refuses flags that it ignores."""
+  options = override(Options(), given_flags(Options, values))
+  for destination in options.log_to:
+    destination.check()
+  refuse_generation(values)
+  return options
+
+
+def refuse_generation(values: flags.FlagValues) -> None:
+  """Raises a FieldError if a flag of --generate is given without it."""
+  given = given_flags(Generation, values)
+  override(Generation(), given)
+  for prompt in many('prompt', values):
+    given.setdefault('prompt', prompt)
+  for name, text in given.items():
+    raise FieldError(
+      name, text, 'has no effect without --generate=WORKDIR:TRIAL: drop it'
+    )
 
 
 def choose_experiment(

@@ -14,7 +14,8 @@ from model.core.field import FieldError, unparse
 from train.config.config import Config
 from train.flags.absl_flags import given_flags
 from train.flags.schema import changes, override
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial, checkpoint_steps, load
 from train.tasks.texts.translation import Translation
 from train.tasks.translate import Translator, translate_texts
@@ -41,18 +42,6 @@ def evaluate_or_generate(command: Command, values: flags.FlagValues) -> None:
     return
   generation = override(Generation(), given_flags(Generation, values))
   generate_from_trial(command, given, generation, prompts)
-
-
-def refuse_generation(values: flags.FlagValues) -> None:
-  """Raises a FieldError if a flag of --generate is given without it."""
-  given = given_flags(Generation, values)
-  override(Generation(), given)
-  for prompt in many('prompt', values):
-    given.setdefault('prompt', prompt)
-  for name, text in given.items():
-    raise FieldError(
-      name, text, 'has no effect without --generate=WORKDIR:TRIAL: drop it'
-    )
 
 
 def evaluate_trial(command: Command, given: Mapping[str, str]) -> None:

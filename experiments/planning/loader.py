@@ -1,8 +1,12 @@
-"""Loads what trials start from: data, vocabularies and initial parameters."""
+"""Loads what trials start from: data, vocabularies and initial parameters.
+
+What restores a trained trial is imported when there is one to restore: Flax and
+Orbax take a second to import, and every plan imports this file.
+"""
 
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.messages.streams import warn
 from model.core.field import FieldError
@@ -20,9 +24,11 @@ from train.files.records import read_trial_start
 from train.files.strict import DamagedFile
 from train.files.version import UnreadableFormat, flag_differences
 from train.flags.schema import override
-from train.inference.load import TrainedTrial, load
 from train.tasks.base import Data, Task
 from train.text.store import VOCABULARY_FILE, read_vocabulary
+
+if TYPE_CHECKING:
+  from train.inference.load import TrainedTrial
 
 
 class Loader:
@@ -84,6 +90,8 @@ class Loader:
     if config.init_from is None:
       return None, ''
     if config.init_from not in self._initial:
+      from train.inference.load import load
+
       workdir, _, trial = config.init_from.rpartition(':')
       try:
         found = load(workdir, trial)
@@ -101,7 +109,7 @@ class Loader:
 
 
 def _vocabulary_problem(
-  loaded: TrainedTrial, task: Task, data: Data
+  loaded: 'TrainedTrial', task: Task, data: Data
 ) -> str | None:
   """Returns why the token ids of a trial differ from a task's, or None."""
   mine, other = loaded.vocabulary, data.vocabulary

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from experiments.command import WORKER_FLAG
 from experiments.messages import advice
 from experiments.messages.terminal import Terminal
 from experiments.planning.inputs import PlannedTrial
@@ -26,7 +27,6 @@ from experiments.run.queue import Job, open_queue
 from experiments.run.recorder import Recorder
 from experiments.run.worker import (
   STOP,
-  WORKER_FLAG,
   BeginMessage,
   DiskErrorMessage,
   EndMessage,

@@ -33,6 +33,7 @@ from train.core.errors import DataError
 from train.devices.allocator import keep_freed_memory
 from train.devices.cores import pin, split_cpu
 from train.devices.parallel import parse_layout
+from train.devices.program_cache import kept_programs
 from train.files.durable import read_json_lines, write_lines
 from train.files.strict import check_type
 from train.flags.schema import override, to_flags
@@ -45,9 +46,6 @@ from train.trial import (
   TrialOutcome,
 )
 
-WORKER_FLAG = (
-  '--internal_worker'  # the only flag of a worker, followed by a Duty
-)
 STOP = b'stop'  # on the channel; any other word: there may be trials to lease
 
 
@@ -171,7 +169,9 @@ def run_worker(duty: str) -> int:
   pin(mine.cores)
   keep_freed_memory()
   split_cpu(mine.devices)
-  return _Worker(mine).run()
+  worker = _Worker(mine)
+  with kept_programs(worker.warn):
+    return worker.run()
 
 
 class _Worker:

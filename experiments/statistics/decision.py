@@ -8,8 +8,8 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy import typing as npt
-from scipy import special
 
 from experiments.statistics import divergence
 
@@ -186,8 +186,8 @@ def _paired_tests(paired: PairedSeeds, margin: float) -> tuple[Floats, Floats]:
   freedom = np.fmax(n - 1, 1)
   with np.errstate(all='ignore'):
     error = paired.sd / np.sqrt(n)
-    p = 2 * special.stdtr(freedom, -size / error)
-    p_tost = special.stdtr(freedom, (size - margin) / error)
+    p = 2 * scipy.special.stdtr(freedom, -size / error)
+    p_tost = scipy.special.stdtr(freedom, (size - margin) / error)
   # Without spread t is infinite: a sign test of n equal signs replaces it.
   p = np.where(paired.constant, 2.0 ** (1 - n), p)
   p_tost = np.where(

@@ -19,8 +19,8 @@ import functools
 import math
 
 import numpy as np
+import scipy
 from numpy import typing as npt
-from scipy import special
 
 _MOST_SEEDS = 1000
 
@@ -73,11 +73,11 @@ def _p_value(row: int, base: int, seeds: int) -> float:
   total = row + base
   rows = np.arange(max(0, total - seeds), min(seeds, total) + 1)
   ways = sum(
-    special.gammaln(seeds + 1)
-    - special.gammaln(lost + 1)
-    - special.gammaln(seeds - lost + 1)
+    scipy.special.gammaln(seeds + 1)
+    - scipy.special.gammaln(lost + 1)
+    - scipy.special.gammaln(seeds - lost + 1)
     for lost in (rows, total - rows)
   )
-  shares = special.softmax(ways)
+  shares = scipy.special.softmax(ways)
   # The factor includes the mirror image, whose share may differ by rounding.
   return float(shares[shares <= shares[rows == row] * (1 + 1e-7)].sum())

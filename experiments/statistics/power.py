@@ -4,7 +4,7 @@ import bisect
 import functools
 import math
 
-from scipy import optimize, special
+import scipy
 
 POWER = 0.8
 _MOST_SEEDS = 10**7
@@ -41,7 +41,9 @@ def smallest_effect(n: int, level: float, power: float = POWER) -> float:
   high = 1.0
   while _power(high, n, level) < power:
     high *= 2
-  found = optimize.brentq(lambda size: _power(size, n, level) - power, 0, high)
+  found = scipy.optimize.brentq(
+    lambda size: _power(size, n, level) - power, 0, high
+  )
   assert isinstance(found, float)
   return found
 
@@ -52,6 +54,6 @@ def _power(size: float, n: int, level: float) -> float:
   Only the tail with the sign of the effect counts: a call in the wrong
   direction does not detect it.
   """
-  critical = special.stdtrit(n - 1, 1 - level / 2)
+  critical = scipy.special.stdtrit(n - 1, 1 - level / 2)
   # P(t' > c; shift) = P(t' < -c; -shift), without the loss of 1 - cdf.
-  return float(special.nctdtr(n - 1, -size * math.sqrt(n), -critical))
+  return float(scipy.special.nctdtr(n - 1, -size * math.sqrt(n), -critical))

@@ -46,7 +46,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from experiments.statistics import power, reasons
 from experiments.statistics.decision import (
@@ -167,7 +167,7 @@ def mean_interval(
 
 def _half(sd: float, n: int, confidence: float) -> float:
   """Returns half the width of the Student-t interval of a mean."""
-  quantile = special.stdtrit(n - 1, (1 + confidence) / 2)
+  quantile = scipy.special.stdtrit(n - 1, (1 + confidence) / 2)
   return float(quantile * sd / math.sqrt(n))
 
 

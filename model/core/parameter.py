@@ -1,9 +1,10 @@
 """Parameters as data: their shapes, and their initial values.
 
-A variant lists its parameters in `params(dims) -> {name: Param}`, and one Linen
-module, `Parameters`, creates them.  An initial value is a function of the seed,
-the path and the shape alone, and not of the order in which modules are called:
-two rows of an ablation start from equal values wherever they share a parameter.
+A variant lists its parameters in `params(dims) -> {name: Param}`, and the Linen
+modules of `model/linen.py` read them.  An initial value is a function of
+the seed, the path and the shape alone, and not of the order in which modules
+are called: two rows of an ablation start from equal values wherever they share
+a parameter.
 """
 
 import abc
@@ -16,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from model.core.field import FieldError, Variant, field
 from model.core.limits import REAL
@@ -240,46 +240,13 @@ def key_of(path: str, key: jax.Array) -> jax.Array:
   return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
-class Parameters(nn.Module):
-  """Linen module that reads the parameters in a table.
-
-  `transformer.init` draws them; Linen needs an initialiser for their shapes.
-  """
-
-  table: Mapping[str, Param]
-  init_rule: InitBase
-  num_layers: int
-
-  @nn.compact
-  def __call__(self) -> dict[str, jax.Array]:
-    def initializer(rng: jax.Array, spec: Param) -> jax.Array:
-      return sample(self.init_rule, rng, spec, self.num_layers)
-
-    return {
-      name: self.param(name, initializer, spec)
-      for name, spec in self.table.items()
-    }
-
-
-class StackedParameters(nn.Module):
-  """Linen module that reads the parameters of a stack of layers.
-
-  Each array has the layers along its first axis.
-  """
-
-  tables: Mapping[str, Mapping[str, Param]]
-  init_rule: InitBase
-  num_layers: int
-
-  @nn.compact
-  def __call__(self) -> dict[str, dict[str, jax.Array]]:
-    stacked = nn.vmap(
-      Parameters,
-      variable_axes={'params': 0},
-      split_rngs={'params': True},
-      axis_size=self.num_layers,
-    )
-    return {
-      part: stacked(table, self.init_rule, self.num_layers, name=part)()
-      for part, table in self.tables.items()
-    }
+def unflatten(by_path: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a flat `{'part/name': value}` as a nested tree."""
+  tree: dict[str, Any] = {}
+  for path, value in by_path.items():
+    node = tree
+    *above, name = path.split('/')
+    for part in above:
+      node = node.setdefault(part, {})
+    node[name] = value
+  return tree

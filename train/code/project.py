@@ -280,6 +280,11 @@ class Project:
     return self._resolve(inside, name, {})
 
 
+def is_unchanged() -> bool:
+  """Returns whether the files are still those of `current_project`."""
+  return Project(files(ROOT)).digest == current_project().digest
+
+
 @functools.cache
 def current_project() -> Project:
   """Returns this project as its files are at the first call.

@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax import traverse_util
+from model.core.parameter import unflatten
+
+__all__ = ['ArrayTree', 'flatten', 'unflatten']
 
 ArrayTree = Any  # nested arrays: parameters, their gradients, or a state
 
 
-def unflatten(by_path: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a flat `{path: value}` as a nested tree."""
-  return traverse_util.unflatten_dict(by_path, sep='/')
-
-
-def flatten(params: Any) -> dict[str, Any]:
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a nested tree of parameters as `{path: value}`."""
-  return traverse_util.flatten_dict(params, sep='/')
+  found: dict[str, Any] = {}
+  for name, node in params.items():
+    if isinstance(node, Mapping):
+      found |= {f'{name}/{path}': x for path, x in flatten(node).items()}
+    else:
+      found[name] = node
+  return found

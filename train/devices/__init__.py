@@ -2,5 +2,7 @@
 
 How work is divided among them, where arrays lie, and how the host reads ahead.
 
-Imports: nothing of train.
+Compiled programs are kept here too.
+
+Imports: files.
 """

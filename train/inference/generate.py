@@ -1,7 +1,6 @@
 """Text generation: a trained decoder continues prompts, cached or not."""
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,42 +8,12 @@ import numpy as np
 
 from model.attention.mask_list import prefix_length
 from model.cache import decoding_problem
-from model.core.field import FieldError, Record, field
-from model.core.limits import BATCH, BEAM, LENGTH_EXPONENT
 from model.core.parameter import key_of
-from model.decoding.decode import Sampling
 from train.core.errors import DataError
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial
 from train.inference.window import GenerationSpec, sample_window, search_window
 from train.text.vocabulary import Special
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation(Record):
-  """Generation: how --generate continues each --prompt."""
-
-  new_tokens: int = field(200, 'Tokens after the prompt.', min=1, max=BATCH)
-  sampling: Sampling = field(Sampling(), 'How each token is chosen.')
-  beam: int | None = field(
-    None,
-    'Width of a beam search for the most likely text; `none` samples a text, '
-    'and translates with --task.beam of the trial.',
-    min=1,
-    max=BEAM,
-  )
-  length_penalty: float | None = field(
-    None,
-    'Of a translation; replaces --task.length_penalty of the trial.',
-    min=-10.0,
-    max=LENGTH_EXPONENT,
-  )
-
-  def problems(self) -> Iterator[FieldError]:
-    """Yields errors of fields that do not go together."""
-    if self.beam is not None and self.sampling != Sampling():
-      yield FieldError(
-        'beam', self.beam, 'draws nothing: drop --temperature, --top_k, --top_p'
-      )
 
 
 def generate_texts(

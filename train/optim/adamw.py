@@ -1,12 +1,14 @@
 """AdamW, and the moments of Adam, which other optimisers use too."""
 
 import dataclasses
-
-import optax
+from typing import TYPE_CHECKING
 
 from model.core.field import field
 from model.core.limits import DECAY, EPSILON
 from train.optim.base import Optimizer, ParamTable
+
+if TYPE_CHECKING:
+  import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +25,10 @@ class AdamBase(Optimizer):
     1e-8, 'Added to the root.', min=1e-16, max=EPSILON, traced=True
   )
 
-  def adam_transform(self) -> optax.GradientTransformation:
+  def adam_transform(self) -> 'optax.GradientTransformation':
     """Returns the transformation of Adam, without decay and learning rate."""
+    import optax
+
     return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
@@ -32,7 +36,7 @@ class AdamBase(Optimizer):
 class AdamW(AdamBase, tag='adamw'):
   """Adam with decoupled decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
-  def scale(self, table: ParamTable) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> 'optax.GradientTransformation':
     """Returns the transformation of gradients, before decay and rate."""
     del table
     return self.adam_transform()

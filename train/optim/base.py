@@ -7,15 +7,17 @@ which of them are matrices, of what size, and in how many layers.
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import optax
 
 from model.core.field import FieldError, Variant
 from model.core.parameter import Param
 from train.core.trees import ArrayTree
 from train.optim.average import UpdateTime
+
+if TYPE_CHECKING:
+  import optax
 
 ParamTable = Mapping[str, Param]
 
@@ -38,7 +40,7 @@ class Optimizer(Variant, abc.ABC):
   """An open union: each file in `train/optim/` adds one family."""
 
   @abc.abstractmethod
-  def scale(self, table: ParamTable) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> 'optax.GradientTransformation':
     """Returns the transformation of gradients, before decay and learning rate.
 
     Parameters that are not trained have gradients of zero, for which it must

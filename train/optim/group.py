@@ -6,11 +6,10 @@ first group that names it; parameters in no group use the global flags.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from model.core.field import FieldError, Variant, field
 from model.core.limits import COUNT, REAL
@@ -21,6 +20,9 @@ from train.flags.schema import ListEntry
 from train.flags.suggest import suggest_value
 from train.optim.base import ParamTable, map_paths
 from train.optim.schedule import Cosine, Schedule
+
+if TYPE_CHECKING:
+  import optax
 
 _KIND = 'kind='
 
@@ -163,11 +165,12 @@ class PaceState(NamedTuple):
 
 def scale_by_pace(
   paces: Mapping[str, Pace], total: jax.Array
-) -> optax.GradientTransformation:
+) -> 'optax.GradientTransformation':
   """Returns a transformation that applies each parameter's decay and rate.
 
   p <- p - rate (step + decay p)
   """
+  import optax
 
   def init(params: ArrayTree) -> PaceState:
     del params

@@ -3,11 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from model.core.field import FieldError, field
 from model.core.limits import DECAY, REAL, Limit
@@ -15,6 +14,9 @@ from model.core.parameter import Param, ParamRole
 from train.core.trees import ArrayTree
 from train.optim.adamw import AdamBase
 from train.optim.base import ParamTable, map_paths
+
+if TYPE_CHECKING:
+  import optax
 
 # Coefficients of x, x^3 and x^5: a Newton-Schulz step for a singular value x.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -67,8 +69,9 @@ class Muon(AdamBase, tag='muon'):
         'adam_rate', self.adam_rate, 'moves nothing: say --freeze, or none'
       )
 
-  def scale(self, table: ParamTable) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> 'optax.GradientTransformation':
     """Returns the transformation of gradients, before decay and rate."""
+    import optax
 
     def start(params: ArrayTree) -> ArrayTree:
       return jax.tree.map(jnp.zeros_like, params)

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 import train.optim  # noqa: F401  (its files are the members of the unions)
 from model.core.field import FieldError, Record, field
@@ -24,6 +23,9 @@ from train.optim.base import (
 )
 from train.optim.group import Group, Pace, group_members, scale_by_pace
 from train.optim.schedule import Cosine, Schedule
+
+if TYPE_CHECKING:
+  import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,12 +191,14 @@ class Optimization(Record):
 
   def transform(
     self, table: Mapping[str, Param], total: jax.Array
-  ) -> optax.GradientTransformation:
+  ) -> 'optax.GradientTransformation':
     """Returns the chain: clip, optimiser, decay, times minus learning rate.
 
     Parameters that are not trained have gradients of zero and do not decay, so
     their update is exactly zero.
     """
+    import optax
+
     chain = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
     chain.append(self.optimizer.scale(table))
     if paces := self._paces(table):

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
-
-import optax
+from typing import TYPE_CHECKING
 
 from model.core.field import FieldError, field
 from model.core.limits import SHARE
 from train.optim.base import Optimizer, ParamTable
+
+if TYPE_CHECKING:
+  import optax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +20,10 @@ class Sgd(Optimizer, tag='sgd'):
     0.9, 'Decay of the accumulated gradient.', min=0.0, max=SHARE, traced=True
   )
 
-  def scale(self, table: ParamTable) -> optax.GradientTransformation:
+  def scale(self, table: ParamTable) -> 'optax.GradientTransformation':
     """Returns the transformation of gradients, before decay and rate."""
+    import optax
+
     del table
     return optax.trace(self.momentum)
 

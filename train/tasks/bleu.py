@@ -4,14 +4,17 @@
 reference (Papineni et al. 2002), without smoothing: on text that is tokenised
 already, it equals multi-bleu.perl -lc and fairseq.  `default_bleu` has
 sacrebleu's default signature (Post 2018), which is for plain text.  The two are
-not comparable.  Both are computed by sacrebleu.
+not comparable.  Both are computed by sacrebleu, which is imported only then:
+--help imports this file.
 """
 
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from sacrebleu.metrics.bleu import BLEU, BLEUScore
+if TYPE_CHECKING:
+  from sacrebleu.metrics.bleu import BLEU, BLEUScore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,8 @@ def corpus_bleu(
   Raises:
     ValueError: there are no sentences, or not one reference for each.
   """
+  from sacrebleu.metrics.bleu import BLEU
+
   if pretokenized:
     hypotheses, references = map(join_pieces, (hypotheses, references))
   # force: do not warn that the text looks tokenised, which is intended.
@@ -82,12 +87,14 @@ def default_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
   Raises:
     ValueError: there are no sentences, or not one reference for each.
   """
+  from sacrebleu.metrics.bleu import BLEU
+
   return _score(BLEU(force=True), hypotheses, references).score
 
 
 def _score(
-  metric: BLEU, hypotheses: Sequence[str], references: Sequence[str]
-) -> BLEUScore:
+  metric: 'BLEU', hypotheses: Sequence[str], references: Sequence[str]
+) -> 'BLEUScore':
   if not hypotheses or len(hypotheses) != len(references):
     raise ValueError(
       f'{len(hypotheses)} hypotheses and {len(references)} references'

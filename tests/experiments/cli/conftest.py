@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from experiments.cli import main as cli
 from helpers.command_lines import TINY, write_inputs
 from helpers.commands import run
 
@@ -55,7 +54,7 @@ def empty_folder(
 ) -> None:
   """An empty current directory, in which nothing runs."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(cli.engine, 'run_plan', lambda *_: 0)
+  monkeypatch.setattr('experiments.run.engine.run_plan', lambda *_: 0)
 
 
 @pytest.fixture

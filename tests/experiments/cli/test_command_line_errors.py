@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main as cli
 from helpers.command_lines import assert_refused, shell, tree
 from helpers.commands import run
 
@@ -166,7 +165,7 @@ def test_one_line_says_what_is_wrong(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
   # Were it not refused, it would train for minutes.
-  monkeypatch.setattr(cli.engine, 'run_plan', lambda *_: 0)
+  monkeypatch.setattr('experiments.run.engine.run_plan', lambda *_: 0)
   before = tree(here.parent)
   # To --evaluate the workdir would be one more flag without effect.
   new = () if argv[0].startswith('--evaluate') else ('--workdir=new',)

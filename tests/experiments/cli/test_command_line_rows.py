@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main as cli
 from experiments.experiment import BASE
 from experiments.planning.plan import Plan
 from experiments.questions.discover import discover
@@ -27,7 +26,7 @@ def rows(
     plans.append(plan)
     return 0
 
-  monkeypatch.setattr(cli.engine, 'run_plan', execute)
+  monkeypatch.setattr('experiments.run.engine.run_plan', execute)
 
   def make(*argv: str) -> list[str]:
     assert run(*argv, '--workdir=new') == 0

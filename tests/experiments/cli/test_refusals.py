@@ -43,7 +43,7 @@ from train.flags.suggest import (
   suggest_flag,
   suggest_value,
 )
-from train.inference.generate import Generation
+from train.inference.generation import Generation
 from train.tasks.base import Data, Task
 from train.text.tokenizer import MAX_WORD, BpeTokenizer, WordPieceTokenizer
 from train.text.vocabulary import CharVocabulary

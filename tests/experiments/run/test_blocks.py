@@ -385,7 +385,7 @@ def test_a_plan_knows_its_block(
     seen.extend(table.plan for table in there)
     return 0
 
-  monkeypatch.setattr(cli.blocks, 'run_blocks', execute)
+  monkeypatch.setattr(blocks, 'run_blocks', execute)
   assert run('--experiment=two', '--workdir=new', '--merge=a b') == 0
   assert [str(plan.workdir) for plan in seen] == ['new/copy', 'new/deep']
   assert [plan.command.merge for plan in seen] == [

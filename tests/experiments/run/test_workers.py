@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from experiments.command import WORKER_FLAG
 from experiments.messages.errors import CommandError
 from experiments.planning import layout
 from experiments.record.ledger import lock_workdir
@@ -76,10 +77,8 @@ def workers(parent: int) -> dict[str, int]:
     with contextlib.suppress(OSError, IndexError):
       stat = (folder / 'stat').read_text().rpartition(')')[2].split()
       argv = (folder / 'cmdline').read_text().split('\0')
-      if (
-        int(stat[1]) == parent and worker.WORKER_FLAG in argv and stat[0] != 'Z'
-      ):
-        duty = json.loads(argv[argv.index(worker.WORKER_FLAG) + 1])
+      if int(stat[1]) == parent and WORKER_FLAG in argv and stat[0] != 'Z':
+        duty = json.loads(argv[argv.index(WORKER_FLAG) + 1])
         found[duty['owner']] = int(folder.name)
   return found
 

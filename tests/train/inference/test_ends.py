@@ -20,7 +20,8 @@ from train.config.targets import targets_of
 from train.core.metric import VAL_LOSS
 from train.data.splits import tokens
 from train.flags.schema import override, to_flags
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial
 from train.programs.batches import batch_of
 from train.programs.state import init_state

@@ -18,7 +18,8 @@ from train.core.errors import DataError
 from train.flags.schema import override
 from train.inference import generate
 from train.inference import window as writing
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial
 from train.programs.state import init_state
 from train.text.vocabulary import CharVocabulary

@@ -22,7 +22,8 @@ from train.config.config import Config
 from train.core.errors import DataError
 from train.devices.parallel import SharedLayout
 from train.flags.schema import override
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import load
 from train.programs.state import init_state
 from train.sample import SAMPLE_FILE
