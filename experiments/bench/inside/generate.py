@@ -13,7 +13,8 @@ from experiments.bench.inside.steps import FIRST_LETTER
 from model.decoding.decode import Sampling
 from train.config.config import Config
 from train.flags.schema import override
-from train.inference.generate import Generation, generate_texts
+from train.inference.generate import generate_texts
+from train.inference.generation import Generation
 from train.inference.load import TrainedTrial
 from train.programs.state import init_state
 from train.text.vocabulary import CharVocabulary
