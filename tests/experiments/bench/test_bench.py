@@ -271,6 +271,7 @@ def test_what_runs_out_of_time_is_killed_and_nothing_more_begins() -> None:
     processes.run(words, {}, None, deadline=begun)
 
 
+@pytest.mark.slow
 def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
   """Killed as by a queue: the child, in a session of its own, ends too."""
   child = script(tmp_path, 'child', WAITS)
