@@ -125,6 +125,12 @@ def valid_rows(
   return tuple(good), bad
 
 
+@functools.lru_cache(maxsize=8192)
+def _changed(base: Config, changes: tuple[tuple[str, str], ...]) -> Config:
+  """Returns a configuration with some flags set; planning asks for it often."""
+  return override(base, dict(changes))
+
+
 def configure(base: Config, row: Row) -> Config:
   """Returns the configuration of a row.
 
@@ -132,7 +138,7 @@ def configure(base: Config, row: Row) -> Config:
     FieldError: names the row.
   """
   try:
-    return override(base, row.changes)
+    return _changed(base, tuple(row.changes.items()))
   except FieldError as e:
     if row.name == BASE:
       raise

@@ -139,6 +139,7 @@ def meta_of(cls: type, name: str) -> Meta:
   raise KeyError(name)
 
 
+@functools.cache
 def without_none(hint: Any) -> Any:
   """Returns the type T where `hint` is `T | None`, else `hint` itself."""
   args = typing.get_args(hint)
@@ -147,6 +148,8 @@ def without_none(hint: Any) -> Any:
   return typing.Union[tuple(a for a in args if a is not types.NoneType)]  # noqa: UP007  # any number of types
 
 
+# Cached, not to be changed: each field of each configuration asks.
+@functools.cache
 def variants(hint: Any) -> dict[str, type[Variant]]:
   """Returns `{tag: class}` of a union of variants, else an empty dict."""
   hint = without_none(hint)
@@ -158,6 +161,7 @@ def variants(hint: Any) -> dict[str, type[Variant]]:
   return {m.tag: m for m in found}
 
 
+@functools.cache
 def variant_list(hint: Any) -> dict[str, type[Variant]]:
   """Returns `{tag: class}` of a tuple of variants, else an empty dict."""
   hint = without_none(hint)

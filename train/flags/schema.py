@@ -289,6 +289,9 @@ def override(base: Record, values: Mapping[str, str]) -> Any:
 def _override(
   record: Record, values: Mapping[str, str], prefix: str, used: set[str]
 ) -> Any:
+  below_prefix = (path.removeprefix(prefix) for path in values)
+  if flag_specs(type(record)).keys().isdisjoint(below_prefix):
+    return record  # it has been checked: of most parts nothing changes
   changes: dict[str, Any] = {}
   for name, hint in field_types(type(record)).items():
     path, old = prefix + name, vars(record)[name]
