@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from train.files.durable import read_file_bytes, write_atomically
@@ -68,14 +67,9 @@ def write_inspection(
   arrays = validation_rows(config, data, first_B) if fed else dict(data.arrays)
   unused_1T = np.zeros((1, min(MAP_TOKENS, config.seq_len)), np.int32)
 
-  # Once, and not for each token of the sample.
-  params, numbers, data_arrays = jax.device_put(
-    (lane.state.eval_params, dict(values), arrays)
-  )
-
   def forward(tokens_1T: np.ndarray, given: bool) -> Inspection:
     return program.inspect_example(
-      params, numbers, data_arrays, tokens_1T, np.asarray(given)
+      lane.state.eval_params, values, arrays, tokens_1T, np.asarray(given)
     )
 
   first = forward(unused_1T, False)

@@ -33,7 +33,6 @@ def replace_ended(group: TrialGroup) -> None:
       group.end(lane)
     group.fill()
     _begin(group)
-    group.tick()  # to begin a trial is no time of training
 
 
 def _begin(group: TrialGroup) -> None:

@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from model import transformer
-from model.architecture.architecture import Architecture
 from model.core.parameter import Dims, Params, key_of
 from train.config.config import Config
 
@@ -65,20 +63,6 @@ def _saved(names: tuple[str, ...]) -> Any:
   return collections.namedtuple('Saved', names)
 
 
-@functools.lru_cache(maxsize=1)
-def _drawn_before(arch: Architecture, dims: Dims, seed: int) -> Params:
-  key = key_of('init', jax.random.key(seed))
-  return jax.tree.map(np.asarray, transformer.init(arch, dims, key))
-
-
-def _drawn(arch: Architecture, dims: Dims, seed: int) -> Params:
-  """Returns the initial parameters, drawn once for rows that begin equally.
-
-  On the host, where they wait for the next trial of their seed.
-  """
-  return jax.tree.map(jnp.asarray, _drawn_before(arch, dims, seed))
-
-
 def init_state(
   config: Config, dims: Dims, params: Params | None = None
 ) -> TrainState:
@@ -90,7 +74,8 @@ def init_state(
     params: initial values, or None to draw them from the seed.
   """
   if params is None:
-    params = _drawn(config.architecture, dims, config.seed)
+    key = key_of('init', jax.random.key(config.seed))
+    params = transformer.init(config.architecture, dims, key)
     params = config.start.begin(config.architecture, dims, params)
   table = config.architecture.parameter_table(dims)
   total = jnp.asarray(config.steps)
