@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from model.core.field import FieldError
-from model.core.linear import linear
 from model.core.parameter import Dims, PartParams, add_bias
 
 
@@ -51,5 +50,7 @@ def empty_heads(x_BTD: jax.Array, num_heads: int) -> jax.Array:
 
 def merge_heads(params: PartParams, heads_BTNH: jax.Array) -> jax.Array:
   """Merges the heads: concat(heads) W_O."""
-  out_BTD = linear(heads_BTNH, params['out'], axes=2)
+  # Not as one axis of N H: heads that start equal would not stay so, as one
+  # product adds up some rows of a matrix in another order than others.
+  out_BTD = jnp.einsum('BTNH,NHD->BTD', heads_BTNH, params['out'])
   return add_bias(out_BTD, params, 'out_bias')

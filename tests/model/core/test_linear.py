@@ -8,37 +8,34 @@ import pytest
 from model.core.linear import linear
 
 
-def looped(x: np.ndarray, kernel: np.ndarray, axes: int) -> np.ndarray:
+def looped(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
   """Returns the product, one output at a time."""
-  lead, tail = x.shape[: x.ndim - axes], kernel.shape[axes:]
+  lead, tail = x.shape[:-1], kernel.shape[1:]
   out = np.zeros((*lead, *tail))
   for row in np.ndindex(*lead):
     for column in np.ndindex(*tail):
-      out[row + column] = sum(
-        x[row + own] * kernel[own + column]
-        for own in np.ndindex(*kernel.shape[:axes])
-      )
+      terms = (x[(*row, n)] * kernel[(n, *column)] for n in range(len(kernel)))
+      out[row + column] = sum(terms)
   return out
 
 
 @pytest.mark.parametrize(
-  ('x_shape', 'kernel_shape', 'axes'),
+  ('x_shape', 'kernel_shape'),
   [
-    ((2, 3, 4), (4, 5), 1),
-    ((2, 3, 4), (4, 2, 3), 1),
-    ((2, 3, 2, 4), (2, 4, 5), 2),
-    ((4,), (4, 5), 1),
-    ((0, 3, 4), (4, 5), 1),
+    ((2, 3, 4), (4, 5)),
+    ((2, 3, 4), (4, 2, 3)),
+    ((4,), (4, 5)),
+    ((0, 3, 4), (4, 5)),
   ],
 )
 def test_product(
-  x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], axes: int
+  x_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
 ) -> None:
   rng = np.random.default_rng(0)
   x, kernel = rng.normal(size=x_shape), rng.normal(size=kernel_shape)
   with jax.enable_x64(True):
-    got = linear(jnp.asarray(x), jnp.asarray(kernel), axes)
-  np.testing.assert_allclose(np.asarray(got), looped(x, kernel, axes), 1e-12)
+    got = linear(jnp.asarray(x), jnp.asarray(kernel))
+  np.testing.assert_allclose(np.asarray(got), looped(x, kernel), 1e-12)
 
 
 def test_dtype_of_the_result() -> None:
