@@ -7,8 +7,8 @@ from experiments.messages.advice import disk_error, one_line
 from experiments.messages.terminal import Terminal
 from experiments.planning.inputs import PlannedTrial
 from experiments.planning.layout import describe_choice, write_choice
-from experiments.planning.layout_choice import choose_layout
 from experiments.planning.plan import Plan
+from experiments.run.layout_choice import choose_layout
 from experiments.run.recorder import Recorder
 from train import loop
 from train.devices.parallel import Layout, SharedLayout

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.planning import layout as layouts
-from experiments.planning import layout_choice
 from experiments.planning.cost import cost_on, trial_bytes
+from experiments.run import layout_choice
 from helpers.lanes import trials
 from train.devices.parallel import LaneLayout, Layout, SharedLayout
 from train.trial import Trial
