@@ -48,7 +48,7 @@ def kept_programs(warn: Callable[[str], None]) -> Iterator[None]:
     return
   before = jax.config.values['jax_compilation_cache_dir']
   chosen = before is not None
-  folder = pathlib.Path(before or '') if chosen else _folder()
+  folder = pathlib.Path(before or '') if chosen else programs_folder()
   problem = None if chosen else _prepare(folder)
   if problem is not None:
     warn(f'compiled programs are not kept: {folder}: {problem}')
@@ -69,7 +69,7 @@ def kept_programs(warn: Callable[[str], None]) -> Iterator[None]:
         jax.config.update(_LEAST_SECONDS, least)
 
 
-def _folder() -> pathlib.Path:
+def programs_folder() -> pathlib.Path:
   """Returns the folder of this jaxlib on this kind of processor."""
   cpu = hashlib.sha256(_processor().encode()).hexdigest()[:12]
   version = importlib.metadata.version('jaxlib')
