@@ -124,21 +124,21 @@ class Bench:
     """Runs a peer where the bench was started, as its path may be relative."""
     return processes.run(words, {}, None, self.deadline).checked()
 
-  def train(self, flags: Mapping[str, str], more: Sequence[str]) -> Training:
+  def train(self, flags: Mapping[str, str]) -> Training:
     """Trains by `launch.py`, as a user would, in a folder of its own.
 
     On an accelerator the same file runs within a process that then says how
     much memory the device had in use.
     """
     workdir = self.new_path('run')
-    words = [*(f'--{k}={v}' for k, v in flags.items()), *more]
-    words.append(f'--workdir={workdir}')
+    given = {**flags, 'workdir': str(workdir)}
+    words = [f'--{name}={value}' for name, value in given.items()]
     if self.on_cpu and not self.asked.gpu:
       done = self.run([sys.executable, str(LAUNCH), *words]).checked()
       peak = done.peak_bytes
     else:
-      given = {'path': str(LAUNCH), 'words': words}
-      done = self.inside('launch', given).checked()
+      whole = {'path': str(LAUNCH), 'words': words}
+      done = self.inside('launch', whole).checked()
       peak = done.lines()[-1]['peak_bytes'] or done.peak_bytes
     trials = read_intact_lines(workdir / 'trials.jsonl')
     return Training(done, trials, trials_layout(workdir), peak)

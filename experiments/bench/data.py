@@ -6,14 +6,21 @@ from typing import Any
 
 from experiments.bench.bench import Bench, made_characters
 from experiments.bench.processes import Failure
-from experiments.bench.report import Column, digits, percent, times, whole
+from experiments.bench.report import (
+  TOKENS,
+  WHAT,
+  Column,
+  digits,
+  percent,
+  times,
+)
 from experiments.bench.step import alternate
 
 MOST_ROUNDS = 3
 COLUMNS = (
-  Column('what', 'what'),
+  WHAT,
   Column('ms', 'ms a step', digits),
-  Column('tokens_per_second', 'tokens /s', whole),
+  TOKENS,
   Column('times_step', 'of what the step consumes', times),
   Column('share', 'share of a step', percent),
 )
@@ -32,7 +39,7 @@ def measure(bench: Bench) -> None:
   def step(feed: str) -> float:
     more = {'experiment': 'train', 'eval_every': flags['steps']}
     more |= {'eval_examples': '1', 'feed': feed, 'lanes': 'shared:1'}
-    done = bench.train({**flags, **more}, ())
+    done = bench.train({**flags, **more})
     return 1e3 * done.clock('train_seconds') / shape.steps
 
   def left_out(name: str, why: Failure) -> None:

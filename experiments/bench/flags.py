@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(words: Sequence[str]) -> Asked:
-  """Returns what the words of a command line ask for.
+  """Returns the measurements that the words of a command line ask for.
 
   Raises:
     CommandError: a flag is unknown, or its value is invalid.

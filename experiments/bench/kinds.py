@@ -7,30 +7,37 @@ from typing import Any
 from experiments.bench.bench import Bench
 from experiments.bench.processes import Failure
 from experiments.bench.report import (
+  BEST_MS,
+  BEST_SECONDS,
+  COMPILE,
+  MEDIAN_MS,
+  MEDIAN_SECONDS,
+  MEMORY,
+  SLOWER,
+  TOKENS,
+  WHAT,
   Column,
   Section,
   digits,
   percent,
-  size,
-  times,
   whole,
 )
 from experiments.bench.step import short
 
 ATTENTION = (
   Column('what', 'backend'),
-  Column('best_ms', 'best ms', digits),
-  Column('median_ms', 'median ms', digits),
-  Column('tokens_per_second', 'tokens /s', whole),
-  Column('peak_bytes', 'memory', size),
-  Column('compile_seconds', 'compile s', digits),
+  BEST_MS,
+  MEDIAN_MS,
+  TOKENS,
+  MEMORY,
+  COMPILE,
 )
 GENERATE = (
-  Column('what', 'what'),
-  Column('best_seconds', 'best s', digits),
-  Column('median_seconds', 'median s', digits),
+  WHAT,
+  BEST_SECONDS,
+  MEDIAN_SECONDS,
   Column('tokens_per_second', 'new tokens /s', whole),
-  Column('slower', 'time of the first', times),
+  SLOWER,
 )
 PROFILE = (
   Column('what', 'operation'),
@@ -39,11 +46,11 @@ PROFILE = (
   Column('share', 'share', percent),
 )
 MULTI30K = (
-  Column('what', 'what'),
+  WHAT,
   Column('best_ms', 'ms an update', digits),
   Column('tokens_per_second', 'target tokens /s', whole),
-  Column('compile_seconds', 'compile s', digits),
-  Column('peak_bytes', 'memory', size),
+  COMPILE,
+  MEMORY,
   Column('published_seconds', '8,000 updates s', digits),
 )
 PUBLISHED_UPDATES = 8000
@@ -144,7 +151,7 @@ def multi30k(bench: Bench) -> None:
   if bench.asked.quick:
     flags |= {'batch_size': '4', 'd_model': '16', 'num_layers': '1'}
   try:
-    done = bench.train(flags, ())
+    done = bench.train(flags)
     report.add(section, _multi30k_row(done.trials, done.peak_bytes))
   except Failure as e:
     report.note(section, str(e))

@@ -2,27 +2,34 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.bench.bench import Bench, Training
 from experiments.bench.processes import Failure
-from experiments.bench.report import Column, Section, digits, times
+from experiments.bench.report import (
+  COMPILE,
+  SLOWER,
+  WHAT,
+  Column,
+  Section,
+  digits,
+)
 from experiments.bench.sizes import LaneTable
-from experiments.bench.step import short, theirs
+from experiments.bench.step import ONE_DEVICE, short, theirs
 
 RATES = '1e-3 2e-3 4e-3'  # and that of the base
 CHOSEN = 'lanes as chosen'
 AGAIN = 'lanes as chosen, again'
 ALONE = 'one after another (--lanes=shared:1)'
 COLUMNS = (
-  Column('what', 'what'),
+  WHAT,
   Column('lanes', 'layout'),
   Column('seconds', 'whole command s', digits),
-  Column('compile_seconds', 'compile s', digits),
+  COMPILE,
   Column('training_seconds', 'train, evaluate, save s', digits),
   Column('step_seconds', 'in steps s', digits),
-  Column('slower', 'time of the first', times),
+  SLOWER,
   Column('repeats', 'same digests'),
 )
 Row = dict[str, Any]
@@ -35,11 +42,9 @@ def measure(bench: Bench) -> None:
   section = bench.report.begin('lanes', title, COLUMNS)
   digests: dict[str, Any] = {}
   runs: dict[str, Callable[[], Row]] = {
-    CHOSEN: functools.partial(ours, bench, own, (), digests, CHOSEN),
-    AGAIN: functools.partial(ours, bench, own, (), digests, AGAIN),
-    ALONE: functools.partial(
-      ours, bench, own, ('--lanes=shared:1',), digests, ALONE
-    ),
+    CHOSEN: functools.partial(ours, bench, own, {}, digests, CHOSEN),
+    AGAIN: functools.partial(ours, bench, own, {}, digests, AGAIN),
+    ALONE: functools.partial(ours, bench, own, ONE_DEVICE, digests, ALONE),
   }
   # So many runs of a peer that compiles would leave no time for the rest.
   for words in () if bench.asked.gpu else bench.asked.peers:
@@ -66,11 +71,11 @@ def add(
 def ours(
   bench: Bench,
   own: LaneTable,
-  more: Sequence[str],
+  more: Mapping[str, str],
   digests: dict[str, Any],
   name: str,
 ) -> Row:
-  """Returns what the trials took in one command.
+  """Returns the row of the trials, run by one command.
 
   Args:
     bench: runs the command.
@@ -89,8 +94,9 @@ def ours(
     'steps': str(own.steps),
     'eval_every': str(own.steps),
     'eval_examples': '256',
+    **more,
   }
-  done = bench.train(flags, more)
+  done = bench.train(flags)
   digests[name] = {trial['trial']: trial['digest'] for trial in done.trials}
   return {
     'what': name,
@@ -122,7 +128,7 @@ def repeats(first: dict[str, str], second: dict[str, str]) -> str:
 
 
 def peers(bench: Bench, own: LaneTable, words: Sequence[str]) -> Row:
-  """Returns what as many runs of a peer took, one after another."""
+  """Returns the row of as many runs of a peer, one after another."""
   begun, count, training = time.perf_counter(), 4 * own.seeds, 0.0
   name = ''
   for _ in range(count):

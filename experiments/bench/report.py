@@ -52,6 +52,18 @@ class Column(NamedTuple):
   show: Callable[[Any], str] = str
 
 
+# Columns of several parts.
+WHAT = Column('what', 'what')
+BEST_MS = Column('best_ms', 'best ms', digits)
+MEDIAN_MS = Column('median_ms', 'median ms', digits)
+BEST_SECONDS = Column('best_seconds', 'best s', digits)
+MEDIAN_SECONDS = Column('median_seconds', 'median s', digits)
+TOKENS = Column('tokens_per_second', 'tokens /s', whole)
+MEMORY = Column('peak_bytes', 'memory', size)
+COMPILE = Column('compile_seconds', 'compile s', digits)
+SLOWER = Column('slower', 'time of the first', times)
+
+
 @dataclasses.dataclass
 class Section:
   """What one part measured.
@@ -98,7 +110,7 @@ class Section:
     return console.Group(*parts)
 
   def _cells(self) -> list[list[str]]:
-    """Returns what each column shows."""
+    """Returns the shown cells of each column."""
     return [[_cell(own, row) for row in self.rows] for own in self.columns]
 
 

@@ -8,16 +8,23 @@ from collections.abc import Callable, Sequence
 
 from experiments.bench.bench import LAUNCH, Bench
 from experiments.bench.processes import Failure, Finished
-from experiments.bench.report import Column, digits, size
+from experiments.bench.report import (
+  BEST_SECONDS,
+  MEDIAN_SECONDS,
+  MEMORY,
+  WHAT,
+  Column,
+  digits,
+)
 from experiments.bench.step import alternate
 
 MOST_ROUNDS = 3  # seconds of a command vary little
 COLUMNS = (
-  Column('what', 'what'),
-  Column('best_seconds', 'best s', digits),
-  Column('median_seconds', 'median s', digits),
+  WHAT,
+  BEST_SECONDS,
+  MEDIAN_SECONDS,
   Column('cpu_seconds', 'CPU s', digits),
-  Column('peak_bytes', 'memory', size),
+  MEMORY,
 )
 Run = Callable[[], Finished]
 
@@ -61,12 +68,12 @@ def measure(bench: Bench) -> None:
 
 
 def command(bench: Bench, words: Sequence[str]) -> Finished:
-  """Returns what `launch.py` with these flags took."""
+  """Runs `launch.py` with these flags."""
   return bench.run([sys.executable, str(LAUNCH), *words]).checked()
 
 
 def refusal(bench: Bench) -> Finished:
-  """Returns what it took to refuse a bad flag."""
+  """Runs a command with a bad flag, which must be refused."""
   done = bench.run([sys.executable, str(LAUNCH), '--num_heads=0'])
   if done.code != 2:
     raise Failure(f'exit code {done.code}, not 2')
@@ -74,7 +81,7 @@ def refusal(bench: Bench) -> Finished:
 
 
 def plan(bench: Bench, rows: int) -> Finished:
-  """Returns what the plan of a table of one program took."""
+  """Plans a table of one program."""
   drawn = f'--trials={rows}'
   sweep = '--sweep=learning_rate=log(1e-4,1e-2)'
   words = ['--experiment=train', '--plan', sweep, drawn, '--seeds=1']
@@ -82,7 +89,7 @@ def plan(bench: Bench, rows: int) -> Finished:
 
 
 def first_step(bench: Bench, cache: pathlib.Path | None) -> Finished:
-  """Returns what the first step of the default command took.
+  """Runs the default command until its first step.
 
   Args:
     bench: runs the command, and ends it after the step.

@@ -8,19 +8,30 @@ from typing import Any, NamedTuple, TypeVar
 
 from experiments.bench.bench import Bench
 from experiments.bench.processes import Failure
-from experiments.bench.report import Column, digits, percent, size, times, whole
+from experiments.bench.report import (
+  BEST_MS,
+  COMPILE,
+  MEDIAN_MS,
+  MEMORY,
+  TOKENS,
+  WHAT,
+  Column,
+  percent,
+  times,
+)
 from experiments.bench.sizes import Shape
 
 T = TypeVar('T')
 CHOSEN, ALONE = 'Ablax, layout as chosen', 'Ablax, one device'
+ONE_DEVICE = {'lanes': 'shared:1'}  # flags
 COLUMNS = (
-  Column('what', 'what'),
-  Column('best_ms', 'best ms', digits),
-  Column('median_ms', 'median ms', digits),
-  Column('tokens_per_second', 'tokens /s', whole),
+  WHAT,
+  BEST_MS,
+  MEDIAN_MS,
+  TOKENS,
   Column('utilisation', 'of peak', percent),
-  Column('peak_bytes', 'memory', size),
-  Column('compile_seconds', 'compile s', digits),
+  MEMORY,
+  COMPILE,
   Column('ablax_speed', 'Ablax / it', times),
   Column('ablax_one_device_speed', 'one device / it', times),
 )
@@ -91,8 +102,8 @@ def alternate(
 def contestants(bench: Bench, shape: Shape) -> dict[str, Callable[[], Timing]]:
   """Returns the runs of Ablax and of all peers, by name."""
   runs: dict[str, Callable[[], Timing]] = {
-    CHOSEN: functools.partial(ours, bench, shape, ()),
-    ALONE: functools.partial(ours, bench, shape, ('--lanes=shared:1',)),
+    CHOSEN: functools.partial(ours, bench, shape, {}),
+    ALONE: functools.partial(ours, bench, shape, ONE_DEVICE),
   }
   if not bench.on_cpu:
     del runs[ALONE]  # a card has one device, which is what is chosen
@@ -101,7 +112,7 @@ def contestants(bench: Bench, shape: Shape) -> dict[str, Callable[[], Timing]]:
   return runs
 
 
-def ours(bench: Bench, shape: Shape, more: Sequence[str]) -> Timing:
+def ours(bench: Bench, shape: Shape, more: Mapping[str, str]) -> Timing:
   """Returns a run of Ablax: the model, optimiser and clipping of the peers."""
   flags = {
     'experiment': 'train',
@@ -113,8 +124,9 @@ def ours(bench: Bench, shape: Shape, more: Sequence[str]) -> Timing:
     'steps': str(shape.steps),
     'eval_every': str(shape.steps),
     'eval_examples': '1',
+    **more,
   }
-  done = bench.train(flags, more)
+  done = bench.train(flags)
   (trial,) = done.trials
   return Timing(
     name=done.lanes,

@@ -207,11 +207,10 @@ class _Layouts:
 
 
 def read_layouts(machine: str, program: str) -> dict[str, float]:
-  """Returns what was measured of a program's layouts on a machine."""
-  found = _read(_LAYOUTS, _Layouts)
+  """Returns the measured seconds of a program's layouts on a machine."""
   return {
     text: seconds
-    for times in (found.layouts if found else ())
+    for times in _read_all_layouts()
     if (times.machine, times.program) == (machine, program)
     for text, seconds in times.seconds.items()
     if 0.0 < seconds < math.inf
@@ -222,15 +221,20 @@ def store_layouts(
   machine: str, program: str, seconds: Mapping[str, float]
 ) -> None:
   """Stores what was measured; does nothing if it cannot write."""
+  key = machine, program
+  kept = {
+    (times.machine, times.program): times for times in _read_all_layouts()
+  }
+  before = kept.pop(key, None)
+  known = {**(before.seconds if before else {}), **seconds}
+  kept[key] = LayoutTimes(machine, program, known)  # the last, as the newest
+  _write(_LAYOUTS, _Layouts([*kept.values()][-MOST:]))
+
+
+def _read_all_layouts() -> Sequence[LayoutTimes]:
+  """Returns the content of layouts.json; none if damaged or missing."""
   found = _read(_LAYOUTS, _Layouts)
-  others = [
-    times
-    for times in (found.layouts if found else ())
-    if (times.machine, times.program) != (machine, program)
-  ]
-  known = read_layouts(machine, program) | dict(seconds)
-  kept = [*others, LayoutTimes(machine, program, known)][-MOST:]
-  _write(_LAYOUTS, _Layouts(kept))
+  return found.layouts if found else ()
 
 
 def _read_speeds() -> list[Speed]:

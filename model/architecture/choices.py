@@ -30,9 +30,9 @@ from model.layers.read_out import LinearReadOut, ReadOutBase
 from model.layers.residual import PreNorm, ResidualBase
 from model.position.base import LearnedPosition, NoPosition, PositionBase
 
-# Repeats of the pattern up to which blocks are unrolled.  On two CPU cores an
-# unrolled step took 8-20 % less time at 2, 4 and 6 layers, and compiled in 0-3
-# more CPU seconds (docs/speed.md); both grow with the depth.
+# Repeats of the pattern up to which blocks are unrolled.  On two CPU cores the
+# unrolled step was the faster at 2, 4 and 6 layers, and took at most 3 CPU
+# seconds longer to compile, which grows with the depth.
 MOST_UNROLLED = 12
 
 

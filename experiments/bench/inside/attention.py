@@ -52,7 +52,7 @@ def serving(platform: str) -> list[str]:
 def _figures(
   name: str, given: Mapping[str, Any], length: int, batch: int
 ) -> dict[str, Any]:
-  """Returns what a backend takes.
+  """Returns the time and memory of a backend.
 
   Raises:
     FieldError: it does not compute plain softmax in this type.
