@@ -26,6 +26,7 @@ from model.attention.parts import (
   HeadOutputs,
   Keys,
   ParamTables,
+  PartNumbers,
   Queries,
 )
 
@@ -38,15 +39,24 @@ class _Problem(NamedTuple):
 
   Attributes:
     parts: the choices.
-    normalizer: that of the choices.
     num_keys: number of keys, without the padding of the last chunk.
     pairs_P2: chunk of queries and chunk of keys of each pair, in order.
   """
 
   parts: AttentionParts
-  normalizer: OnlineNormalizer
   num_keys: int
   pairs_P2: np.ndarray
+
+  @property
+  def normalizer(self) -> OnlineNormalizer:
+    """Returns that of the choices."""
+    normalizer = self.parts.normalizer
+    assert isinstance(normalizer, OnlineNormalizer)
+    return normalizer
+
+  def bind(self, numbers: PartNumbers) -> '_Problem':
+    """Returns the problem with the numbers of its choices."""
+    return self._replace(parts=self.parts.bind(numbers))
 
 
 class _Inputs(NamedTuple):
@@ -89,22 +99,22 @@ def chunked(
     keys: all keys.
     chunk: size of a chunk of queries, and of a chunk of keys.
   """
-  normalizer = parts.normalizer
-  assert isinstance(normalizer, OnlineNormalizer)
   num_queries, num_keys = queries.at.t.size, keys.at.t.size
   pairs_P2 = visible_pairs(parts, num_queries, num_keys, chunk)
-  problem = _Problem(parts, normalizer, num_keys, pairs_P2)
+  static, numbers = parts.split()
+  problem = _Problem(static, num_keys, pairs_P2)
 
   @jax.custom_vjp
-  def attend(inputs: _Inputs) -> jax.Array:
-    return _forward(problem, inputs)[0]
+  def attend(inputs: _Inputs, numbers: PartNumbers) -> jax.Array:
+    return _forward(problem, inputs, numbers)[0]
 
   attend.defvjp(
     functools.partial(_forward, problem), functools.partial(_backward, problem)
   )
-  out_CBNTH = attend(
-    _Inputs(tables, _split_chunks(queries, chunk), _split_chunks(keys, chunk))
+  inputs = _Inputs(
+    tables, _split_chunks(queries, chunk), _split_chunks(keys, chunk)
   )
+  out_CBNTH = attend(inputs, numbers)
   out_BCTNH = jnp.transpose(out_CBNTH, (1, 0, 3, 2, 4))
   out_BTNH = out_BCTNH.reshape(out_BCTNH.shape[0], -1, *out_BCTNH.shape[3:])
   return HeadOutputs(out_BTNH[:, :num_queries], None)
@@ -130,8 +140,11 @@ def visible_pairs(
   return np.argwhere(kept_CC).astype(np.int32)
 
 
-def _forward(problem: _Problem, inputs: _Inputs) -> tuple[jax.Array, Any]:
+def _forward(
+  problem: _Problem, inputs: _Inputs, numbers: PartNumbers
+) -> tuple[jax.Array, Any]:
   """Returns out_CBNTH, and what the backward pass needs."""
+  problem = problem.bind(numbers)
   normalizer, (q_CBNTH, *_) = problem.normalizer, inputs.queries
   v_CBNSH = inputs.keys.v_BSKH
   n_CB1T1 = _num_visible(problem, inputs) if problem.parts.counts else None
@@ -161,14 +174,20 @@ def _forward(problem: _Problem, inputs: _Inputs) -> tuple[jax.Array, Any]:
   sums, _ = jax.lax.scan(step, sums, jnp.asarray(problem.pairs_P2))
   divisor_CBNT1 = normalizer.divisor(sums.total_CBNT1)
   out_CBNTH = (sums.out_CBNTH / divisor_CBNT1).astype(v_CBNSH.dtype)
-  return out_CBNTH, (inputs, sums._replace(out_CBNTH=out_CBNTH), n_CB1T1)
+  sums = sums._replace(out_CBNTH=out_CBNTH)
+  return out_CBNTH, (inputs, numbers, sums, n_CB1T1)
 
 
 def _backward(
   problem: _Problem, kept: Any, d_out_CBNTH: jax.Array
-) -> tuple[_Inputs]:
-  """Returns the gradients of the inputs; None in place of whole numbers."""
-  (inputs, sums, n_CB1T1), normalizer = kept, problem.normalizer
+) -> tuple[_Inputs, None]:
+  """Returns the gradients of the inputs; None in place of whole numbers.
+
+  The numbers of the choices are settings, which have none.
+  """
+  inputs, numbers, sums, n_CB1T1 = kept
+  problem = problem.bind(numbers)
+  normalizer = problem.normalizer
   wide = sums.total_CBNT1.dtype
   # With out = sum / divisor(total), these follow from out alone.
   divisor_CBNT1, of_divisor = jax.vjp(normalizer.divisor, sums.total_CBNT1)
@@ -203,7 +222,7 @@ def _backward(
   cast = jax.tree.map(
     lambda x, g: None if g is None else g.astype(x.dtype), inputs, gradients
   )
-  return (cast,)
+  return cast, None
 
 
 def _attend_pair(

@@ -26,6 +26,8 @@ TINY = {
   'eval_every': '4',
   'warmup_steps': '2',
   'learning_rate': '1e-2',
+  # XLA optimises layers one after another otherwise for several devices.
+  'scan_layers': 'true',
 }
 EXACT = ('devices:2', 'map:2', 'devices:2,map:2')
 LAYOUTS = (*EXACT, 'vmap:2', 'devices:2,vmap:2')

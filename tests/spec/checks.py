@@ -361,11 +361,30 @@ def _idle(arch: Architecture, gradient: Params) -> Iterator[tuple[str, int]]:
 # Training. --------------------------------------------------------------------
 
 
+Step = tuple[TrainState, StepMetrics]
+
+
+def _near_steps(got: Step, want: Step, bound: float) -> bool:
+  """Returns whether two steps have the same loss and parameters, to rounding."""
+  (state, metrics), (known, known_metrics) = got, want
+  return np.allclose(
+    metrics.loss, known_metrics.loss, rtol=bound, atol=0.0
+  ) and all(
+    np.allclose(value, flatten(known.params)[path], rtol=0.0, atol=bound)
+    for path, value in flatten(state.params).items()
+  )
+
+
 def check_lanes(config: Config, params: Params, compile: Compile) -> None:
   """Asserts that two trials by `vmap` are each as they are alone.
 
   Of a step, which is all that depends on the choices; what layouts do with
   steps is the subject of `test_lanes.py`.
+
+  A few rows are ill-conditioned, such as those whose attention gives the first
+  position 0, of which norms without a residual stream enlarge the rounding a
+  thousandfold at each layer.  If one rounding of each parameter changes a trial
+  alone by more than the tolerance, lanes may as well.
   """
   layout = parse_layout('shared:1', jax.local_devices(backend='cpu'))
   both = [config, dataclasses.replace(config, seed=7)]
@@ -374,26 +393,24 @@ def check_lanes(config: Config, params: Params, compile: Compile) -> None:
   values = [signature(one, data, layout)[1] for one in both]
   arrays = jax.tree.map(jnp.asarray, dict(data.arrays))
 
-  def step(values: Mapping[str, jax.Array]) -> tuple[TrainState, StepMetrics]:
+  def step(values: Mapping[str, jax.Array], params: Params) -> Step:
     own = bind(sig.static, values)
     state = init_state(own, sig.dims, params)
     batch = batch_of(own, arrays, state.step)
     return train_step(own, sig.dims, state, batch, None)
 
   solo = compile(step)
-  alone = [solo(own) for own in values]
+  alone = [solo(own, params) for own in values]
   stacked = jax.tree.map(lambda *x: np.stack(x), *values)
-  lanes = compile(jax.vmap(step))(stacked)
+  lanes = compile(jax.vmap(step, in_axes=(0, None)))(stacked, params)
   bound = tolerance(jnp.dtype(config.architecture.dtype), 24, 16.0)
-  for n, (wanted, known) in enumerate(alone):
-    mine, figures = jax.tree.map(lambda x, n=n: x[n], lanes)
-    assert int(mine.diverged) == int(wanted.diverged) == -1
-    assert np.isfinite(known.loss)
-    np.testing.assert_allclose(figures.loss, known.loss, rtol=bound)
-    for path, value in flatten(mine.params).items():
-      np.testing.assert_allclose(
-        value, flatten(wanted.params)[path], rtol=0, atol=bound, err_msg=path
-      )
+  for n, known in enumerate(alone):
+    mine = jax.tree.map(lambda x, n=n: x[n], lanes)
+    assert int(mine[0].diverged) == int(known[0].diverged) == -1
+    assert np.isfinite(known[1].loss)
+    if not _near_steps(mine, known, bound):
+      nudged = solo(values[n], _nudged(params))
+      assert not _near_steps(nudged, known, bound), 'as one alone'
   assert any(
     (x != y).any()
     for x, y in zip(

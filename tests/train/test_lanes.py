@@ -1,8 +1,8 @@
 """Trials side by side: each lane is the trial alone, whatever its neighbours.
 
-`lax.map` and, without dropout, one lane a device leave every bit as it is
-alone; `vmap`, and one lane a device with dropout (the compiler then fuses
-otherwise), agree to rounding.  A neighbour that ends, diverges, or is not there
+`lax.map` and, without dropout, one lane a device with layers in a scan leave
+every bit as it is alone; `vmap`, and one lane a device with dropout or layers
+one after another (the compiler then fuses otherwise), agree to rounding.  A neighbour that ends, diverges, or is not there
 changes no bit in any layout.
 """
 
@@ -75,14 +75,22 @@ def test_a_lane_is_the_trial_alone(
 
 
 @pytest.mark.slow
-def test_a_lane_with_dropout_is_near_the_trial_alone(
-  tmp_path: pathlib.Path,
+@pytest.mark.parametrize(
+  'own',
+  [
+    {'dropout_attention': '0.2', 'dropout_residual': '0.1'},
+    {'scan_layers': 'false'},
+  ],
+  ids=['dropout', 'unrolled'],
+)
+def test_a_lane_that_is_compiled_otherwise_is_near_the_trial_alone(
+  own: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
-  """The masks are the same; the compiler fuses their division otherwise."""
-  changes = [
-    {'seed': seed, 'dropout_attention': '0.2', 'dropout_residual': '0.1'}
-    for seed in '01'
-  ]
+  """Masks of dropout are the same; the compiler fuses their division otherwise.
+
+  So it does with layers that stand one after another.
+  """
+  changes = [{'seed': seed, **own} for seed in '01']
   expected = run(trials(tmp_path / 'alone', changes), 'shared:1')
   for text in ('devices:2', 'vmap:2'):
     results = run(trials(tmp_path / text, changes), text)

@@ -97,10 +97,10 @@ def test_cached_equals_uncached(arch: Architecture) -> None:
 
 @pytest.mark.slow
 def test_one_period_is_compiled() -> None:
-  """The program of twelve layers is no longer than that of eight."""
+  """In a scan, the program of twelve layers is no longer than that of eight."""
 
   def size(num_layers: int) -> int:
-    arch = dataclasses.replace(LOCAL, num_layers=num_layers)
+    arch = dataclasses.replace(LOCAL, num_layers=num_layers, scan_layers=True)
     dims = dims_of(arch)
     shapes = jax.eval_shape(
       lambda: transformer.init(arch, dims, jax.random.key(0))

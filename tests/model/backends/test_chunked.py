@@ -28,7 +28,7 @@ from model.attention.outputs.mixtures import TalkingHeads
 from model.attention.parts import Keys, Queries
 from model.backends.base import LONG, AutoBackend, Chunked, Reference
 from model.backends.chunked import visible_pairs
-from model.core.field import FieldError
+from model.core.field import FieldError, bind, split
 from model.core.inputs import ModelInputs, Positions
 from model.core.side_output import ATTENTION_MAPS
 from model.layers.feedforward import NoFeedForward
@@ -95,17 +95,21 @@ SERVED = [
   'arch', others_slow(SERVED, SERVED[::2]), ids=described
 )
 def test_chunked_equals_reference(arch: Architecture) -> None:
-  """Logits, and gradients of all parameters; 6 positions in chunks of 4."""
+  """Logits, and gradients of all parameters; 6 positions in chunks of 4.
+
+  As programs have them: numbers are arguments, and layers may be a scan.
+  """
   dims, classes = dims_of(arch), arch.model.traits.has_classes
   probe_BTV = draws(3, 1, dims.num_classes) if classes else draws(3, 6, 7)
 
   def run(backend: Any) -> Any:
-    own = dataclasses.replace(arch, backend=backend)
+    own = dataclasses.replace(arch, backend=backend, scan_layers=True)
+    static, numbers = split(own)
 
     @jax.jit
-    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Any, numbers: Any) -> tuple[jax.Array, jax.Array]:
       out = transformer.apply(
-        own,
+        bind(static, numbers),
         dims,
         params,
         ModelInputs(
@@ -114,7 +118,7 @@ def test_chunked_equals_reference(arch: Architecture) -> None:
       )
       return (out.logits_BTV * probe_BTV).sum(), out.logits_BTV
 
-    return jax.grad(loss, has_aux=True)(params)
+    return jax.jit(jax.grad(loss, has_aux=True))(params, numbers)
 
   with jax.enable_x64(True):
     params = jax.tree.map(jnp.asarray, unflatten(stacked_params(arch)))
