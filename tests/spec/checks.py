@@ -365,7 +365,7 @@ Step = tuple[TrainState, StepMetrics]
 
 
 def _near_steps(got: Step, want: Step, bound: float) -> bool:
-  """Returns whether two steps have the same loss and parameters, to rounding."""
+  """Returns whether loss and parameters of two steps agree to rounding."""
   (state, metrics), (known, known_metrics) = got, want
   return np.allclose(
     metrics.loss, known_metrics.loss, rtol=bound, atol=0.0

@@ -2,8 +2,8 @@
 
 `lax.map` and, without dropout, one lane a device with layers in a scan leave
 every bit as it is alone; `vmap`, and one lane a device with dropout or layers
-one after another (the compiler then fuses otherwise), agree to rounding.  A neighbour that ends, diverges, or is not there
-changes no bit in any layout.
+one after another (the compiler then fuses otherwise), agree to rounding.  A
+neighbour that ends, diverges, or is not there changes no bit in any layout.
 """
 
 import dataclasses
