@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from train.devices.compilations import Compilations
 from train.devices.parallel import Layout
 from train.host_feed import is_host_fed, validation_batches
 from train.lane import Lane
@@ -15,7 +16,8 @@ class TrialGroup:
   """The trials that run side by side in a program, and their packed state.
 
   `num_begun` counts the trials that have begun; `unfinished` has those of them
-  that have not ended, by id.
+  that have not ended, by id; `compilations` has what was compiled since the
+  last tick.
   """
 
   def __init__(
@@ -29,6 +31,7 @@ class TrialGroup:
     self.waiting = trials
     self.num_begun, self.unfinished = 0, dict[str, Trial]()
     self.last_tick = time.monotonic()
+    self.compilations = Compilations()
     self.chunk_steps = 1
     self.lanes: list[Lane] = []
 
@@ -133,18 +136,25 @@ class TrialGroup:
   def tick(self) -> float:
     """Divides the seconds since the last tick equally among the trials.
 
+    What was compiled meanwhile is noted by each, because each waited for it.
+
     Returns:
       The share of each, in seconds.
     """
     now = time.monotonic()
     share = (now - self.last_tick) / max(1, len(self.training))
+    compiled = self.compilations.take()
     for lane in self.training:
       lane.notes.seconds += share
+      for name, seconds in compiled.items():
+        before = lane.notes.compiled.get(name, 0.0)
+        lane.notes.compiled[name] = before + seconds
     self.last_tick = now
     return share
 
   def close(self) -> None:
     """Waits until all is on the disk; raises the first error of writing."""
+    self.compilations.close()
     problems: list[Exception] = []
     for lane in self.lanes:
       try:

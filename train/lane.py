@@ -248,6 +248,7 @@ class Lane:
         'seconds': round(notes.seconds, 3),
         'compile_seconds': round(notes.compile_seconds, 3),
         'train_seconds': round(notes.train_seconds, 3),
+        **{name: round(s, 3) for name, s in notes.compiled.items()},
       },
       steps=steps,
       tokens=steps * config.batch_size * config.seq_len,

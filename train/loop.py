@@ -141,12 +141,13 @@ def _dispatch(group: TrialGroup, stops: Sequence[int]) -> list[StepMetrics]:
   group.feed()
   layout = group.layout
   all_stops = [np.int32(stop) for stop in [*stops, *[0] * group.idle]]
-  group.state, metrics = group.program.chunk(
-    group.state,
-    group.packed,
-    group.rows if group.is_host_fed else group.arrays,
-    layout.pack(all_stops),
-  )
+  with group.compilations.purpose('training step'):
+    group.state, metrics = group.program.chunk(
+      group.state,
+      group.packed,
+      group.rows if group.is_host_fed else group.arrays,
+      layout.pack(all_stops),
+    )
   steps = layout.unpack((group.state.step, group.state.diverged))
   for lane, (step, diverged) in zip(group.lanes, steps, strict=False):
     lane.state = lane.state._replace(step=step, diverged=diverged)

@@ -56,9 +56,11 @@ def evaluate_lanes(group: TrialGroup, lanes: Sequence[Lane]) -> list[Lane]:
   """Evaluates some lanes; returns those with their lowest loss so far."""
   if not lanes:
     return []
-  sums = group.layout.unpack(
-    group.program.evaluate(group.state.eval_params, group.packed, group.arrays)
-  )
+  with group.compilations.purpose('evaluation'):
+    sums_of_lanes = group.program.evaluate(
+      group.state.eval_params, group.packed, group.arrays
+    )
+  sums = group.layout.unpack(sums_of_lanes)
   if any(lane.config.measurements for lane in lanes):
     group.fetch()
   group.tick()

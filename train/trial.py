@@ -138,6 +138,8 @@ class TrialNotes:
     seconds: spent on the trial in all its runs.
     compile_seconds: of these, before the first step could run.
     train_seconds: of these, in training steps.
+    compiled: seconds in which programs were compiled or loaded, as
+      `Compilations.take` names them.
     train_loss: loss of the last step.
     last_eval: metrics of the last evaluation.
     extent: number of targets, and bytes, that these metrics cover.
@@ -151,6 +153,7 @@ class TrialNotes:
   seconds: float = 0.0
   compile_seconds: float = 0.0
   train_seconds: float = 0.0
+  compiled: dict[str, float] = dataclasses.field(default_factory=dict)
   train_loss: float | None = None
   last_eval: MetricValues = dataclasses.field(default_factory=dict)
   extent: MetricValues = dataclasses.field(default_factory=dict)

@@ -184,6 +184,8 @@ def gradients_in_one_place(source: Source) -> Iterator[Finding]:
   tests=True,
 )
 def no_keyword_catch_all(source: Source) -> Iterator[Finding]:
+  if source.path == 'train/devices/compilations.py':
+    return  # JAX calls a listener with keywords that differ from event to event
   for node in ast.walk(source.tree):
     match node:
       case ast.arguments(kwarg=ast.arg(arg=name, lineno=line)):

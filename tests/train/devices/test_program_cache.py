@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -16,23 +16,8 @@ from train.devices import program_cache
 from train.devices.program_cache import kept_programs, make_room
 
 CACHE = 'jax_compilation_cache_dir'
-RAISES = 'jax_raise_persistent_cache_errors'
 # Events of JAX; without a cache there are none.
 HIT, MISS = (f'/jax/compilation_cache/cache_{n}' for n in ('hits', 'misses'))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-  """The folder of programs of a user who has chosen none."""
-  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'cache'))
-  before = {name: jax.config.values[name] for name in (CACHE, RAISES)}
-  jax.config.update(CACHE, None)
-  jax.config.update(RAISES, False)
-  compilation_cache.reset_cache()
-  yield program_cache.programs_folder()
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
 
 
 def compile_one() -> tuple[bool, list[str]]:
