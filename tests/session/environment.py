@@ -38,7 +38,7 @@ def _set_environment() -> None:
   flags = os.environ.get('XLA_FLAGS', '')
   if VIRTUAL_DEVICES not in flags:
     os.environ['XLA_FLAGS'] = f'{flags} {VIRTUAL_DEVICES}=8'.strip()
-  # Else each process that a test starts compiles the sources of JAX: two seconds.
+  # Else each process that a test starts compiles the sources of JAX, in 2 s.
   os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
   for name, value in {
     'JAX_COMPILATION_CACHE_DIR': str(_compilation_cache()),
