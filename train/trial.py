@@ -27,8 +27,8 @@ class Options(Record):
   lanes: str | None = field(
     None,
     'How trials lie on devices: shared:N (N share each batch), devices:N (a '
-    'trial on each), vmap:N, map:N, devices:N,vmap:M; `none` measures which is '
-    'fastest.',
+    'trial on each), vmap:N, map:N, devices:N,vmap:M; `none` chooses, and '
+    'times layouts where that pays; `measured` times them whatever it takes.',
   )
   feed: Feeding | None = field(
     None,

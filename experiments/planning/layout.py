@@ -18,6 +18,7 @@ from train.files.strict import DamagedFile
 from train.trial import Options
 
 _FILE = 'layout.json'
+MEASURED = 'measured'  # value of --lanes
 _FIX = 'remove the file to have it measured'
 
 
@@ -48,6 +49,10 @@ def fixed_layout(
   Raises:
     FieldError: the flags ask for a layout that is impossible here.
   """
+  if workers > 1 and options.lanes == MEASURED:
+    raise FieldError(
+      'lanes', MEASURED, 'is of one process, and there are --workers'
+    )
   plain = one_a_worker(workers, devices)
   return (
     layout_from_flags(options, devices)
@@ -64,6 +69,8 @@ def layout_from_flags(
   Raises:
     FieldError: --lanes is not a layout, or asks for too many devices.
   """
+  if options.lanes == MEASURED:
+    return None
   if options.lanes is None:
     if options.devices is None:
       return None

@@ -5,6 +5,7 @@ So it may take at most a share of what the trials are expected to take, and what
 it finds is kept in the user's cache.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,11 +19,11 @@ from experiments.planning.cost import (
   flops_per_second,
   trial_bytes,
 )
-from experiments.planning.layout import LayoutChoice
+from experiments.planning.layout import MEASURED, LayoutChoice
 from train.devices.parallel import Layout, SharedLayout, parse_layout
 from train.host_feed import Feeding
 from train.timing import MEASURE_STEPS, seconds_per_step
-from train.trial import Trial
+from train.trial import Options, Trial
 
 MEASURING = 0.05  # largest share of the expected seconds that measuring takes
 # What a program of the default size takes to compile, on two cores or one H100.
@@ -72,14 +73,14 @@ class _Budget(NamedTuple):
 def choose_layout(
   groups: Sequence[Sequence[Trial]],
   devices: Sequence[Any],
-  feed: Feeding | None,
+  options: Options,
 ) -> LayoutChoice:
   """Returns the layout for all trials of a run.
 
   Args:
     groups: the trials that share a program, for each program.
     devices: all devices.
-    feed: the value of --feed.
+    options: where the data lie, and whether to measure whatever it takes.
   """
   trials = max(groups, key=len)  # those that are measured
   if not any(trial.config.steps for trial in trials):
@@ -95,7 +96,10 @@ def choose_layout(
   if len(known) > 1:
     best = parse_layout(min(known, key=known.__getitem__), devices)
     return LayoutChoice(best, 'the fastest measured here before', known)
-  seconds = _measure(trials, wanted.layouts, feed, _budget(groups, devices))
+  budget = _budget(groups, devices)
+  if options.lanes == MEASURED:
+    budget = budget._replace(seconds=math.inf)
+  seconds = _measure(trials, wanted.layouts, options.feed, budget)
   if not seconds:
     return LayoutChoice(
       wanted.default, f'{wanted.why}; too short to measure', {}

@@ -104,9 +104,7 @@ class LocalExecutor:
     if choice is None:
       self._terminal.begin('measuring layouts')
       trials = [[planned.trial for planned in group] for group in groups]
-      choice = choose_layout(
-        trials, self._plan.devices, self._plan.options.feed
-      )
+      choice = choose_layout(trials, self._plan.devices, self._plan.options)
     write_choice(self._plan.workdir, choice)
     self._terminal.say(f'layout: {describe_choice(choice)}')
     return Runner(self._plan.options, choice.layout, self._recorder)

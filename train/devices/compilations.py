@@ -47,12 +47,14 @@ class Compilations:
     jax.monitoring.unregister_event_listener(self._note)
     jax.monitoring.unregister_event_duration_listener(self._add)
 
-  def _note(self, event: str, **_: str | int) -> None:
+  def _note(self, event: str, **kwargs: str | int) -> None:
+    del kwargs
     self._was_loaded |= event == _LOADED
 
-  def _add(self, event: str, seconds: float, **_: str | int) -> None:
+  def _add(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+    del kwargs
     if event != _DONE:
       return
     how = 'loaded' if self._was_loaded else 'compiled'
     key, self._was_loaded = f'{how} {self._purpose}', False
-    self._seconds[key] = self._seconds.get(key, 0.0) + seconds
+    self._seconds[key] = self._seconds.get(key, 0.0) + duration_secs

@@ -14,8 +14,9 @@ from experiments.planning import layout as layouts
 from experiments.planning.cost import cost_on, trial_bytes
 from experiments.run import layout_choice
 from helpers.lanes import trials
+from model.core.field import FieldError
 from train.devices.parallel import LaneLayout, Layout, SharedLayout
-from train.trial import Trial
+from train.trial import Options, Trial
 
 NUMBERS = [{'seed': '0'}, {'seed': '1'}, {'seed': '2'}]
 
@@ -57,7 +58,7 @@ def test_the_layout_is_measured_and_kept(
   for n, best in enumerate(figures):
     figures[best] /= 10
     monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / f'cache{n}'))
-    choice = layout_choice.choose_layout([mine], devices, None)
+    choice = layout_choice.choose_layout([mine], devices, Options())
     assert choice.layout.text == best
     assert choice.seconds == figures
     layouts.write_choice(tmp_path, choice)
@@ -65,7 +66,7 @@ def test_the_layout_is_measured_and_kept(
     assert again is not None
     assert again.layout == choice.layout
     count = len(measured)
-    learned = layout_choice.choose_layout([mine], devices, None)
+    learned = layout_choice.choose_layout([mine], devices, Options())
     assert (learned.layout, learned.seconds) == (choice.layout, figures)
     assert len(measured) == count
 
@@ -79,9 +80,17 @@ def test_layouts_are_measured_only_where_it_pays(
   devices = jax.local_devices(backend='cpu')[:2]
   measured = timed(monkeypatch, {'shared:1': 3.0, 'devices:2': 2.0})
   monkeypatch.setattr(layout_choice, 'COMPILE_SECONDS', 1.0)
-  short = layout_choice.choose_layout([mine], devices, None)
+  short = layout_choice.choose_layout([mine], devices, Options())
   assert (short.layout, short.seconds) == (LaneLayout((*devices,), 1), {})
   assert not measured
+  every = {'shared:1': 3.0, 'devices:2': 2.0, 'vmap:2': 1.0}
+  asked = timed(monkeypatch, every)
+  whatever = layout_choice.choose_layout(
+    [mine], devices, Options(lanes=layouts.MEASURED)
+  )
+  assert (whatever.layout.text, asked) == ('vmap:2', list(every))
+  monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'empty'))
+  measured = timed(monkeypatch, every)
   # 100 s in all: two layouts of three take 4 of the 5 s.
   work = sum(cost_on(t.config, t.data.vocabulary).flops for t in mine)
   monkeypatch.setattr(layout_choice, 'flops_per_second', lambda: work / 25.0)
@@ -89,9 +98,17 @@ def test_layouts_are_measured_only_where_it_pays(
   clock = iter([0.0, 0.0, 2.0, 4.0])
   stopwatch = types.SimpleNamespace(monotonic=lambda: next(clock))
   monkeypatch.setattr(layout_choice, 'time', stopwatch)
-  chosen = layout_choice.choose_layout([mine], devices, None)
+  chosen = layout_choice.choose_layout([mine], devices, Options())
   assert measured == ['shared:1', 'devices:2']
   assert chosen.layout.text == 'devices:2'
+
+
+def test_workers_measure_nothing(tmp_path: pathlib.Path) -> None:
+  options = Options(lanes=layouts.MEASURED)
+  devices = jax.local_devices(backend='cpu')[:2]
+  assert layouts.fixed_layout(options, 1, tmp_path, devices) is None
+  with pytest.raises(FieldError, match=r'--lanes=measured: .*--workers'):
+    layouts.fixed_layout(options, 2, tmp_path, devices)
 
 
 @pytest.mark.usefixtures('_own_cache')
@@ -105,13 +122,13 @@ def test_a_lone_trial_may_take_all_cores(
   odd = dataclasses.replace(
     mine, config=dataclasses.replace(mine.config, batch_size=3)
   )
-  choice = layout_choice.choose_layout([[mine], [odd]], devices, None)
+  choice = layout_choice.choose_layout([[mine], [odd]], devices, Options())
   assert (choice.layout.text, measured) == ('shared:1', [])
-  choice = layout_choice.choose_layout([[mine]], devices, None)
+  choice = layout_choice.choose_layout([[mine]], devices, Options())
   assert choice.layout.text == 'shared:2'
   monkeypatch.setattr(layout_choice, 'COMPILE_SECONDS', 1e9)
   monkeypatch.setenv('ABLAX_CACHE', str(tmp_path / 'empty'))
-  choice = layout_choice.choose_layout([[mine]], devices, None)
+  choice = layout_choice.choose_layout([[mine]], devices, Options())
   assert (choice.layout.text, choice.seconds) == ('shared:1', {})
 
 
@@ -134,7 +151,7 @@ def test_lanes_of_an_accelerator(
   mine = trials(tmp_path, NUMBERS[:1]) * 12
   seconds = {'vmap:12': 2.0, 'vmap:6': 1.0, 'vmap:3': 3.0, 'shared:1': 9.0}
   measured = timed(monkeypatch, seconds)
-  chosen = layout_choice.choose_layout([mine], [Accelerator()], None)
+  chosen = layout_choice.choose_layout([mine], [Accelerator()], Options())
   assert chosen.layout.text == 'vmap:6'
   assert measured == ['vmap:12', 'vmap:6', 'vmap:3']  # then it became slower
   monkeypatch.setattr(layout_choice, 'COMPILE_SECONDS', 1e9)
@@ -148,9 +165,9 @@ def test_lanes_of_an_accelerator(
   ):
     monkeypatch.setattr(layout_choice, 'MOST_UNMEASURED', most)
     card = Accelerator(bytes_limit=size)
-    chosen = layout_choice.choose_layout([mine], [card], None)
+    chosen = layout_choice.choose_layout([mine], [card], Options())
     assert (chosen.layout.text, chosen.seconds) == (text, {})
-  lone = layout_choice.choose_layout([mine[:1]], [Accelerator()], None)
+  lone = layout_choice.choose_layout([mine[:1]], [Accelerator()], Options())
   assert lone.layout.text == 'shared:1'
 
 
@@ -161,5 +178,5 @@ def test_lanes_that_do_not_fit_in_memory_are_not_chosen(
   mine = trials(tmp_path, NUMBERS)
   devices = jax.local_devices(backend='cpu')[:2]
   timed(monkeypatch, {'shared:1': 1.0, 'devices:2': np.inf, 'vmap:2': np.inf})
-  choice = layout_choice.choose_layout([mine], devices, None)
+  choice = layout_choice.choose_layout([mine], devices, Options())
   assert choice.layout == SharedLayout((devices[0],))
