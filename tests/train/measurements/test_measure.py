@@ -48,6 +48,8 @@ TINY = {
   'eval_every': '2',
   'steps': '4',
   'warmup_steps': '0',
+  # XLA optimises layers one after another otherwise for several devices.
+  'scan_layers': 'true',
 }
 MEASURED = {'measure': 'rank_residual', 'measure_examples': '3'}
 NAMES = {RATIO, *(f'{RATIO}@{n}' for n in range(3))}

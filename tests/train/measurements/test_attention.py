@@ -1,0 +1,127 @@
+"""How sharp attention is: against loops over single queries, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.questions.softmax_scale import HEAD_WIDTHS, KEYS, expected
+from model import transformer
+from model.core.inputs import ModelInputs
+from model.core.side_output import ATTENTION_MAPS
+from train.config.config import Config
+from train.flags.schema import override
+from train.measurements.attention import ENTROPY, LARGEST, SLOPE, sharpness
+from train.probe import Probe
+from train.programs.state import init_state
+from train.tasks.base import spaced_examples
+from train.tasks.generated.most_frequent import MostFrequent
+
+FLAGS = {
+  'task': 'most_frequent',
+  'model': 'classifier',
+  'd_model': '8',
+  'num_heads': '2',
+  'num_layers': '2',
+  'seq_len': '6',
+  'init.std': '1',
+  'measure': 'attention',
+  'measure_examples': '3',
+}
+
+
+def of_query(weights_S: np.ndarray) -> dict[str, float]:
+  """Returns the metrics of one query, by the Jacobian as a matrix."""
+  shares_S = np.clip(weights_S, 0, None)
+  shares_S = shares_S / shares_S.sum()
+  seen_S = shares_S[shares_S > 0]
+  jacobian_SS = np.diag(shares_S) - np.outer(shares_S, shares_S)
+  return {
+    ENTROPY.name: -sum(p * np.log(p) for p in seen_S),
+    LARGEST.name: max(shares_S),
+    SLOPE.name: np.linalg.norm(jacobian_SS),
+  }
+
+
+def of_queries(weights_LBNTS: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the metrics of each layer; queries that see no key are left out."""
+  found: dict[str, list[float]] = {
+    m.name: [] for m in (ENTROPY, LARGEST, SLOPE)
+  }
+  for layer_BNTS in weights_LBNTS:
+    rows = [
+      of_query(row_S)
+      for row_S in layer_BNTS.reshape(-1, layer_BNTS.shape[-1])
+      if (row_S > 0).any()
+    ]
+    for name, values in found.items():
+      middle = np.median if name == SLOPE.name else np.mean
+      values.append(float(middle([row[name] for row in rows])))
+  return {name: np.array(values) for name, values in found.items()}
+
+
+def test_each_query_equals_its_loop() -> None:
+  """One sees no key, one a single key, one has a weight below 0."""
+  rng = np.random.default_rng(0)
+  weights_LBNTS = rng.exponential(1.0, (2, 1, 2, 3, 4)) ** 3
+  weights_LBNTS[0, 0, 0, 0] = 0.0
+  weights_LBNTS[1, 0, 1, 2] = [0, 2, 0, 0]
+  weights_LBNTS[1, 0, 0, 1, 3] = -0.5
+  with jax.enable_x64(True):
+    found = sharpness(jnp.asarray(weights_LBNTS))
+  for metric, x_LBNT in found.items():
+    for at in np.ndindex(x_LBNT.shape):
+      if at == (0, 0, 0, 0):
+        assert np.isnan(x_LBNT[at])
+        continue
+      wanted = of_query(weights_LBNTS[at])[metric.name]
+      np.testing.assert_allclose(x_LBNT[at], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  'changes', [{}, {'output': 'talking_heads', 'mask': 'causal,exclude_self'}]
+)
+def test_a_model_is_measured_as_its_weights_are(
+  changes: dict[str, str],
+) -> None:
+  """With weights that do not sum to 1, and a query that sees no key."""
+  config, data = override(Config(), FLAGS | changes), MostFrequent().load()
+  dims = config.sizes(data.vocabulary)
+  params = jax.tree.map(np.asarray, init_state(config, dims).params)
+  found = Probe(config, data, False).figures(params)
+  ids_B = spaced_examples(config.task.num_held, 3, 1)
+  batch = config.task.evaluation_batch(dict(data.arrays), ids_B, 6)
+  with jax.enable_x64(True):
+    out = transformer.apply(
+      config.architecture,
+      dims,
+      jax.tree.map(lambda x: np.float64(x), params),
+      ModelInputs(np.asarray(batch.inputs.tokens_BT)),
+      wanted=ATTENTION_MAPS,
+    )
+    wanted = of_queries(np.asarray(out.weights_LBNTS))
+  for name, x_L in wanted.items():
+    for layer, x in enumerate(x_L):
+      np.testing.assert_allclose(
+        found[f'{name}@{layer}'], x, rtol=1e-9, atol=1e-12
+      )
+    np.testing.assert_allclose(found[name], x_L.mean(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize('is_scaled', [False, True])
+@pytest.mark.parametrize('width', HEAD_WIDTHS[:4])
+def test_what_is_expected_is_that_of_drawn_queries_and_keys(
+  width: int, is_scaled: bool
+) -> None:
+  """The baseline draws logits; here queries and keys are drawn."""
+  rng = np.random.default_rng(1)
+  rows = []
+  for _ in range(500):
+    q_H, k_SH = rng.standard_normal(width), rng.standard_normal((KEYS, width))
+    logits_S = k_SH @ q_H * (width**-0.5 if is_scaled else 1.0)
+    rows.append(of_query(np.exp(logits_S - logits_S.max())))
+  wanted = expected(width, is_scaled)
+  entropy = np.mean([row[ENTROPY.name] for row in rows])
+  slope = np.median([row[SLOPE.name] for row in rows])
+  assert abs(entropy - wanted[ENTROPY.name]) < 0.1
+  assert abs(slope - wanted[SLOPE.name]) < 0.02
