@@ -1,6 +1,7 @@
 """Each union: what the code computes, and what the loops compute."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ from spec.attention_units import (
   score_pairs,
 )
 from spec.reference import REFERENCES
+from spec.reference.measurements import Inside
 from train.config.config import Config
 from train.core.trees import flatten, unflatten
 from train.measurements.base import Subject
@@ -250,21 +252,29 @@ def measure_pairs(variant: Any, cast: Cast) -> Iterator[Pair]:
       np.ones((2, 1)),
       np.arange(2),
     )
-    subject = Subject(arch, dims, cast(unflatten(params)), batch, no_gradients)
-    found = variant.measure(subject)
-    expected = loop(
-      [
-        reference.streams(arch, params, *example)
-        for example in zip(tokens_BT, segments_BT, strict=True)
-      ]
+    # Any numbers will do where their norms are asked for.
+    gradients = {path: x * x for path, x in params.items()}
+    subject = Subject(
+      arch,
+      dims,
+      cast(unflatten(params)),
+      batch,
+      functools.partial(cast, unflatten(gradients)),
     )
+    found = variant.measure(subject)
+    weights_LBNTS = reference.model(
+      arch, params, tokens_BT, segments_BT
+    ).weights_LBNTS
+    assert weights_LBNTS is not None
+    streams = [
+      reference.streams(arch, params, *example)
+      for example in zip(tokens_BT, segments_BT, strict=True)
+    ]
+    inside = Inside(streams, weights_LBNTS, segments_BT, gradients)
+    expected = loop(variant, inside)
     for mine, theirs in zip(found, expected, strict=True):
       assert mine.keys() == theirs.keys()
       yield from ((mine[name], theirs[name]) for name in mine)
-
-
-def no_gradients() -> Any:
-  raise AssertionError('this measurement takes none')
 
 
 UNITS: Mapping[str, Callable[[Any, Cast], Iterator[Pair]]] = {

@@ -15,7 +15,7 @@ from spec.reference.attention_layer import BACKENDS, attention
 from spec.reference.feedforwards import FEEDFORWARDS
 from spec.reference.layers import READ_INS, READ_OUTS, RESIDUALS
 from spec.reference.masks import FAMILIES, MASKS, sees
-from spec.reference.measurements import MEASURES, rank_residual
+from spec.reference.measurements import MEASURES, rank_ratios
 from spec.reference.normalizers import FEATURES, NORMALIZERS
 from spec.reference.norms import NORMS, QK_NORMS
 from spec.reference.outputs import OUTPUTS
@@ -47,7 +47,7 @@ __all__ = [
   'learning_rate',
   'model',
   'optimize',
-  'rank_residual',
+  'rank_ratios',
   'rates',
   'sees',
   'squared',

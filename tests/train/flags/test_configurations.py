@@ -38,6 +38,7 @@ TEXTS = {
   'freeze': ('embedding', '^blocks/', 'token$'),
   'path': ('a b.txt', 'x=y,z', 'ünï/code', '-1'),
   'init_from': ('runs/x:base', 'w:qk/1'),
+  'of': ('attention', 'feedforward/down'),
   'which': ('^embedding/', '(?:^blocks/)', 'kind=matrix|embedding'),
   # Of a table.
   'train': ('a.tsv', 'folder/b.jsonl'),

@@ -328,6 +328,7 @@ EFFECTS = {
     _initial,
   ),
   'measure': Effect('rank_residual', seen=_measured),
+  'measure.of': Effect('attention', {'measure': 'gradient_norm'}, _measured),
   'measure_examples': Effect('3', {'measure': 'rank_residual'}, _measured),
   'model': Effect('encoder', {'task': 'mlm', 'model': 'decoder'}),
   'model.pooling': Effect('cls'),

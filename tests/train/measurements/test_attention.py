@@ -9,6 +9,7 @@ from experiments.questions.softmax_scale import HEAD_WIDTHS, KEYS, expected
 from model import transformer
 from model.core.inputs import ModelInputs
 from model.core.side_output import ATTENTION_MAPS
+from spec.reference.measurements import sharpness as sharpness_of
 from train.config.config import Config
 from train.flags.schema import override
 from train.measurements.attention import ENTROPY, LARGEST, SLOPE, sharpness
@@ -30,19 +31,6 @@ FLAGS = {
 }
 
 
-def of_query(weights_S: np.ndarray) -> dict[str, float]:
-  """Returns the metrics of one query, by the Jacobian as a matrix."""
-  shares_S = np.clip(weights_S, 0, None)
-  shares_S = shares_S / shares_S.sum()
-  seen_S = shares_S[shares_S > 0]
-  jacobian_SS = np.diag(shares_S) - np.outer(shares_S, shares_S)
-  return {
-    ENTROPY.name: -sum(p * np.log(p) for p in seen_S),
-    LARGEST.name: max(shares_S),
-    SLOPE.name: np.linalg.norm(jacobian_SS),
-  }
-
-
 def of_queries(weights_LBNTS: np.ndarray) -> dict[str, np.ndarray]:
   """Returns the metrics of each layer; queries that see no key are left out."""
   found: dict[str, list[float]] = {
@@ -50,7 +38,7 @@ def of_queries(weights_LBNTS: np.ndarray) -> dict[str, np.ndarray]:
   }
   for layer_BNTS in weights_LBNTS:
     rows = [
-      of_query(row_S)
+      sharpness_of(row_S)
       for row_S in layer_BNTS.reshape(-1, layer_BNTS.shape[-1])
       if (row_S > 0).any()
     ]
@@ -74,7 +62,7 @@ def test_each_query_equals_its_loop() -> None:
       if at == (0, 0, 0, 0):
         assert np.isnan(x_LBNT[at])
         continue
-      wanted = of_query(weights_LBNTS[at])[metric.name]
+      wanted = sharpness_of(weights_LBNTS[at])[metric.name]
       np.testing.assert_allclose(x_LBNT[at], wanted, rtol=1e-12, atol=1e-12)
 
 
@@ -119,7 +107,7 @@ def test_what_is_expected_is_that_of_drawn_queries_and_keys(
   for _ in range(500):
     q_H, k_SH = rng.standard_normal(width), rng.standard_normal((KEYS, width))
     logits_S = k_SH @ q_H * (width**-0.5 if is_scaled else 1.0)
-    rows.append(of_query(np.exp(logits_S - logits_S.max())))
+    rows.append(sharpness_of(np.exp(logits_S - logits_S.max())))
   wanted = expected(width, is_scaled)
   entropy = np.mean([row[ENTROPY.name] for row in rows])
   slope = np.median([row[SLOPE.name] for row in rows])

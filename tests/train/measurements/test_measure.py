@@ -235,7 +235,7 @@ def test_the_ratio_is_in_float64() -> None:
   streams = reference.streams(
     made.architecture, wide, tokens_T, np.ones(tokens_T.size, int)
   )
-  expected = reference.rank_residual([streams]).layers[RATIO]
+  expected = reference.rank_ratios([streams])
   got = [found[f'{RATIO}@{n}'] for n in range(5)]
   assert expected[3] < 1e-9  # beyond what float32 can tell from 0
   np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-15)
