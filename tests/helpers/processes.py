@@ -24,6 +24,9 @@ TINY = {
   'steps': '40',
   'eval_every': '10',
   'warmup_steps': '4',
+  # So that a trial alone is one of several lanes: for several devices, XLA
+  # optimises layers one after another otherwise.
+  'scan_layers': 'true',
 }
 ROW = 'position=none'
 RUN = ('--log_every=3', '--checkpoint_seconds=0', f'--ablate={ROW}')
