@@ -36,6 +36,20 @@ def _row(residual: str, depth: int) -> Row:
   return Row(_name(residual, depth), changes)
 
 
+def _claim(
+  residual: str, depth: int, value: float, theory: str, low: float, high: float
+) -> PublishedValue:
+  """Returns the claim on the ratio to the fewest layers of the same kind."""
+  return PublishedValue(
+    _name(residual, depth),
+    NORM,
+    value,
+    f'{PAPER}, theorem 1: {theory}; relative to {DEPTHS[0]} layers',
+    Ratio(_name(residual, DEPTHS[0]), low, high),
+    seeds=10,
+  )
+
+
 EXPERIMENT = Experiment(
   name='norm_placement',
   title='Which gradients does a norm before, or after, sub-layers start with?',
@@ -76,29 +90,8 @@ EXPERIMENT = Experiment(
   smoke={'seq_len': '8', 'd_model': '16', 'feedforward.width': '16'},
   metric=NORM,
   published=(
-    PublishedValue(
-      _name('post', 24),
-      NORM,
-      1.0,
-      f'{PAPER}, theorem 1: O(d sqrt(ln d)); relative to 2 layers',
-      Ratio(BASE, 0.5, 2.0),
-      seeds=10,
-    ),
-    PublishedValue(
-      _name('pre', 12),
-      NORM,
-      (2 / 12) ** 0.5,
-      f'{PAPER}, theorem 1: O(d sqrt(ln d / L)); relative to 2 layers',
-      Ratio(_name('pre', 2), 0.3, 0.65),
-      seeds=10,
-    ),
-    PublishedValue(
-      _name('pre', 24),
-      NORM,
-      (2 / 24) ** 0.5,
-      f'{PAPER}, theorem 1: O(d sqrt(ln d / L)); relative to 2 layers',
-      Ratio(_name('pre', 2), 0.2, 0.5),
-      seeds=10,
-    ),
+    _claim('post', 24, 1.0, 'O(d sqrt(ln d))', 0.5, 2.0),
+    _claim('pre', 12, (2 / 12) ** 0.5, 'O(d sqrt(ln d / L))', 0.3, 0.65),
+    _claim('pre', 24, (2 / 24) ** 0.5, 'O(d sqrt(ln d / L))', 0.2, 0.5),
   ),
 )

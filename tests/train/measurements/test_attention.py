@@ -5,14 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.questions.softmax_scale import HEAD_WIDTHS, KEYS, expected
+from experiments.questions.softmax_scale import (
+  BASELINES,
+  HEAD_WIDTHS,
+  KEYS,
+  expected,
+)
 from model import transformer
 from model.core.inputs import ModelInputs
 from model.core.side_output import ATTENTION_MAPS
+from spec.reference.measurements import Inside
+from spec.reference.measurements import attention as reference_of
 from spec.reference.measurements import sharpness as sharpness_of
 from train.config.config import Config
 from train.flags.schema import override
-from train.measurements.attention import ENTROPY, LARGEST, SLOPE, sharpness
+from train.measurements.attention import ENTROPY, SLOPE, sharpness
 from train.probe import Probe
 from train.programs.state import init_state
 from train.tasks.base import spaced_examples
@@ -29,23 +36,6 @@ FLAGS = {
   'measure': 'attention',
   'measure_examples': '3',
 }
-
-
-def of_queries(weights_LBNTS: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns the metrics of each layer; queries that see no key are left out."""
-  found: dict[str, list[float]] = {
-    m.name: [] for m in (ENTROPY, LARGEST, SLOPE)
-  }
-  for layer_BNTS in weights_LBNTS:
-    rows = [
-      sharpness_of(row_S)
-      for row_S in layer_BNTS.reshape(-1, layer_BNTS.shape[-1])
-      if (row_S > 0).any()
-    ]
-    for name, values in found.items():
-      middle = np.median if name == SLOPE.name else np.mean
-      values.append(float(middle([row[name] for row in rows])))
-  return {name: np.array(values) for name, values in found.items()}
 
 
 def test_each_query_equals_its_loop() -> None:
@@ -87,13 +77,18 @@ def test_a_model_is_measured_as_its_weights_are(
       ModelInputs(np.asarray(batch.inputs.tokens_BT)),
       wanted=ATTENTION_MAPS,
     )
-    wanted = of_queries(np.asarray(out.weights_LBNTS))
-  for name, x_L in wanted.items():
+    weights_LBNTS = np.asarray(out.weights_LBNTS)
+  wanted = reference_of(
+    None, Inside([], weights_LBNTS, np.ones(batch.inputs.tokens_BT.shape), {})
+  )
+  for name, x_L in wanted.layers.items():
     for layer, x in enumerate(x_L):
       np.testing.assert_allclose(
         found[f'{name}@{layer}'], x, rtol=1e-9, atol=1e-12
       )
-    np.testing.assert_allclose(found[name], x_L.mean(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+      found[name], wanted.figures[name], rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize('is_scaled', [False, True])
@@ -113,3 +108,9 @@ def test_what_is_expected_is_that_of_drawn_queries_and_keys(
   slope = np.median([row[SLOPE.name] for row in rows])
   assert abs(entropy - wanted[ENTROPY.name]) < 0.1
   assert abs(slope - wanted[SLOPE.name]) < 0.02
+
+
+def test_the_baselines_are_what_is_expected() -> None:
+  for (width, is_scaled), values in BASELINES.items():
+    found = expected(width, is_scaled)
+    np.testing.assert_allclose([*found.values()], values, rtol=1e-9)
